@@ -4,7 +4,7 @@ import ipaddress
 import json
 import re
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 from urllib.parse import SplitResult, quote, unquote, urlsplit
@@ -67,7 +67,7 @@ def lower_text(value: object) -> object:
 LowerCase = BeforeValidator(lower_text)
 
 
-def parse_json_object(value: Any, mistakes: list[str]) -> dict[str, Any]:  # noqa: ANN401 - any type is accepted
+def parse_json_object(value: object, mistakes: list[str]) -> dict[str, Any]:
     """Parses a JSON object.
 
     Args:
@@ -78,7 +78,7 @@ def parse_json_object(value: Any, mistakes: list[str]) -> dict[str, Any]:  # noq
         ValueError: the text is not a JSON object.
     """
     if not isinstance(value, str):
-        return dict(value)
+        return dict(cast("Mapping[str, Any]", value))
     duplicates: list[str] = []
 
     def to_dict(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -298,7 +298,7 @@ def parse_api_tokens(text: str) -> dict[str, str]:
     return tokens
 
 
-def _validate_api_tokens(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+def _validate_api_tokens(value: object) -> object:
     if isinstance(value, str):
         parse_api_tokens(value)
     return value
@@ -322,7 +322,7 @@ _MIN_SECRETS_KEY = 32
 """Characters of one value of SECRETS_KEY."""
 
 
-def parse_secret_keys(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+def parse_secret_keys(value: object) -> object:
     """Parses keys separated by commas, the newest first."""
     if not isinstance(value, str):
         return value

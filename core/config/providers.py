@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
@@ -167,7 +167,7 @@ class ProviderSettings:
         return self.models[0]
 
 
-def parse_kind(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+def parse_kind(value: object) -> object:
     """Rejects an unknown kind, listing the known ones."""
     value = lower_text(value)
     if value is not None and value not in set(ProviderKind):
@@ -175,7 +175,7 @@ def parse_kind(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any typ
     return value
 
 
-def parse_prices(value: Any) -> dict[str, Price]:  # noqa: ANN401 - a validator accepts any type
+def parse_prices(value: object) -> dict[str, Price]:
     """Parses `{"model": [input, output]}` or `{"model": {"input": ..., "output": ...}}`."""
     return parse_json_values(value, _parse_price)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import tzinfo
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal, cast
 from urllib.parse import unquote
 
 from pydantic import BeforeValidator, Field, SecretStr
@@ -57,7 +57,7 @@ from core.errors import ConfigurationError
 NO_PROVIDER = format_mistake("AVAILABLE_PROVIDERS", "lists no provider", '{"ollama": ["gpt-oss"]}')
 
 
-def parse_available_providers(value: Any) -> dict[str, tuple[str, ...]]:  # noqa: ANN401 - a validator accepts any type
+def parse_available_providers(value: object) -> dict[str, tuple[str, ...]]:
     """Parses the providers and their models in order, and raises all mistakes together."""
     faults: list[str] = []
     listed = _list_providers(value, faults)
@@ -66,7 +66,7 @@ def parse_available_providers(value: Any) -> dict[str, tuple[str, ...]]:  # noqa
     return listed
 
 
-def _list_providers(value: Any, faults: list[str]) -> dict[str, tuple[str, ...]]:  # noqa: ANN401 - as above
+def _list_providers(value: object, faults: list[str]) -> dict[str, tuple[str, ...]]:
     """Returns the valid entries, so that their own variables are validated in the same run."""
     listed: dict[str, tuple[str, ...]] = {}
     for provider_id, models in parse_json_object(value, faults).items():

@@ -85,7 +85,7 @@ def parse_tool_servers(text: str) -> tuple[ToolServer, ...]:
     return tuple(servers)
 
 
-def _validate(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+def _validate(value: object) -> object:
     if isinstance(value, str):
         parse_tool_servers(value)
     return value

@@ -74,7 +74,7 @@ class DeadLetterRow(Base):
 
     __tablename__ = "dead_letters"
     # Without it SQLite reuses ids, and a button under an old list would drop another letter.
-    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - read by SQLAlchemy, never mutated
+    __table_args__ = ({"sqlite_autoincrement": True},)
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     job_id: Mapped[str] = mapped_column(String(64), unique=True)

@@ -64,7 +64,7 @@ class BroadcastRow(Base):
 
     __tablename__ = "broadcasts"
     # Without it SQLite reuses ids, and a button under an old card would act on another broadcast.
-    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - read by SQLAlchemy, never mutated
+    __table_args__ = ({"sqlite_autoincrement": True},)
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     actor_id: Mapped[int] = mapped_column(BigInteger)
@@ -91,7 +91,7 @@ class ComparisonRow(Base):
 
     __tablename__ = "comparisons"
     # Without it SQLite reuses ids, and a button under an old card would vote on another comparison.
-    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - read by SQLAlchemy, never mutated
+    __table_args__ = ({"sqlite_autoincrement": True},)
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     origin: Mapped[str] = mapped_column(String(64), unique=True)

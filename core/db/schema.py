@@ -2,19 +2,30 @@
 
 from sqlalchemy import Connection, inspect, text
 
-from core.db import (  # noqa: F401 - they register the schema
-    account_tables,  # pyright: ignore[reportUnusedImport] - as above
-    history_tables,  # pyright: ignore[reportUnusedImport] - as above
-    inbox_tables,  # pyright: ignore[reportUnusedImport] - as above
-    moderation_tables,  # pyright: ignore[reportUnusedImport] - as above
-    operator_tables,  # pyright: ignore[reportUnusedImport] - as above
-    schedule_tables,  # pyright: ignore[reportUnusedImport] - as above
-    tables,  # pyright: ignore[reportUnusedImport] - as above
-    tool_tables,  # pyright: ignore[reportUnusedImport] - as above
+from core.db import (
+    account_tables,
+    history_tables,
+    inbox_tables,
+    moderation_tables,
+    operator_tables,
+    schedule_tables,
+    tables,
+    tool_tables,
 )
 from core.db.migrations import HEAD
 from core.errors import StartupError
 
+TABLE_MODULES = (
+    account_tables,
+    history_tables,
+    inbox_tables,
+    moderation_tables,
+    operator_tables,
+    schedule_tables,
+    tables,
+    tool_tables,
+)
+"""Each registers its tables in the schema."""
 NEWER = "the database belongs to another, probably newer, version of Understudy"
 _MIGRATION_LOCK = 0x756E6465727374  # arbitrary constant: "underst"
 _MIGRATION_LOCK_TIMEOUT = "10min"  # longest wait for the migration of another replica

@@ -13,7 +13,7 @@ class ToolCallRow(Base):
 
     __tablename__ = "tool_calls"
     # Without it SQLite reuses ids, and a button under an old message would allow another call.
-    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - read by SQLAlchemy, never mutated
+    __table_args__ = ({"sqlite_autoincrement": True},)
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     key: Mapped[str] = mapped_column(String(128), unique=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from typing import Final
 
 from sqlalchemy import Connection, delete, func, select
@@ -272,7 +272,7 @@ class FigureHistory:
             end = begin + coarse if coarse == HOUR else self._day_of(begin + DAY + DAY // 2)
             if end > before:
                 return
-            await self._database.run(lambda connection: self._replace(connection, fine, coarse, begin, end))  # noqa: B023 - awaited here
+            await self._database.run(partial(self._replace, fine=fine, coarse=coarse, begin=begin, end=end))
 
     def _replace(self, connection: Connection, fine: int, coarse: int, begin: int, end: int) -> None:
         # A deleted row is returned to one replica only, so that concurrent thinning counts it once.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, tzinfo
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, distinct, func, select
+from sqlalchemy import ColumnElement, Executable, Row, distinct, func, select
 
 from core.clock import Clock
 from core.db.database import Database
@@ -117,7 +117,7 @@ class UsageTotals:
         rows = await self._read(select(*_SUMS).where(*where))
         return _to_total(tuple(rows[0]))
 
-    async def _read(self, query: Any) -> list[Row[Any]]:  # noqa: ANN401 - a SELECT of any columns
+    async def _read(self, query: Executable) -> list[Row[Any]]:
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
                 await self._ledger.flush()

@@ -121,7 +121,7 @@ class NewcomerStore:
         entry = self._entries[group_id] = Entry(group_id) if row is None else _to_entry(row)
         return entry
 
-    async def change(self, group_id: int, **values: Any) -> Entry:  # noqa: ANN401 - the columns' own types
+    async def change(self, group_id: int, **values: object) -> Entry:
         """Stores some values of a group's entry and returns it."""
         first = {"gate": Gate.OFF.value, "raid_rate": DEFAULT_RAID_RATE, "cleanup": False, "raid_joins": 0, **values}
         statement = self._database.insert(ModerationEntryRow).values(group_id=group_id, **first)
@@ -193,7 +193,7 @@ class NewcomerStore:
             if await session.get(row, (group_id, member_id)) is None:
                 await session.execute(own, execution_options={"synchronize_session": False})
 
-    async def put(self, group_id: int, member_id: int, **values: Any) -> None:  # noqa: ANN401 - the columns' own types
+    async def put(self, group_id: int, member_id: int, **values: object) -> None:
         """Stores some values of a person's entry."""
         first = {"trust": Trust.NONE.value, "passage": Passage.NONE.value, **values}
         key = {"group_id": group_id, "member_id": member_id}
