@@ -181,7 +181,7 @@ class ChatChunks:
         chunk["choices"] = [self._repair_choice(cast("Fields", each)) for each in choices if isinstance(each, dict)]
         for name in ("id", "model"):
             chunk[name] = str(chunk.get(name) or "")
-        chunk["created"] = _count(chunk.get("created"))
+        chunk["created"] = as_count(chunk.get("created"))
         chunk["object"] = "chat.completion.chunk"
         if "usage" in chunk:
             chunk["usage"] = self._repair_usage(chunk["usage"])
@@ -193,15 +193,15 @@ class ChatChunks:
             return None
         fields = {name: value for name, value in cast("Fields", usage).items() if value is not None}
         for name, other in _COUNTS.items():
-            count = _count(fields.get(name, fields.get(other)))
+            count = as_count(fields.get(name, fields.get(other)))
             fields[name] = self._usage[name] = max(count, self._usage.get(name, 0))
         if not any(self._usage.values()):
             return None
-        fields["total_tokens"] = _count(fields.get("total_tokens")) or sum(self._usage.values())
+        fields["total_tokens"] = as_count(fields.get("total_tokens")) or sum(self._usage.values())
         for name in _DETAILS:
             details = fields.pop(name, None)
             if isinstance(details, dict):
-                fields[name] = {key: _count(value) for key, value in cast("Fields", details).items()}
+                fields[name] = {key: as_count(value) for key, value in cast("Fields", details).items()}
         return fields
 
     def _repair_choice(self, choice: Fields) -> Fields:
@@ -360,7 +360,7 @@ def _join_texts(parts: list[object]) -> object:
     return "".join(texts)
 
 
-def _count(value: object) -> int:
+def as_count(value: object) -> int:
     """Returns a number of tokens, or an instant, in whatever form it comes; 0 for what is none."""
     if isinstance(value, str) and value.isdecimal() and len(value) <= _MAX_DIGITS:
         value = int(value)

@@ -4,10 +4,12 @@ Proxies and compatible servers leave out usage and event names, send null for te
 versions, or end a stream as OpenAI does. The SDKs and their adapters fail over each of these, after text was shown.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from pydantic_core import from_json, to_json
+
+from services.llm.providers.chat_chunks import as_count
 
 Fields = dict[str, Any]
 Repair = Callable[[bytes, Fields], tuple[bytes, Fields] | None]
@@ -21,6 +23,13 @@ _DELTAS: Final = {
     "signature_delta": "signature",
 }
 """Deltas with a text in one field."""
+_STOP_REASONS: Final = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+}
+"""Finish reasons of OpenAI's protocol that gateways pass on."""
 _PART_FIELDS: Final = frozenset(
     {
         "text", "thought", "thoughtSignature", "functionCall", "functionResponse", "inlineData", "fileData",
@@ -62,32 +71,63 @@ class NativeEvents:
 def find_repair(path: str) -> Repair | None:
     """Returns the repair of the protocol that an URL's path belongs to; None for another one."""
     if path.endswith("/v1/messages"):
-        return repair_anthropic
+        return AnthropicRepair()
     return repair_google if path.endswith(":streamGenerateContent") else None
 
 
-def repair_anthropic(event: bytes, fields: Fields) -> tuple[bytes, Fields] | None:
-    """Repairs an event of Anthropic's protocol."""
-    kind = fields.get("type")
-    match kind:
-        case "message_start":
-            message = _as_fields(fields.get("message"))
-            if message is not None and _as_fields(message.get("usage")) is None:
-                message["usage"] = {"input_tokens": 0, "output_tokens": 0}
-        case "message_delta":
-            fields["delta"] = _as_fields(fields.get("delta")) or {}
-            usage = _as_fields(fields.get("usage")) or {}
-            if not isinstance(usage.get("output_tokens"), int):
-                fields["usage"] = {**usage, "output_tokens": 0}
-        case "content_block_start":
-            block = _as_fields(fields.get("content_block"))
-            if block is not None and block.get("type") == "text" and not isinstance(block.get("text"), str):
-                block["text"] = ""
-        case "content_block_delta":
-            return _repair_delta(event or b"content_block_delta", fields)
-        case _:
-            pass
-    return event or (kind.encode() if isinstance(kind, str) else b""), fields
+class AnthropicRepair:
+    """Repairs the events of one stream of Anthropic's protocol."""
+
+    def __init__(self) -> None:
+        self._blocks = 0
+        self._places: dict[object, int] = {}
+        """Our index of the latest block under each index of the server's: some number every block alike."""
+
+    def __call__(self, event: bytes, fields: Fields) -> tuple[bytes, Fields] | None:
+        """Repairs an event."""
+        kind = fields.get("type")
+        match kind:
+            case "message_start":
+                message = _as_fields(fields.get("message"))
+                if message is not None:
+                    message["usage"] = _whole_counts(message.get("usage"), ("input_tokens", "output_tokens"))
+            case "message_delta":
+                delta = fields["delta"] = _as_fields(fields.get("delta")) or {}
+                if (reason := delta.get("stop_reason")) in _STOP_REASONS:
+                    delta["stop_reason"] = _STOP_REASONS[str(reason)]
+                fields["usage"] = _whole_counts(fields.get("usage"), ("output_tokens",))
+            case "content_block_start":
+                self._places[str(fields.get("index"))] = self._blocks
+                fields["index"] = self._blocks
+                self._blocks += 1
+                _repair_block(_as_fields(fields.get("content_block")) or {})
+            case "content_block_delta" | "content_block_stop":
+                fields["index"] = self._places.get(str(fields.get("index")), max(self._blocks - 1, 0))
+                return (
+                    _repair_delta(event or str(kind).encode(), fields)
+                    if kind == "content_block_delta"
+                    else (event or b"content_block_stop", fields)
+                )
+            case _:
+                pass
+        return event or (kind.encode() if isinstance(kind, str) else b""), fields
+
+
+def _repair_block(block: Fields) -> None:
+    """Adds the text that the beginning of a block lacks."""
+    kind = block.get("type")
+    names = {"text": ("text",), "thinking": ("thinking", "signature")}.get(str(kind), ())
+    for name in names:
+        if not isinstance(block.get(name), str):
+            block[name] = ""
+
+
+def _whole_counts(usage: object, required: Sequence[str]) -> Fields:
+    """Returns usage with whole counts; fields that are no numbers are left out."""
+    fields = _as_fields(usage) or {}
+    counts = {name: as_count(value) for name, value in fields.items() if name.endswith("_tokens") and value is not None}
+    others = {name: value for name, value in fields.items() if isinstance(value, dict)}
+    return {**dict.fromkeys(required, 0), **others, **counts}
 
 
 def _repair_delta(event: bytes, fields: Fields) -> tuple[bytes, Fields] | None:
@@ -103,12 +143,37 @@ def _repair_delta(event: bytes, fields: Fields) -> tuple[bytes, Fields] | None:
 
 
 def repair_google(event: bytes, fields: Fields) -> tuple[bytes, Fields] | None:
-    """Repairs an event of Google's protocol: parts of kinds that this version does not know are left out."""
+    """Repairs an event of Google's protocol: parts that this version does not know or cannot read are left out."""
     for candidate in _list_fields(fields.get("candidates")):
+        candidate.pop("avgLogprobs", None)
         content = _as_fields(candidate.get("content"))
         if content is not None and isinstance(content.get("parts"), list):
-            content["parts"] = [part for part in _list_fields(content["parts"]) if not _PART_FIELDS.isdisjoint(part)]
+            content["parts"] = [part for part in _list_fields(content["parts"]) if _is_readable(part)]
+    if "usageMetadata" in fields:
+        usage = _as_fields(fields["usageMetadata"]) or {}
+        fields["usageMetadata"] = {
+            name: as_count(value) if name.endswith("Count") else value for name, value in usage.items()
+        }
+    if "modelVersion" in fields:
+        fields["modelVersion"] = str(fields["modelVersion"])
     return event, fields
+
+
+def _is_readable(part: Fields) -> bool:
+    """Returns whether a part is of a known kind and says something; arguments that came as text are decoded."""
+    if _PART_FIELDS.isdisjoint(part) or ("text" in part and not isinstance(part["text"], str)):
+        return False
+    if "functionCall" not in part:
+        return True
+    call = _as_fields(part["functionCall"])
+    if call is None or not isinstance(call.get("name"), str):
+        return False
+    if isinstance(call.get("args"), str):
+        try:
+            call["args"] = _as_fields(from_json(call["args"])) or {}
+        except ValueError:
+            return False
+    return True
 
 
 def _as_fields(value: object) -> Fields | None:

@@ -66,6 +66,13 @@ ANTHROPIC = {
     "no usage at the start": WHOLE.replace(json.dumps(USAGE), "null"),
     "no ends of blocks": START + BLOCK + ALPHA + BETA + STOP + LAST,
     "no last event": START + BLOCK + ALPHA + BETA + END + STOP,
+    "usage in other forms": WHOLE.replace(json.dumps(USAGE), '{"input_tokens": "11", "cache_read_input_tokens": "x"}'),
+    "a finish reason of OpenAI's": WHOLE.replace("end_turn", "stop"),
+    "a block of thinking without fields": START
+    + event("content_block_start", index=0, content_block={"type": "thinking"})
+    + delta("thinking_delta", thinking="Hm.")
+    + END
+    + WHOLE.removeprefix(START).replace('"index": 0', '"index": 1'),
     "an end marker of OpenAI's": WHOLE + "data: [DONE]\n\n",
     "events without an object": START + "data: null\n\ndata: []\n\n" + BLOCK + ALPHA + BETA + END + STOP + LAST,
 }
@@ -95,6 +102,9 @@ GOOGLE = {
     + part("beta.")
     + 'data: {"candidates": [{"content": null, "finishReason": "STOP"}]}\n\n',
     "an end marker of OpenAI's": BOTH + "data: [DONE]\n\n",
+    "usage in other forms": BOTH.replace(": 11,", ": 11.5,").replace(": 7,", ": 1e999,"),
+    "an unreadable part": part("Alpha ", parts=[{"text": None}, {"functionCall": None}]) + part("beta.", "STOP"),
+    "other fields in other forms": part("Alpha ", modelVersion=7) + part("beta.", "STOP"),
     "no usage": part("Alpha ", usageMetadata=None) + part("beta.", "STOP", usageMetadata=None),
 }
 STREAMS = [(ProviderKind.ANTHROPIC, name, text) for name, text in ANTHROPIC.items()]
@@ -123,6 +133,22 @@ async def test_bent_native_stream_is_read_whole(kind: ProviderKind, name: str, s
         async with bench(open_redis(None), [provider_at(server, kind, id="first")]) as replica:
             response = await replica.ask(streamed=True)
             assert (said(response), response.finish_reason, replica.cooling()) == ("Alpha beta.", "stop", {})
+
+
+async def test_blocks_of_one_index_are_told_apart() -> None:
+    """Some proxies number each block alike."""
+    block = {"type": "tool_use", "id": "t1", "name": "current_time", "input": {}}
+    calls = [event("content_block_start", index=0, content_block=block | {"id": name}) for name in ("t1", "t2")]
+    arguments = delta("input_json_delta", partial_json='{"n": 1}')
+    stream = (
+        START + calls[0] + arguments + END + calls[1] + arguments + END + STOP.replace("end_turn", "tool_use") + LAST
+    )
+    async with LLMServer() as server:
+        server.default = send(stream.encode())
+        providers = [provider_at(server, ProviderKind.ANTHROPIC, id="first")]
+        async with bench(open_redis(None), providers) as replica:
+            response = await replica.ask(streamed=True, parameters=WITH_TOOL)
+            assert [call.args_as_dict() for call in response.tool_calls] == [{"n": 1}, {"n": 1}]
 
 
 HALF_CALLS = {
