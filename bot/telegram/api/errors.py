@@ -63,23 +63,30 @@ _WORDINGS = tuple(
             ApiFailure.MESSAGE_GONE,
             (
                 r"message to (edit|delete) not found|message can't be (edited|deleted)|message_id_invalid"
-                r"|message identifier is not specified"
+                r"|message identifier is not specified|message_author_required|message_edit_time_expired"
             ),
         ),
-        (ApiFailure.ENTITIES, r"entit(y|ies)"),
+        (ApiFailure.ENTITIES, r"entit(y|ies)|custom emoji"),
         (ApiFailure.MARKUP, r"button|keyboard|reply markup|reply_markup"),
         (
             ApiFailure.UNREACHABLE,
             (
                 r"chat not found|user not found|user is deactivated|blocked by the user|user_is_blocked|peer_id_invalid"
                 r"|was kicked|was deactivated|not a member|no rights to send|not enough rights|chat_write_forbidden"
-                r"|chat_restricted|chat_send_plain_forbidden|input_user_deactivated"
+                r"|chat_restricted|chat_(guest_)?send_(plain_)?forbidden|input_user_deactivated|you_blocked_user"
+                r"|administrator rights|chat_admin_required|channel_private|user_banned_in_channel"
+                r"|group is deactivated|chat was deleted"
             ),
         ),
     )
 )
 # A proxy in front of a Bot API server returns an HTML page while the server is down.
-_GATEWAY_PAGE = re.compile(r"<[^>]+>[^<]*\b50[23]\b")
+_GATEWAY_PAGE = re.compile(
+    r"<[^>]+>[^<]*\b50[23]\b|^\s*(error code: )?50[23]\b|^\s*(bad gateway|service unavailable|upstream connect)",
+    re.IGNORECASE,
+)
+_FLOOD = re.compile(r"too many requests|flood control|(flood|slowmode)(_premium)?_wait", re.IGNORECASE)
+_PAUSE = re.compile(r"(?:retry after |retry in |_wait_)(\d{1,6})", re.IGNORECASE)
 
 
 def classify_api_error(error: BaseException) -> ApiFailure:  # noqa: PLR0911 - one return a case
@@ -100,13 +107,21 @@ def classify_api_error(error: BaseException) -> ApiFailure:  # noqa: PLR0911 - o
             return _classify_payload(error.data)
         case TelegramNotFound():
             return ApiFailure.NO_METHOD
+        case TelegramAPIError() if _FLOOD.search(error.message):
+            # Without the number of seconds in a field of its own, or with another status than 429.
+            return ApiFailure.FLOOD
         case TelegramBadRequest() | TelegramForbiddenError():
             return _classify_wording(error)
-        case TelegramAPIError():
-            # A 429 with a missing or zero `retry_after` has no class of its own.
-            return ApiFailure.FLOOD if "too many requests" in error.message.lower() else ApiFailure.REFUSED
         case _:
             return ApiFailure.REFUSED
+
+
+def find_pause_s(error: BaseException) -> float | None:
+    """Returns the seconds that flood control names; None if it names none."""
+    if isinstance(error, TelegramRetryAfter):
+        return error.retry_after
+    named = _PAUSE.search(error.message) if isinstance(error, TelegramAPIError) else None
+    return float(named[1]) if named is not None else None
 
 
 def describe_api_error(error: BaseException) -> str:

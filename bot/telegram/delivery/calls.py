@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 
 import structlog
 from aiogram import Bot
-from aiogram.exceptions import ClientDecodeError, TelegramAPIError, TelegramRetryAfter
+from aiogram.exceptions import ClientDecodeError, TelegramAPIError
 from aiogram.methods import EditMessageText, SendDocument, SendMessage, SendPhoto, SendVoice, TelegramMethod
 from aiogram.types import BufferedInputFile, InlineKeyboardMarkup, LinkPreviewOptions, ReplyParameters
 from cachetools import FIFOCache, TLRUCache
 
-from bot.telegram.api.errors import ApiFailure, classify_api_error
+from bot.telegram.api.errors import ApiFailure, classify_api_error, find_pause_s
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.observability import TelegramMetrics
 from core.clock import Backoff, Clock
@@ -322,7 +322,7 @@ class ChatCalls:
 
     def _hold(self, chat_id: int, kind: CallKind, error: Exception) -> None:
         timing = self._timing
-        seconds = error.retry_after if isinstance(error, TelegramRetryAfter) else timing.hold_s
+        seconds = find_pause_s(error) or timing.hold_s
         seconds = min(max(seconds, timing.hold_s), timing.longest_hold_s)
         until = self._clock.monotonic() + seconds
         self._held_until[chat_id, kind] = max(self._held_until.get((chat_id, kind), until), until)

@@ -1,5 +1,7 @@
 """Flood control: a 429 holds a chat."""
 
+import pytest
+
 from bot.telegram.delivery.calls import CallKind, DeliveryTiming, SendResult
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.render import render
@@ -37,6 +39,26 @@ async def test_final_send_survives_any_number_of_429s(
 
     assert await traffic.run(delivery.send(PERSON, render("at last"))) is not None
     assert server.chat(PERSON).texts() == ["at last"]
+
+
+@pytest.mark.parametrize(
+    ("status", "description"),
+    [
+        (400, "Bad Request: FLOOD_WAIT_17"),
+        (429, "Too Many Requests: retry after 17"),
+        (400, "Bad Request: SLOWMODE_WAIT_17"),
+    ],
+)
+async def test_pause_is_read_from_the_words(
+    delivery: Delivery, server: TelegramServer, traffic: Traffic, clock: ManualClock, status: int, description: str
+) -> None:
+    """Some answers of flood control have another status, or the seconds in their text only."""
+    server.fail("sendMessage", 1, status=status, description=description)
+    started = clock.monotonic()
+
+    assert await traffic.run(delivery.send(PERSON, render("at last"))) is not None
+    assert 17 <= clock.monotonic() - started <= 19
+    assert len(server.calls_of("sendMessage")) == 2
 
 
 async def test_progress_is_dropped_while_the_chat_is_held(

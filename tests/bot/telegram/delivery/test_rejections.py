@@ -105,6 +105,9 @@ async def test_lasting_rejection_is_an_error_event(delivery: Delivery, server: T
         (400, "Bad Request: chat not found"),
         # Muted in a group: Telegram says so with a 400.
         (400, "Bad Request: not enough rights to send text messages to the chat"),
+        (400, "Bad Request: need administrator rights in the channel chat"),
+        (400, "Bad Request: CHANNEL_PRIVATE"),
+        (400, "Bad Request: the group chat was deleted"),
     ],
 )
 async def test_closed_chat_is_unreachable_after_one_call(
