@@ -126,7 +126,7 @@ def _whole_counts(usage: object, required: Sequence[str]) -> Fields:
     """Returns usage with whole counts; fields that are no numbers are left out."""
     fields = _as_fields(usage) or {}
     counts = {name: as_count(value) for name, value in fields.items() if name.endswith("_tokens") and value is not None}
-    others = {name: value for name, value in fields.items() if isinstance(value, dict)}
+    others = {name: details for name, value in fields.items() if (details := _as_fields(value)) is not None}
     return {**dict.fromkeys(required, 0), **others, **counts}
 
 
