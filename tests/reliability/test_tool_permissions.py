@@ -30,7 +30,7 @@ def newest(fleet: Fleet, text: str) -> Message | None:
 async def toast(fleet: Fleet, message: Message, button: str, user_id: int) -> str:
     """Press a button and return the text of the toast."""
     query = fleet.telegram.presses(message, button, user_id)
-    answered = await fleet.telegram.wait_for(lambda: fleet.telegram.callback_answers.get(query), 20)
+    answered = await fleet.telegram.wait_for(lambda: fleet.telegram.callback_answers.get(query), 40)
     return str(answered.get("text", ""))
 
 
@@ -79,7 +79,7 @@ async def test_permission_survives_kills(fork_server: ForkServer, tmp_path: Path
         assert ALLOW_TEA not in asked.labels
         gone = "This can no longer be decided. Please ask again."
         assert await toast(fleet, asked, ALLOW_MILK, user_id=7) == gone
-        await fleet.telegram.wait_for(lambda: ALLOW_MILK not in asked.labels, 20)
+        await fleet.telegram.wait_for(lambda: ALLOW_MILK not in asked.labels, 40)
         assert lines.read_text() == f"{TEA['line']}\n"
         assert "Buy some" not in "".join(each.log for each in fleet.daemons)
         assert done.id > asked.id

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 SCRIPT = Path(raw_mcp_server.__file__)
 MIB = 2**20
 LIMITS = McpLimits(
-    call_s=10, backoff=Backoff(0.05, 0.2), transport=TransportLimits(message_bytes=MIB, burst_bytes=2 * MIB, exit_s=0.2)
+    call_s=30, backoff=Backoff(0.05, 0.2), transport=TransportLimits(message_bytes=MIB, burst_bytes=2 * MIB, exit_s=0.2)
 )
 MOST_SENT = 64 * MIB
 """What may be under way when the reader has stopped: its bound and the buffers of pipes or of both sockets."""
@@ -113,9 +113,9 @@ async def test_a_process_that_sends_too_much_is_ended(tmp_path: Path) -> None:
     with capture_logs() as logs:
         async with connected(raw_server(tmp_path / "sent")) as servers:
             assert "It is unknown whether" in await servers.call("raw", "huge", {})
-            await until(lambda: servers.connected == 0, 10)
+            await until(lambda: servers.connected == 0, 30)
             assert sent_bytes(tmp_path / "sent") < 4 * MIB
-            await until(lambda: servers.connected == 1, 10)
+            await until(lambda: servers.connected == 1, 30)
             assert await servers.call("raw", "append_line", {"line": "tea"}) == "appended tea"
     reasons = [entry["reason"] for entry in logs if entry["event"] == "mcp.unavailable"]
     assert reasons == ["it sent a message that is too long"]
@@ -127,11 +127,11 @@ async def test_a_body_that_is_too_long_is_not_read(tmp_path: Path, is_stream: bo
     web_server = RawWebServer(tmp_path / "lines", is_stream=is_stream)
     async with served(web_server) as server, connected(server) as servers:
         for tool in ("huge", "flood"):
-            await until(lambda: servers.connected == 1, 10)
+            await until(lambda: servers.connected == 1, 30)
             answer = await servers.call("raw", tool, {})
             assert "It is unknown whether" in answer, tool
             assert 0 < web_server.sent < MOST_SENT
-        await until(lambda: servers.connected == 1, 10)
+        await until(lambda: servers.connected == 1, 30)
         assert await servers.call("raw", "append_line", {"line": "tea"}) == "appended tea"
 
 
@@ -146,20 +146,20 @@ async def test_a_flood_of_messages_is_read_slowly(tmp_path: Path) -> None:
 
 
 async def test_silent_and_vanishing_servers_are_told_apart(tmp_path: Path) -> None:
-    limits = McpLimits(call_s=0.3, backoff=Backoff(0.05, 0.2), transport=LIMITS.transport)
+    limits = McpLimits(call_s=2, backoff=Backoff(0.05, 0.2), transport=LIMITS.transport)
     async with connected(raw_server(tmp_path / "lines"), limits) as servers:
         assert "did not answer in time" in await servers.call("raw", "silent", {})
         assert await servers.call("raw", "append_line", {"line": "tea"}) == "appended tea"
         lost = await servers.call("raw", "hang_up", {})
         assert lost == "The connection to the server raw was lost. It is unknown whether the call had an effect."
         # Found at once, and not by the next look at the server.
-        await until(lambda: servers.connected == 0, 5)
+        await until(lambda: servers.connected == 0, 30)
         assert "nothing was done" in await servers.call("raw", "append_line", {"line": "milk"})
-        await until(lambda: servers.connected == 1, 10)
+        await until(lambda: servers.connected == 1, 30)
     async with served(RawWebServer(tmp_path / "lines")) as server, connected(server, limits) as servers:
         assert "did not answer in time" in await servers.call("raw", "silent", {})
         assert "It is unknown whether" in await servers.call("raw", "hang_up", {})
-        await until(lambda: servers.connected == 0, 5)
+        await until(lambda: servers.connected == 0, 30)
 
 
 async def test_nonsense_is_an_answer_and_no_end(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ async def test_a_process_that_does_not_end_by_itself_is_ended(tmp_path: Path) ->
 async def test_a_trial_words_each_fault(tmp_path: Path) -> None:
     """A server's own words are in none of them."""
     (tmp_path / "text").write_text("no program")
-    servers = McpServers([], SystemClock(), McpLimits(connect_s=10, transport=LIMITS.transport))
+    servers = McpServers([], SystemClock(), McpLimits(connect_s=60, transport=LIMITS.transport))
     faults = {
         "its command or its folder was not found": ToolServer("a", "/nonexistent/program"),
         "its command cannot be executed": ToolServer("a", str(tmp_path / "text")),
