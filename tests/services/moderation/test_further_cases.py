@@ -10,8 +10,10 @@ from bot.telegram.moderation.gateway import ModerationGateway
 from bot.telegram.moderation.messages import to_group_message
 from core.db.database import Database
 from services.moderation.domain.message import GroupMessage
+from services.moderation.domain.thresholds import HIGH
 from services.moderation.judging.prompt import collect_parts
 from services.moderation.pipeline import Stage
+from services.moderation.screening.features import extract_features, normalise_scored
 from services.moderation.spam_score.scorer import SpamScorer
 from services.moderation.text.normalise import normalise
 from tests.support.clock import ManualClock
@@ -126,6 +128,10 @@ HONEST: list[dict[str, Any]] = [
     {"text": "My employer pays 25 euros an hour for night shifts, is that normal in this city?"},
     {"text": "Подскажите, где подработать студенту летом? Может, кафе или склад."},
     {"text": "How do I pay the 5% deposit for the flat, by card or in cash?"},
+    {"text": "Сдаю квартиру на сутки, 2500 в сутки, центр, пишите @olga_flat"},
+    {"text": "Продам коляску, 5000 р, пишите в лс"},
+    {"text": "Нужен курьер на выходные, 200 рублей за доставку, пишите в личку"},
+    {"text": "Looking for two people to help us move on Saturday, $20 an hour and pizza, dm me"},
     {"text": "Отдам котёнка в добрые руки, пишите в личку, фото пришлю."},
     {"text": "The parking app wants my card: https://parking.example/help, does it work for you?",
      "entities": [{"type": "url", "offset": 32, "length": 28}]},
@@ -179,6 +185,17 @@ async def test_honest_look_alikes_are_not_touched_while_no_provider_answers(
         assert outcome.stage in {Stage.WAITS, Stage.PASSED}, fields
         assert not outcome.removed, fields
     assert (harness.group.actions, harness.group.cards) == ([], [])
+
+
+async def test_honest_look_alikes_stay_below_the_score_of_cards(file: Database, clock: ManualClock) -> None:
+    """From there on a newcomer's message becomes a card after a day without a verdict."""
+    scorer, scores = SpamScorer(file, clock), dict[str, int]()
+    for fields in HONEST:
+        message = convert(fields)
+        normal = normalise_scored(message)
+        features = extract_features(message, normal)
+        scores[message.text] = await scorer.score(message.group_id, normal, features) if normal.text else 0
+    assert {text: score for text, score in scores.items() if score >= HIGH} == {}
 
 
 @pytest.mark.parametrize("event", [{"forum_topic_closed": {}}, {"new_chat_members": [telegram.BOB]}])
