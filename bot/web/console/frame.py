@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
@@ -33,7 +33,7 @@ from bot.web.console.responses import (
     redirect,
 )
 from bot.web.console.undo import UndoStore
-from bot.web.console.views import clock_time
+from bot.web.console.views import ProviderFacts, ProviderView, clock_time, strip_views
 from bot.web.server import HttpRoute
 from core.clock import Clock
 from core.config.providers import ProviderSettings
@@ -267,6 +267,8 @@ class Frame:
                 language=language,
                 form_value=session.form if session is not None else "",
                 is_signed_in=session is not None,
+                actor=session.actor_id if session is not None else 0,
+                strip=self._strip() if session is not None and template != "overview.html" else (),
                 did=did if did in DONE else None,
                 about=request.query.get("about", "")[:64],
                 undo=undo if UNDO_PATHS.fullmatch(undo) else None,
@@ -284,6 +286,12 @@ class Frame:
         if request.headers.get(IF_NONE_MATCH) == headers[ETAG]:
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
         return web.Response(text=body, content_type="text/html", headers=headers)
+
+    def _strip(self) -> Sequence[ProviderView]:
+        configured = {each.id: each for each in self.parts.configuration.current.providers}
+        order, now = self.parts.fallback.order(), self.parts.clock.time()
+        facts = ProviderFacts(order, configured, {}, None, now, self.parts.settings.zone)
+        return strip_views(self.parts.admin.status, facts)
 
     def _language(self, request: web.Request) -> str:
         """Returns the first language of the browser that has texts."""

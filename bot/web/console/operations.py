@@ -1,5 +1,6 @@
 """Pages of the daemon's work: the moderation queue with the decisions of its cards, and dead letters."""
 
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
@@ -88,7 +89,13 @@ class OperationPages:
         letters = self._frame.parts.daemon.dead_letters
         rows = None if letters is None else await letters.newest(LETTERS)
         return self._frame.render(
-            request, session, "dead.html", title="web-dead", page="dead", rows=rows, moment=self._frame.moment
+            request,
+            session,
+            "dead.html",
+            title="web-dead",
+            page="dead",
+            rows=None if rows is None else [(letter, *_name_lane(letter.job.lane)) for letter in rows],
+            moment=self._frame.moment,
         )
 
     async def confirm_drop(self, request: web.Request, session: OperatorSession) -> web.Response:
@@ -135,6 +142,14 @@ class OperationPages:
         return self._frame.render(
             request, session, "fault.html", status=status, faults=[self._frame.text(request, key)]
         )
+
+
+def _name_lane(lane: str) -> tuple[str, str]:
+    """Returns the key of the text for a letter's place, and the chat's id; of another lane than a chat's, its name."""
+    chat = re.fullmatch(r"telegram:(-?\d+):\d+", lane)
+    if chat is None:
+        return "web-letter-other", lane
+    return ("web-letter-group" if chat[1].startswith("-") else "web-letter-private"), chat[1]
 
 
 def _number(request: web.Request) -> int:

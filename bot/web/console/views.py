@@ -151,6 +151,19 @@ def provider_views(status: ServiceStatus, facts: ProviderFacts) -> list[Provider
     ]
 
 
+def strip_views(status: ServiceStatus, facts: ProviderFacts) -> list[ProviderView]:
+    """Returns what the strip on top of the pages shows: who answers, who stands by next, and the worst trouble."""
+    ranks = {name: rank for rank, name in enumerate(facts.order)}
+    views = sorted(provider_views(status, facts), key=lambda view: ranks.get(view.id, len(ranks)))
+    answering = [view for view in views if view.id in ranks][:1]
+    rest = [view for view in views if view not in answering]
+    standby = [view for view in rest if view.status.state in _WELL][:1]
+    trouble = sorted(
+        (view for view in rest if view.status.state not in _WELL), key=lambda view: not view.needs_operator
+    )
+    return [*answering, *standby, *trouble[:1]]
+
+
 def _look(status: ProviderStatus, *, is_first: bool, is_over: bool) -> Look:
     if is_over and status.state is not ProviderState.NOT_CONFIGURED:
         return _OVER_CAP

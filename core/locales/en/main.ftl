@@ -713,6 +713,7 @@ web-navigation = Console
 web-skip = Skip to content
 web-sign-in = Sign in
 web-sign-out = Sign out
+web-signed-in = Signed in: { $who }
 web-sign-in-wrong = That is not the value of WEB_TOKEN.
 web-sign-in-unavailable = Redis does not answer, so signing in is not possible now.
 web-sign-in-foreign = This form was sent by a page of another site. Open the console’s own address and sign in there.
@@ -1054,6 +1055,9 @@ web-group = group { $id }
 web-nothing-done = Nothing was done
 web-dead-help = Messages that could not be processed. Their text is not shown.
 web-no-letters = No dead letters: all messages were handled
+web-letter-private = From a private chat
+web-letter-group = From a group
+web-letter-other = Other work
 web-letters-wait = { $count ->
     [one] 1 dead letter
    *[other] { $count } dead letters

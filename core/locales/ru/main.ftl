@@ -714,6 +714,7 @@ web-navigation = Консоль
 web-skip = К содержимому
 web-sign-in = Вход
 web-sign-out = Выйти
+web-signed-in = Вы вошли: { $who }
 web-sign-in-wrong = Это не значение WEB_TOKEN.
 web-sign-in-unavailable = Redis не отвечает, поэтому войти сейчас нельзя.
 web-sign-in-foreign = Форму отправила страница другого сайта. Откройте адрес самой консоли и войдите там.
@@ -1063,6 +1064,9 @@ web-group = группа { $id }
 web-nothing-done = Ничего не сделано
 web-dead-help = Сообщения, от обработки которых бот отказался. Их текст не показан.
 web-no-letters = Всё обработано
+web-letter-private = Из личного чата
+web-letter-group = Из группы
+web-letter-other = Другая работа
 web-letters-wait = { $count ->
     [one] { $count } недоставленное сообщение
     [few] { $count } недоставленных сообщения

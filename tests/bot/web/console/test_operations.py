@@ -78,6 +78,8 @@ class TestDeadLetters:
         assert "1 dead letter" in browser.page
         page = await browser.open("/console/dead")
         assert "TypeError: a bug" in page
+        assert "From a private chat" in page
+        assert "alpha: Answers" in page, "the strip of states, as on every page beside the overview"
         assert "a private word" not in page
         await browser.submit("/console/dead/1/retry")
         assert "is queued again" in browser.page

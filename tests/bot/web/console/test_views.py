@@ -5,7 +5,7 @@ from datetime import UTC
 
 import pytest
 
-from bot.web.console.views import ProviderFacts, ProviderView, provider_views
+from bot.web.console.views import ProviderFacts, ProviderView, provider_views, strip_views
 from core.config.providers import ProviderKind, ProviderSettings
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.state.clock_bounds import SET_BY_ADMIN
@@ -64,3 +64,22 @@ def test_provider_over_its_cap_does_not_answer() -> None:
         "web-state-stands-by",
     ]
     assert [view.look.key for view in views(*statuses, cap=3, spent=3)] == ["web-state-over-cap", "web-state-answers"]
+
+
+def test_strip_shows_who_answers_who_is_next_and_what_needs_an_operator() -> None:
+    statuses = [
+        cooling(Fault.RATE_LIMITED, "HTTP 429"),
+        replace(cooling(Fault.MISCONFIGURED, "HTTP 401"), provider="b"),
+        *(ProviderStatus(name, "openai", ("m",), ProviderState.HEALTHY) for name in "cde"),
+    ]
+    configured = {
+        each.provider: ProviderSettings(id=each.provider, kind=ProviderKind.OPENAI_COMPATIBLE, models=("m",))
+        for each in statuses
+    }
+    facts = ProviderFacts("cdeab", configured, {}, None, NOON, UTC)
+    shown = strip_views(ServiceStatus(tuple(statuses), None, None, shared=True), facts)
+    assert [(view.id, view.look.key) for view in shown] == [
+        ("c", "web-state-answers"),
+        ("d", "web-state-stands-by"),
+        ("b", "web-cause-key"),
+    ]
