@@ -96,6 +96,7 @@ class OperationPages:
             page="dead",
             rows=None if rows is None else [(letter, *_name_lane(letter.job.lane)) for letter in rows],
             moment=self._frame.moment,
+            most=LETTERS,
         )
 
     async def confirm_drop(self, request: web.Request, session: OperatorSession) -> web.Response:

@@ -25,6 +25,7 @@ from services.admin.audit import AuditEntry, AuditKind
 from services.admin.configuration import LISTED
 from services.history.figures import Period, join_points
 from services.llm.models.inspection import AspectReport
+from services.moderation.records.incidents import BATCH
 
 log = structlog.get_logger()
 
@@ -97,6 +98,8 @@ class ConsolePages:
             failover_spark=draw_spark([] if timeline is None else timeline.failovers),
             max_hops=self._frame.parts.settings.provider_max_hops,
             letters=letters,
+            most=MOST_COUNTED,
+            most_cards=BATCH,
             cards=cards,
             needs=sum(view.needs_attention for view in views) + bool(letters) + bool(cards),
         )

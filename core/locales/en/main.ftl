@@ -1063,6 +1063,10 @@ web-letters-wait = { $count ->
    *[other] { $count } dead letters
 }
 web-letter-gone = This letter is gone: it was retried or discarded in the meantime.
+web-letters-many = { $count } or more dead letters
+web-cards-many = { $count } or more moderation cards wait
+web-letters-newest = The newest { $count } are shown; older ones follow when these are done.
+web-retry-these = Retry these { $count }
 web-retry = Retry
 web-retry-all = Retry all
 web-drop = Discard

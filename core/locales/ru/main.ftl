@@ -1073,6 +1073,10 @@ web-letters-wait = { $count ->
    *[other] { $count } недоставленных сообщений
 }
 web-letter-gone = Этой записи больше нет: её уже повторили или удалили.
+web-letters-many = Недоставленных сообщений: { $count } или больше
+web-cards-many = Карточек модерации ждут решения: { $count } или больше
+web-letters-newest = Показаны последние { $count }; остальные появятся, когда с этими будет покончено.
+web-retry-these = Повторить эти { $count }
 web-retry = Повторить
 web-retry-all = Повторить все
 web-drop = Удалить

@@ -102,6 +102,14 @@ class TestDeadLetters:
         await browser.submit("/console/dead/retry")
         assert [job.id.split(":")[0][:4] for job in queue.jobs] == ["tg-0", "tg-1"]
 
+    async def test_more_letters_than_the_page_has_room_for_are_said(self, browser: ConsoleBrowser) -> None:
+        queue = await offer_dead_letters(browser, *["a bug"] * 101)
+        assert "100 or more dead letters" in await browser.sign_in()
+        assert "Retry these 100" in await browser.open("/console/dead")
+        await browser.submit("/console/dead/retry")
+        assert len(queue.jobs) == 100
+        assert "1 dead letter<" in await browser.open("/console")
+
 
 class TestFiles:
     @pytest.mark.parametrize("path", ["usage.csv", "budgets.csv", "settings.env"])
