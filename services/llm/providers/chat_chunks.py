@@ -11,9 +11,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
+from pydantic_ai.profiles import DEFAULT_THINKING_TAGS
 from pydantic_core import from_json, to_json
 
 from services.llm.providers.response_hooks import Pacing
+from services.llm.providers.tolerant_streams import ThinkingTags
 
 Fields = dict[str, Any]
 
@@ -134,6 +136,30 @@ class ChatChunks:
                 yield repaired
         if texts:
             yield self._with_text(texts)
+
+    def repair_whole(self, body: bytes) -> bytes:
+        """Returns a whole answer as every SDK reads it; a body of another kind as it is."""
+        try:
+            answer: object = from_json(body)
+        except ValueError:
+            return body
+        if not isinstance(answer, dict):
+            return body
+        fields = cast("Fields", answer)
+        listed: object = fields.get("choices")
+        choices = cast("list[object]", listed) if isinstance(listed, list) else []
+        if fields.get("error") or not any(isinstance(each, dict) for each in choices):
+            return body
+        fields = self._repair_chunk(fields)
+        if fields.get("usage") is None:
+            fields.pop("usage", None)
+        # The last two are OpenRouter's, whose SDK demands them.
+        fields |= {"object": "chat.completion", "provider": str(fields.get("provider") or "")}
+        for choice in fields["choices"]:
+            choice["message"] = _as_message(choice.pop("delta"))
+            choice["finish_reason"] = choice["finish_reason"] or "stop"
+            choice.setdefault("native_finish_reason", choice["finish_reason"])
+        return _dump(fields)
 
     def _with_text(self, texts: Sequence[bytes]) -> bytes:
         return self._head + b"".join(texts) + self._tail
@@ -322,6 +348,18 @@ def _find_error(chunk: Fields) -> object:
     if not is_error or not isinstance(message, str):
         return None
     return {"message": message, "code": chunk.get("code"), "type": chunk.get("type")}
+
+
+def _as_message(delta: Fields) -> Fields:
+    """Returns a whole message from the delta of a stream."""
+    content: object = delta.get("content")
+    if isinstance(content, str):
+        tags = ThinkingTags(*DEFAULT_THINKING_TAGS)
+        content = "".join([*tags.split(content), *tags.flush(is_end=True)])
+    message: Fields = {**delta, "role": "assistant", "content": content}
+    if calls := delta.get("tool_calls"):
+        message["tool_calls"] = [{"id": "", **{name: call[name] for name in call if name != "index"}} for call in calls]
+    return message
 
 
 def _repair_content(content: object) -> object:

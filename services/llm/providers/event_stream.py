@@ -145,6 +145,10 @@ class EventStream:
             return piece
         return self._frame(piece[6:-2].split(b"\n\ndata: "))
 
+    def repair_whole(self, body: bytes) -> bytes:
+        """Returns the body of a whole answer that was asked for."""
+        return body if self._chunks is None or len(body) > MAX_EVENT_BYTES else self._chunks.repair_whole(body)
+
     def read_whole(self, body: bytes) -> bytes:
         """Returns the events of a body without events: a whole answer, or an error, in place of the stream.
 

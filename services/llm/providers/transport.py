@@ -198,8 +198,9 @@ class _Body(httpx2.AsyncByteStream):
                 async with aclosing(self._iter_events(beginning, pieces)) as found:
                     async for events in found:
                         yield events
-            elif self._is_streamed and beginning.lstrip().startswith(b"{"):
-                yield self.events.read_whole(b"".join([beginning, *[piece async for piece in pieces]]))
+            elif not self._is_error and beginning.lstrip().startswith(b"{"):
+                whole = b"".join([beginning, *[piece async for piece in pieces]])
+                yield self.events.read_whole(whole) if self._is_streamed else self.events.repair_whole(whole)
             else:
                 yield beginning
                 async for piece in pieces:

@@ -190,6 +190,42 @@ def test_usage_becomes_whole_counts(reports: list[str], counts: tuple[int, int])
     assert "prompt_tokens_details" not in usage
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [
+        '{"message": {"content": "<think>Two and two</think>Four"}}',
+        '{"message": {"content": "[THINK]Two and two[/THINK]Four"}, "finish_reason": ""}',
+        '{"message": {"content": [{"type": "text", "text": "<thinking>Two and two</thinking>Four"}]}}',
+    ],
+)
+def test_whole_answer_is_read_in_any_form(choice: str) -> None:
+    body = f'{{"choices": [{choice}], "usage": {{"prompt_tokens": "5", "completion_tokens": 1e999}}}}'
+    answer = json.loads(EventStream(ChatChunks()).repair_whole(body.encode()))
+    [choice_read] = answer["choices"]
+    assert choice_read["message"]["content"] == "<think>Two and two</think>Four"
+    assert (choice_read["finish_reason"], answer["usage"]["total_tokens"]) == ("stop", 5)
+
+
+def test_calls_of_a_whole_answer_are_read_in_any_form() -> None:
+    body = b'{"choices": [{"message": {"tool_calls": [{"name": "x", "arguments": {"n": 1}}, {"function": {}}]}}]}'
+    message = json.loads(EventStream(ChatChunks()).repair_whole(body))["choices"][0]["message"]
+    assert message["tool_calls"] == [
+        {
+            "id": "",
+            "name": "x",
+            "arguments": {"n": 1},
+            "type": "function",
+            "function": {"name": "x", "arguments": '{"n": 1}'},
+        },
+        {"id": "", "type": "function", "function": {"name": "", "arguments": ""}},
+    ]
+
+
+@pytest.mark.parametrize("body", [b"{", b"[1]", b'{"choices": []}', b'{"error": {"message": "x"}, "choices": [{}]}'])
+def test_body_that_is_no_answer_stays_as_it_is(body: bytes) -> None:
+    assert EventStream(ChatChunks()).repair_whole(body) == body
+
+
 @pytest.mark.parametrize("data", ["the engine died", '{"message": "the engine died"}'])
 def test_event_with_the_name_of_an_error_is_one(data: str) -> None:
     [chunk] = of_chat(data, name="error")
