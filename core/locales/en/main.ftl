@@ -731,7 +731,10 @@ web-now = Who answers now
 web-answers = { $provider } answers
 web-beside = { $provider }: { $state }{ $until ->
     [none] {""}
-   *[other] , { $until }
+   *[other] , until { $until }
+}{ $next ->
+    [none] {""}
+   *[other] , next try { $next }
 }{ $reason ->
     [none] .
    *[other] {" "}({ $reason }).

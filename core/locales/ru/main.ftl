@@ -732,7 +732,10 @@ web-now = Кто отвечает сейчас
 web-answers = Отвечает { $provider }
 web-beside = { $provider }: { $state }{ $until ->
     [none] {""}
-   *[other] , { $until }
+   *[other] , до { $until }
+}{ $next ->
+    [none] {""}
+   *[other] , следующая попытка в { $next }
 }{ $reason ->
     [none] .
    *[other] {" "}({ $reason }).
