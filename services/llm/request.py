@@ -70,6 +70,7 @@ class RequestSpec:
         models: patterns of `<provider>/<model>` that may be asked, such as `ollama/*`; empty for all.
         is_whole: no message may be left out for a small context window: the caller manages its history itself.
         is_pinned: only the chosen provider and model are asked.
+        merges_arrivals: text of a stream that arrives in one read may be handed on as one piece.
     """
 
     purpose: str
@@ -82,6 +83,7 @@ class RequestSpec:
     models: tuple[str, ...] = ()
     is_whole: bool = False
     is_pinned: bool = False
+    merges_arrivals: bool = False
 
     def with_choice(self, choice: ModelChoice | None) -> "RequestSpec":
         """Returns the request with a choice of its user."""

@@ -98,6 +98,7 @@ class ModelDirectory:
             required=required,
             models=token.limits.models,
             is_whole=True,
+            merges_arrivals=True,
         )
         if model == AUTO:
             return spec

@@ -105,7 +105,9 @@ async def request_answer(
     """
     try:
         async with AsyncExitStack() as stack:
-            start = await _start_stream(stack, attempt, prepare, None, accepts_empty_at_length=is_parsed)
+            start = await _start_stream(
+                stack, attempt, prepare, None, merges_arrivals=True, accepts_empty_at_length=is_parsed
+            )
             start.hold_text(COLLECTED_WINDOW_S, attempt.candidate)
             reader = StreamReader(start.opened, attempt.candidate, start.began, attempt.longest_stream_s, start.pacing)
             response = await _collect(reader)
@@ -150,6 +152,8 @@ async def request_stream_start(
     prepare: Prepare,
     messages: Sequence[ModelMessage],
     run_context: RunContext[Any] | None,
+    *,
+    merges_arrivals: bool = False,
 ) -> StreamStart | None:
     """Opens a stream and waits for its first output; returns None where the next candidate is to be asked.
 
@@ -159,12 +163,13 @@ async def request_stream_start(
         prepare: builds the request.
         messages: the sent messages, to estimate usage that the provider does not report.
         run_context: passed on to the model.
+        merges_arrivals: whether text that arrives in one read may be one piece.
 
     Raises:
         ContentRefused: the candidate's filter refused.
     """
     try:
-        start = await _start_stream(stack, attempt, prepare, run_context)
+        start = await _start_stream(stack, attempt, prepare, run_context, merges_arrivals=merges_arrivals)
     except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
         await stack.aclose()
         await attempt.failed(error)
@@ -181,12 +186,14 @@ async def _start_stream(
     prepare: Prepare,
     run_context: RunContext[Any] | None,
     *,
+    merges_arrivals: bool,
     accepts_empty_at_length: bool = False,
 ) -> StreamStart:
     """Opens a stream and waits for its first output, which is recorded."""
     call = prepare(attempt.candidate, attempt.adaptation)
     began = asyncio.get_running_loop().time()
     with pace_responses() as pacing:
+        pacing.merges_arrivals = merges_arrivals
         opened = await open_stream(
             stack,
             _open(attempt, call, run_context),

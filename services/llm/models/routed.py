@@ -128,7 +128,10 @@ class RoutedModel(FallbackModel):
         try:
             async for attempt in attempts:
                 async with AsyncExitStack() as stack:
-                    start = await request_stream_start(stack, attempt, prepare, messages, run_context)
+                    merges = self._spec.merges_arrivals
+                    start = await request_stream_start(
+                        stack, attempt, prepare, messages, run_context, merges_arrivals=merges
+                    )
                     if start is None:
                         continue
                     stream = start.opened.response

@@ -102,7 +102,7 @@ class ChatChunks:
     """The chunks of one stream.
 
     Args:
-        pacing: neighbours are merged where the stream's consumer lets text be held.
+        pacing: says whether neighbours are merged.
     """
 
     def __init__(self, pacing: Pacing | None = None) -> None:
@@ -126,7 +126,7 @@ class ChatChunks:
             if b'"obfuscation"' in data:
                 data = _PADDING.sub(b"", data)  # noqa: PLW2901 - the same without padding
             text = self._text_of(data)
-            if text is not None and self._is_mergeable and self._pacing.window_s:
+            if text is not None and self._is_mergeable and self._pacing.merges:
                 texts.append(text)
                 continue
             if texts:

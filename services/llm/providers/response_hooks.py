@@ -53,10 +53,18 @@ class Pacing:
         window_s: longest time for which text is held, so that it is handed on together with the text that follows.
             Nothing else is held: no end, error, tool call, usage or finish reason.
         held_s: time between the arrival of the newest text and the end of its window. Deadlines count from the arrival.
+        merges_arrivals: whether text that arrives in one read is handed on at once where none is held. It comes
+            no later for that, and costs its reader as much as one piece.
     """
 
     window_s: float = 0.0
     held_s: float = 0.0
+    merges_arrivals: bool = False
+
+    @property
+    def merges(self) -> bool:
+        """Whether pieces of text that are at hand are handed on as one."""
+        return self.merges_arrivals or self.window_s > 0
 
 
 @contextmanager

@@ -13,7 +13,9 @@ from pydantic import BaseModel
 
 from tests.support.api_harness import endpoint
 from tests.support.fake_llm.server import (
+    Act,
     Behaviour,
+    Exchange,
     LLMServer,
     answer,
     content_filter,
@@ -86,6 +88,23 @@ async def test_a_stream_has_the_text_and_the_usage_where_it_is_asked_for(first: 
     assert (text, finish, model) == ("Good day to you", "stop", "a/m")
     assert usage.total_tokens == 18
     assert without[3] is None
+
+
+async def test_text_that_arrives_in_one_piece_is_sent_as_one_chunk(first: LLMServer, tmp_path: Path) -> None:
+    async def play(exchange: Exchange) -> None:
+        wire = exchange.wire
+        await exchange.start_stream()
+        await exchange.chunk(
+            wire.opening() + b"".join(wire.text(piece) for piece in ("One", " two", " three", " four"))
+        )
+        await exchange.chunk(wire.finish("stop", usage=True) + wire.done())
+        await exchange.end()
+
+    first.default = Act(play)
+    async with endpoint(tmp_path, {"a": first.url}) as api:
+        stream = await api.client.chat.completions.create(model="auto", messages=HELLO, stream=True)
+        texts = [chunk.choices[0].delta.content async for chunk in stream]
+    assert [text for text in texts if text] == ["One", " two three four"]
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -53,6 +53,11 @@ def test_nothing_is_merged_where_no_text_may_be_held() -> None:
     assert merged(events, 0.0) == events
 
 
+def test_text_at_hand_is_merged_where_none_is_held_but_arrivals_are_merged() -> None:
+    events = [chunk(piece) for piece in "abc"]
+    assert texts(list(ChatChunks(Pacing(merges_arrivals=True)).merge(events))) == ["a", "bc"]
+
+
 @pytest.mark.parametrize(
     "between",
     [
