@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
+from typing import Final
 
 from core.config.providers import ProviderSettings
 from services.llm.routing.faults.refusal_words import Fault
@@ -20,6 +21,8 @@ class Look:
     key: str
 
 
+SOON_S: Final = 20 * 3600.0
+"""An instant so near needs no date."""
 _COOLING = Look("cool", "i-cool", "web-state-cooling")
 _LOOKS = {
     ProviderState.FORCED: Look("forced", "i-forced", "web-state-forced"),
@@ -139,7 +142,7 @@ def provider_views(status: ServiceStatus, facts: ProviderFacts) -> list[Provider
             position=position,
             look=_look(each, is_first=each.provider == first, is_over=each.provider in over),
             status=each,
-            until=clock_time(each.until, facts.now, facts.zone)
+            until=_end_time(each.until, facts.now, facts.zone)
             if each.until is not None and each.state in _ENDING
             else "",
             is_remote=facts.configured[each.provider].remote,
@@ -179,6 +182,11 @@ def clock_time(at: float, now: float, zone: tzinfo) -> str:
     """Formats an instant: the time of day, with the date unless it is today's."""
     moment, today = datetime.fromtimestamp(at, zone), datetime.fromtimestamp(now, zone).date()
     return moment.strftime("%H:%M" if moment.date() == today else "%Y-%m-%d %H:%M")
+
+
+def _end_time(at: float, now: float, zone: tzinfo) -> str:
+    """Formats the end of a state: the time of day alone for the next hours, past midnight too."""
+    return f"{datetime.fromtimestamp(at, zone):%H:%M}" if at - now < SOON_S else clock_time(at, now, zone)
 
 
 def _first_output(seconds: Sequence[float]) -> tuple[str, str] | None:

@@ -83,3 +83,9 @@ def test_strip_shows_who_answers_who_is_next_and_what_needs_an_operator() -> Non
         ("d", "web-state-stands-by"),
         ("b", "web-cause-key"),
     ]
+
+
+def test_end_of_a_state_has_a_date_only_where_it_is_far_away() -> None:
+    for seconds, shown in ((300, "12:05"), (13 * 3600, "01:00"), (24 * 3600, "1970-01-02 12:00")):
+        (view,) = views(replace(cooling(Fault.DOWN, "timed out"), until=NOON + seconds))
+        assert view.until == shown
