@@ -23,6 +23,8 @@ DONE: Final = b"[DONE]"
 """Data of the event that ends a stream."""
 
 _TEXT: Final = re.compile(rb'"content"\s*:\s*"([^"\\]*)"')
+_SOME_TEXT: Final = re.compile(rb'"content"\s*:\s*"[^"]')
+_EMPTY_DELTA: Final = re.compile(rb'"delta"\s*:\s*\{\s*\}')
 _STRING: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*')
 """The inside of a JSON string."""
 _PADDING: Final = re.compile(rb',\s*"obfuscation"\s*:\s*"[^"\\]*"')
@@ -60,7 +62,7 @@ _COUNTS: Final = {"prompt_tokens": "input_tokens", "completion_tokens": "output_
 """Names of counts, and those of OpenAI's newer protocol and Anthropic's."""
 _DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
 _MAX_DIGITS: Final = 12
-"""Of a count or an instant; a longer number is neither."""
+"""Of a count, an instant or an index; a longer number is none of them."""
 _KNOWN_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter", "error"})
 _GIVEN_UP: Final = frozenset({"abort", "insufficient_system_resource"})
 """Reasons of vLLM's and DeepSeek's that the reader of the stream knows."""
@@ -126,6 +128,7 @@ class ChatChunks:
             if b'"obfuscation"' in data:
                 data = _PADDING.sub(b"", data)  # noqa: PLW2901 - the same without padding
             text = self._text_of(data)
+            self._has_begun = self._has_begun or bool(text)
             if text is not None and self._is_mergeable and self._pacing.merges:
                 texts.append(text)
                 continue
@@ -194,9 +197,9 @@ class ChatChunks:
         return text if _STRING.fullmatch(text) else None
 
     def _remember(self, data: bytes) -> None:
+        self._has_begun = self._has_begun or _SOME_TEXT.search(data) is not None
         found = _TEXT.search(data)
         if found is not None:
-            self._has_begun = self._has_begun or bool(found[1])
             self._head, self._tail = data[: found.start(1)], data[found.end(1) :]
             self._is_mergeable = _has_text_only(data)
 
@@ -292,7 +295,7 @@ class ChatChunks:
 
     def _index(self, named: object, call_id: str, position: int, count: int) -> int:
         """Returns the server's index, else that of the call's id, else the position in a list, else the last one."""
-        if isinstance(named, str) and named.isdecimal():
+        if isinstance(named, str) and named.isdecimal() and len(named) <= _MAX_DIGITS:
             named = int(named)
         if isinstance(named, int) and not isinstance(named, bool):
             index = named
@@ -320,7 +323,10 @@ def _has_text_only(data: bytes) -> bool:
 
 
 def _is_unusual(data: bytes) -> bool:
-    return any(name not in data for name in _REQUIRED) or any(each.search(data) for each in _UNUSUAL)
+    if any(name not in data for name in _REQUIRED) or any(each.search(data) for each in _UNUSUAL):
+        return True
+    # The text may stand outside of it.
+    return _EMPTY_DELTA.search(data) is not None and (b'"message"' in data or b'"text"' in data)
 
 
 def _dump(chunk: Fields) -> bytes:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 
+from core.bounded_json import parse_json
 from services.llm.providers.chat_chunks import DONE, ChatChunks
 from services.llm.providers.native_events import NativeEvents
 from services.llm.transport_errors import ResponseTooLarge
@@ -198,7 +199,7 @@ def _as_utf8(text: bytes) -> bytes:
 def _as_error(data: bytes) -> bytes:
     """Returns the data of an event of the name `error` in the form of an error."""
     try:
-        fields: object = json.loads(data)
+        fields: object = parse_json(data)
     except ValueError:
         fields = data.decode(errors="replace")
     is_framed = isinstance(fields, dict) and "error" in fields
@@ -209,7 +210,7 @@ def _is_whole(data: bytes) -> bool:
     if data.strip() == DONE:
         return True
     try:
-        json.loads(data)
+        parse_json(data)
     except ValueError:
         return False
     return True

@@ -35,6 +35,8 @@ _OPENINGS: Mapping[str, tuple[str, ...]] = {
 }
 """Spellings of the tag before thinking, in lower case, each with those that end it. Models mix the names of tags."""
 _LONGEST_OPENING = max(map(len, _OPENINGS))
+_MOST_WHITE_SPACE = 1024
+"""Characters before an opening tag that are held: each piece of an answer looks at them anew."""
 
 
 class ThinkingTags:
@@ -83,7 +85,8 @@ class ThinkingTags:
             self._closings = self._openings[opening]
             pieces.append(self._opening)
             return stripped[len(opening) :]
-        if any(each.startswith(beginning) for each in self._openings):
+        is_short = len(text) - len(stripped) <= _MOST_WHITE_SPACE
+        if is_short and any(each.startswith(beginning) for each in self._openings):
             self._held = text
             return ""
         self._is_at_start = False

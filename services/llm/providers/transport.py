@@ -40,6 +40,8 @@ _STREAMED = re.compile(rb'"stream"\s*:\s*true')
 _NO_CODINGS = frozenset({"", "identity", "none", "binary", "chunked", "utf-8", "utf8"})
 """Values of `Content-Encoding` that servers send with a body that is not compressed."""
 _GZIP_MAGIC = b"\x1f\x8b"
+_PLAIN = re.compile(rb'\s*(?:[{\[]\s*["{\[]|data\s*:|event\s*:|: |<!|<html)', re.IGNORECASE)
+"""Beginning of a body that is not compressed, whatever its head says."""
 MAX_HEADER_BYTES = 65_536
 """Gateways copy the headers of their upstreams; aiohttp's default is an eighth of this."""
 
@@ -279,6 +281,7 @@ class _Decoder:
         self._inflate = None
         self._is_first = True
         self._window_bits = 0
+        self._unknown = ""
         match encoding:
             case "":
                 return
@@ -287,12 +290,17 @@ class _Decoder:
             case "deflate":
                 self._window_bits = zlib.MAX_WBITS
             case other:
-                raise httpx2.DecodingError(f"the answer is compressed in a way that was not asked for: {other[:20]}")
+                self._unknown = other[:20]
+                return
         self._inflate = zlib.decompressobj(self._window_bits)
 
     def _sniff(self, beginning: bytes) -> None:
         """Corrects the encoding by the first bytes: proxies decompress and keep the head, servers send bare deflate."""
-        if self._window_bits > zlib.MAX_WBITS and not beginning.startswith(_GZIP_MAGIC[: len(beginning)]):
+        if _PLAIN.match(beginning):
+            self._inflate = None
+        elif self._unknown:
+            raise httpx2.DecodingError(f"the answer is compressed in a way that was not asked for: {self._unknown}")
+        elif self._window_bits > zlib.MAX_WBITS and not beginning.startswith(_GZIP_MAGIC[: len(beginning)]):
             self._inflate = None
         elif self._window_bits == zlib.MAX_WBITS and beginning[0] & 0x0F != zlib.DEFLATED:
             self._window_bits = -zlib.MAX_WBITS

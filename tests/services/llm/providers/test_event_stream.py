@@ -112,6 +112,12 @@ def of_chat(*events: str, name: str = "") -> list[Any]:
     return [json.loads(data) for each in left.split(b"\n\n") if each and (data := each[6:]) != DONE]
 
 
+def ordinary(delta: str) -> str:
+    """Returns a chunk with every field that the SDKs demand."""
+    head = '"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"'
+    return f'{{{head}, "choices": [{{"index": 0, "delta": {delta}, "finish_reason": null}}]}}'
+
+
 TEXT = '{"choices": [{"delta": {"content": "Four"}}]}'
 
 
@@ -149,6 +155,32 @@ def test_text_is_found_wherever_it_stands(choice: str) -> None:
 def test_message_after_deltas_repeats_nothing() -> None:
     _, last = of_chat(TEXT, '{"choices": [{"message": {"content": "Four"}, "finish_reason": "stop"}]}')
     assert last["choices"][0]["delta"] == {}
+
+
+@pytest.mark.parametrize("texts", [["", "Four"], ["Fo\nur"], ["", "Fo", "ur", ""]])
+def test_message_after_ordinary_deltas_repeats_nothing(texts: list[str]) -> None:
+    """Servers send the role with each piece, so that only the texts of the chunks differ."""
+    deltas = [json.dumps({"role": "assistant", "content": text}) for text in texts]
+    chunks = of_chat(*map(ordinary, deltas), ordinary('{}, "message": {"content": "Four"}'))
+    assert [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks] == [*texts, ""]
+
+
+def test_message_of_an_otherwise_ordinary_chunk_is_read() -> None:
+    [chunk] = of_chat(ordinary('{}, "message": {"role": "assistant", "content": "Four"}'))
+    assert chunk["choices"][0]["delta"]["content"] == "Four"
+
+
+def test_index_beyond_any_number_of_calls_is_none() -> None:
+    call = f'{{"index": "{"9" * 5000}", "id": "t1", "function": {{"name": "x", "arguments": "{{}}"}}}}'
+    [chunk] = of_chat(ordinary(f'{{"tool_calls": [{call}]}}'))
+    assert chunk["choices"][0]["delta"]["tool_calls"][0]["index"] == 0
+
+
+@pytest.mark.parametrize("name", [b"", b"event: error\n"])
+def test_event_nested_without_end_is_cut_off_or_an_error(name: bytes) -> None:
+    stream = EventStream(ChatChunks())
+    left = stream.feed(name + b"data: " + b"[" * 100_000) + stream.finish(is_delimited=True)
+    assert left in {b"", b"data: [DONE]\n\n"}
 
 
 def test_tool_call_without_its_frame_is_read() -> None:

@@ -79,6 +79,12 @@ def test_thinking_is_hidden_in_any_spelling_of_its_tags(text: str) -> None:
         assert [part for part in assemble(*pieces) if part[1]] == [(ThinkingPart, "Two"), (TextPart, "Four")]
 
 
+def test_endless_white_space_is_not_held() -> None:
+    tags = ThinkingTags(*TAGS)
+    pieces = [piece for _ in range(4) for piece in tags.split(" " * 1000)]
+    assert "".join(pieces) == " " * 4000
+
+
 def test_white_space_before_an_opening_tag_is_dropped() -> None:
     assert assemble(" \n", " <thi", "nk>Two", "</think>", "Four") == [(ThinkingPart, "Two"), (TextPart, "Four")]
 
