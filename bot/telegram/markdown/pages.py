@@ -23,9 +23,10 @@ from typing import Final, Self
 
 import structlog
 
+from bot.telegram.markdown.cutting import Dedenter, SplitText
 from bot.telegram.markdown.parse import RenderLimits, TooMuchWork, Work, tidy
 from bot.telegram.markdown.render import Rendered, render_plain, render_within, utf16_length
-from bot.telegram.markdown.splitting import Dedenter, SplitText, split_plain, split_text
+from bot.telegram.markdown.splitting import split_plain, split_text
 
 log = structlog.get_logger()
 
