@@ -40,6 +40,19 @@ _NAMED_HOURS: Mapping[str, int] = {
     r"(?:(?:at|в)\s+)?(?:midnight|полночь)": 0,
 }
 _AT = r"(?:(?:at|в)\s+)?"
+MONTHS = (
+    r"(?:january|jan|январ[ья])", r"(?:february|feb|феврал[ья])", r"(?:march|mar|марта?)", r"(?:april|apr|апрел[ья])",
+    r"(?:may|ма[йя])", r"(?:june|jun|июн[ья])", r"(?:july|jul|июл[ья])", r"(?:august|aug|августа?)",
+    r"(?:september|sept?|сентябр[ья])", r"(?:october|oct|октябр[ья])", r"(?:november|nov|ноябр[ья])",
+    r"(?:december|dec|декабр[ья])",
+)  # fmt: skip
+_CONTINUATION = re.compile(
+    # A range, an offset or a list; a zone, of which no names are known.
+    r"[-+–—.]\s*\d|(?:and|or|to|till|until|и|или|до)\s+(?:(?:at|в)\s+)?\d"
+    r"|(?:по\s+)?(?:utc|gmt|msk|мск|cet|cest|est|edt|cst|cdt|pst|pdt|bst)\b|по\s+(?:моск|гринв)",
+    re.IGNORECASE,
+)
+"""What follows a time of day of which only half was read."""
 _AFTER = rf"(?P<clock>\s*(?:o['’]?\s?clock|час(?:а|ов)?))?(?:\s*(?P<part>{'|'.join(_PARTS_AFTER)}))?"
 """Words after an hour."""
 
@@ -101,6 +114,11 @@ def take_clock(words: Words, *, part: str | None = None, needs_mark: bool = Fals
     if needs_mark and not is_marked:
         words.rest = before
         return None
+    is_date = not before.lower().startswith(("at ", "в ")) and re.match(
+        rf"(?:{'|'.join(MONTHS)})\b", words.rest, re.IGNORECASE
+    )
+    if is_date or _CONTINUATION.match(words.rest):
+        raise ScheduleRefused("schedule-unreadable")
     return _to_time(hour, minute, own_part or part)
 
 
@@ -118,7 +136,8 @@ def _to_time(hour: int, minute: int, part: str | None) -> time:
             raise ScheduleRefused("schedule-unreadable")
         return time(hour, minute)
     hour %= 12
-    if part == AFTERNOON and 6 < hour < 10:  # noqa: PLR2004 - 9 дня is no time
+    # 9 дня is no time, and 12 or 1 in the evening is after midnight or a slip.
+    if (part == AFTERNOON and 6 < hour < 10) or (part == EVENING and hour < 4):  # noqa: PLR2004 - as above
         raise ScheduleRefused("schedule-unreadable")
     # 2 at night is before dawn, 11 at night before midnight; 11 дня is before noon.
     is_later = {AM: False, PM: True, MORNING: False, AFTERNOON: hour < 10, EVENING: True, NIGHT: hour >= 6}  # noqa: PLR2004 - as above

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from core.errors import ScheduleRefused
-from services.schedule.clock_words import EVENING, MORNING, NIGHT, Words, require_clock, take_clock
+from services.schedule.clock_words import EVENING, MONTHS, MORNING, NIGHT, Words, require_clock, take_clock
 from services.schedule.times import Frequency, Recurrence, When, to_instant
 
 MOST_HOURS = 24 * 7
@@ -61,12 +61,6 @@ _WEEKDAYS = (
     r"(?:saturdays?|sat|суббот\w*|сб)",
     r"(?:sundays?|sun|воскресень\w*|вс)",
 )
-_MONTHS = (
-    r"(?:january|jan|январ[ья])", r"(?:february|feb|феврал[ья])", r"(?:march|mar|марта?)", r"(?:april|apr|апрел[ья])",
-    r"(?:may|ма[йя])", r"(?:june|jun|июн[ья])", r"(?:july|jul|июл[ья])", r"(?:august|aug|августа?)",
-    r"(?:september|sept?|сентябр[ья])", r"(?:october|oct|октябр[ья])", r"(?:november|nov|ноябр[ья])",
-    r"(?:december|dec|декабр[ья])",
-)  # fmt: skip
 _RELATIVE_DAYS: Mapping[str, int] = {
     r"(?:today|tonight|сегодня)": 0,
     r"(?:tomorrow|завтра)": 1,
@@ -88,12 +82,16 @@ class _Pause:
 def _read_pause(words: Words, local: datetime) -> When | None:
     if not words.take(r"in|через"):
         return None
-    pause = _Pause()
+    pause, before = _Pause(), words.rest
     while _read_amount(words, pause):
+        before = words.rest
         words.take(r"and|и")
+    words.rest = before
     if not pause.is_read:
         raise ScheduleRefused("schedule-unreadable")
     day = _add_months(local.date(), pause.months) + timedelta(days=pause.days)
+    if pause.days or pause.months:
+        _refuse_half_a_day(words)
     if day == local.date():
         return When(local.astimezone(UTC) + pause.short)
     # The local time of day stays over days; a pause in hours counts hours that pass.
@@ -101,6 +99,14 @@ def _read_pause(words: Words, local: datetime) -> When | None:
     if not pause.short:
         at = take_clock(words, needs_mark=not re.match(r"(?:at|в)\s", words.rest, re.IGNORECASE)) or at
     return When(to_instant(day, at, local.tzinfo or UTC) + pause.short)
+
+
+def _refuse_half_a_day(words: Words) -> None:
+    """Refuses a weekday or a part of the day behind a pause in days: the pause would be half of the time."""
+    days = "|".join(_WEEKDAYS)
+    half = rf"(?:on|в|во)\s+(?:{days})\b|in the (?:morning|afternoon|evening)\b|(?:утром|дн[её]м|вечером|ночью)\b"
+    if re.match(half, words.rest, re.IGNORECASE):
+        raise ScheduleRefused("schedule-unreadable")
 
 
 def _read_amount(words: Words, pause: _Pause) -> bool:
@@ -219,16 +225,14 @@ def _read_date(words: Words, local: datetime, zone: tzinfo) -> When | None:
     # Or without.
     words.rest = re.sub(r"^(\d{4}-\d{2}-\d{2})T(?=\d)", r"\1 ", words.rest)
     if (day := _read_calendar_day(words)) is not None:
-        year, month, number = day
-        at = require_clock(words)
-        if year is not None:
-            return _at(date(year, month, number), at, local, zone)
-        return When(_next_date(month, number, at, local, zone))
+        return _on_named_day(day, require_clock(words), local, zone)
     is_tonight = words.rest[:7].lower() == "tonight"
     if (distance := words.take_key(_RELATIVE_DAYS)) is not None:
         at = require_clock(words, EVENING if is_tonight else None)
         return _at(local.date() + timedelta(days=distance), at, local, zone)
     if (weekday := words.take_index(_WEEKDAYS)) is not None:
+        if (named := _read_named_day(words)) is not None:
+            return _on_named_day(named, require_clock(words), local, zone, weekday)
         return _on_weekday(weekday, require_clock(words), local, zone)
     return _read_clock_first(words, local, zone)
 
@@ -245,7 +249,7 @@ def _read_clock_first(words: Words, local: datetime, zone: tzinfo) -> When | Non
     if (weekday := words.take_index(_WEEKDAYS)) is not None:
         return _on_weekday(weekday, at, local, zone)
     words.rest = before
-    is_over = to_instant(local.date(), at, zone) <= local
+    is_over = _next_instant(local.date(), at, local, zone) <= local
     return _at(local.date() + timedelta(days=is_over), at, local, zone)
 
 
@@ -257,13 +261,32 @@ def _read_calendar_day(words: Words) -> tuple[int | None, int, int] | None:
     if dotted := words.take(r"(\d{1,2})\.(\d{1,2})(?:\.(\d{4})|(?=\.?\s+(?:at\s+|в\s+)?\d))"):
         day, month, year = dotted.groups()
         return int(year) if year else None, int(month), int(day)
-    for number, name in enumerate(_MONTHS, 1):
+    return _read_named_day(words)
+
+
+def _read_named_day(words: Words) -> tuple[int | None, int, int] | None:
+    """Reads a date with the name of its month."""
+    for number, name in enumerate(MONTHS, 1):
         year = r"(?:,?\s+(\d{4})(?:\s+года)?)?"
         if found := words.take(rf"(?:the\s+)?(\d{{1,2}})(?:st|nd|rd|th)?(?:\s+of)?\s+{name}\.?{year}"):
             return int(found.group(2)) if found.group(2) else None, number, int(found.group(1))
         if found := words.take(rf"{name}\.?\s+(\d{{1,2}})(?:st|nd|rd|th)?{year}"):
             return int(found.group(2)) if found.group(2) else None, number, int(found.group(1))
     return None
+
+
+def _on_named_day(
+    day: tuple[int | None, int, int], at: time, local: datetime, zone: tzinfo, weekday: int | None = None
+) -> When:
+    """Returns the time on a date, which is refused if it is no such weekday."""
+    year, month, number = day
+    if year is not None:
+        when = _at(date(year, month, number), at, local, zone)
+    else:
+        when = When(_next_date(month, number, at, local, zone))
+    if weekday is not None and when.first.astimezone(zone).weekday() != weekday:
+        raise ScheduleRefused("schedule-unreadable")
+    return when
 
 
 def _next_date(month: int, day: int, at: time, local: datetime, zone: tzinfo) -> datetime:
@@ -278,12 +301,18 @@ def _next_date(month: int, day: int, at: time, local: datetime, zone: tzinfo) ->
 
 def _on_weekday(weekday: int, at: time, local: datetime, zone: tzinfo) -> When:
     day = local.date() + timedelta(days=(weekday - local.weekday()) % 7)
-    is_over = to_instant(day, at, zone) <= local
+    is_over = _next_instant(day, at, local, zone) <= local
     return _at(day + timedelta(days=7 * is_over), at, local, zone)
 
 
 def _at(day: date, at: time, local: datetime, zone: tzinfo) -> When:
-    instant = to_instant(day, at, zone)
+    instant = _next_instant(day, at, local, zone)
     if instant <= local:
         raise ScheduleRefused("schedule-past")
     return When(instant)
+
+
+def _next_instant(day: date, at: time, local: datetime, zone: tzinfo) -> datetime:
+    """Returns the instant of a local time; of one that comes twice, the second where the first is over."""
+    first, second = to_instant(day, at, zone), to_instant(day, at.replace(fold=1), zone)
+    return second if first <= local < second else first

@@ -90,6 +90,9 @@ BERLIN = ZoneInfo("Europe/Berlin")
         ("every weekend 10:00 call", "2027-01-16 10:00", "week 10:00 5,6"),
         ("every evening at 8 call", "2027-01-15 20:00", "day 20:00"),
         ("каждый час позвонить", "2027-01-15 10:00", "hours 1"),
+        ("в пятницу 22 января в 10:00 позвонить", "2027-01-22 10:00", None),
+        ("friday, January 22 at 10:00 call", "2027-01-22 10:00", None),
+        ("завтра в 12 ночи позвонить", "2027-01-16 00:00", None),
     ],
 )
 def test_parse_when_reads_each_form(text: str, due: str, rule: str | None) -> None:
@@ -119,6 +122,22 @@ def test_parse_when_reads_each_form(text: str, due: str, rule: str | None) -> No
         ("завтра в 9 дня рождения не забыть", "schedule-unreadable"),
         ("через пару минут позвонить", "schedule-unreadable"),
         ("at 9 call", "schedule-unreadable"),  # of which day or which half
+        # Half of a time, with the rest left in the text.
+        ("в пятницу 23 января в 10:00 позвонить", "schedule-unreadable"),  # a Saturday
+        ("завтра 16 января в 10 позвонить", "schedule-unreadable"),
+        ("tomorrow 9:00-10:00 call", "schedule-unreadable"),
+        ("tomorrow at 9–10 call", "schedule-unreadable"),
+        ("tomorrow at 9:00+03:00 call", "schedule-unreadable"),
+        ("2027-12-01 09:00 UTC call", "schedule-unreadable"),
+        ("завтра в 9 по мск позвонить", "schedule-unreadable"),
+        ("every day at 9 and 21 call", "schedule-unreadable"),
+        ("завтра в 9 или в 10 позвонить", "schedule-unreadable"),
+        ("завтра в 9.5 позвонить", "schedule-unreadable"),
+        ("через неделю в пятницу в 9 позвонить", "schedule-unreadable"),
+        ("через 2 дня утром позвонить", "schedule-unreadable"),
+        ("tonight at 12 call", "schedule-unreadable"),
+        ("сегодня вечером в 1 позвонить", "schedule-unreadable"),
+        ("завтра в 12 вечера позвонить", "schedule-unreadable"),
         ("30 февраля 9:00 позвонить", "schedule-unreadable"),
         ("today 08:00 call", "schedule-past"),
         ("2020-01-01 09:00 call", "schedule-past"),
@@ -127,6 +146,21 @@ def test_parse_when_reads_each_form(text: str, due: str, rule: str | None) -> No
 def test_parse_when_refuses(text: str, key: str) -> None:
     with pytest.raises(ScheduleRefused, match=key):
         parse_when(text, NOW, BERLIN)
+
+
+def test_text_behind_a_time_stays_whole() -> None:
+    texts = (
+        "in 10 minutes and then call",
+        "tomorrow at 9 - call",
+        "tomorrow at 9 20 pushups",
+        "завтра в 9 и позвонить",
+    )
+    assert [parse_when(text, NOW, BERLIN)[1] for text in texts] == [
+        "and then call",
+        "- call",
+        "20 pushups",
+        "и позвонить",
+    ]
 
 
 def test_recurrence_keeps_the_local_time_over_clock_changes() -> None:
@@ -153,13 +187,18 @@ def test_a_skipped_local_time_is_due_as_much_later() -> None:
         # A local time that is skipped, one that comes twice, and a day that begins at one.
         ("tomorrow 02:30 call", "2027-03-27T12:00", "Europe/Berlin", "2027-03-28T03:30+02:00"),
         ("tomorrow 02:30 call", "2027-10-30T12:00", "Europe/Berlin", "2027-10-31T02:30+02:00"),
+        ("2:30 call", "2027-10-31T02:15", "Europe/Berlin", "2027-10-31T02:30+02:00"),
+        ("2:30 call", "2027-10-31T02:45", "Europe/Berlin", "2027-10-31T02:30+01:00"),
+        ("today at 2:30 call", "2027-10-31T01:15+00:00", "Europe/Berlin", "2027-10-31T02:30+01:00"),
         ("at midnight call", "2026-09-05T12:00", "America/Santiago", "2026-09-06T01:00-03:00"),
         ("in a month call", "2027-01-31T12:00", "America/St_Johns", "2027-02-28T12:00-03:30"),
     ],
 )
 def test_parse_when_in_odd_zones_and_over_clock_changes(text: str, now: str, zone: str, due: str) -> None:
     where = ZoneInfo(zone)
-    when, _ = parse_when(text, datetime.fromisoformat(now).replace(tzinfo=where).astimezone(UTC), where)
+    instant = datetime.fromisoformat(now)
+    instant = instant if instant.tzinfo is not None else instant.replace(tzinfo=where)
+    when, _ = parse_when(text, instant.astimezone(UTC), where)
     assert when.first.astimezone(where).isoformat(timespec="minutes") == due
 
 
