@@ -1,6 +1,7 @@
 """Places the bot's SQLite file, already migrated, and locks it as another program would."""
 
 import asyncio
+import atexit
 import functools
 import shutil
 import sqlite3
@@ -28,7 +29,9 @@ def place_database(directory: Path) -> Path:
 @functools.cache
 def migrated_file() -> Path:
     """Returns a migrated SQLite file without rows, to copy; it goes with the process."""
-    path = Path(_directory().name) / "understudy.db"
+    directory = Path(tempfile.mkdtemp(prefix="understudy-migrated-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    path = directory / "understudy.db"
     # The caller may run in an event loop.
     with ThreadPoolExecutor(max_workers=1) as thread:
         thread.submit(asyncio.run, migrate_database(f"sqlite:///{path}")).result()
@@ -40,12 +43,6 @@ async def migrate_database(url: str) -> None:
     database = Database(url)
     await database.start()
     await database.close()
-
-
-@functools.cache
-def _directory() -> tempfile.TemporaryDirectory[str]:
-    # Held by the cache; removed when the process ends.
-    return tempfile.TemporaryDirectory(prefix="understudy-migrated-")
 
 
 @asynccontextmanager
