@@ -8,16 +8,22 @@ with its neighbours of this kind that arrived together with it.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, cast
 
-from pydantic_ai.profiles import DEFAULT_THINKING_TAGS
 from pydantic_core import from_json, to_json
 
+from services.llm.providers.chat_fields import (
+    MAX_DIGITS,
+    Fields,
+    as_count,
+    as_message,
+    find_error,
+    repair_content,
+    repair_reason,
+    repair_reasoning,
+)
 from services.llm.providers.response_hooks import Pacing
-from services.llm.providers.tolerant_streams import ThinkingTags
-
-Fields = dict[str, Any]
 
 DONE: Final = b"[DONE]"
 """Data of the event that ends a stream."""
@@ -61,43 +67,6 @@ _BEGINNINGS: Final = (b"{", b"[", b"<")
 _COUNTS: Final = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
 """Names of counts, and those of OpenAI's newer protocol and Anthropic's."""
 _DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
-_MAX_DIGITS: Final = 12
-"""Of a count, an instant or an index; a longer number is none of them."""
-_KNOWN_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter", "error"})
-_GIVEN_UP: Final = frozenset({"abort", "insufficient_system_resource"})
-"""Reasons of vLLM's and DeepSeek's that the reader of the stream knows."""
-_REASONING_DETAILS: Final = frozenset({"reasoning.text", "reasoning.summary", "reasoning.encrypted"})
-_REASONS: Final[Mapping[str, str | None]] = {
-    "": None,
-    "null": None,
-    "none": None,
-    "max_tokens": "length",
-    "model_length": "length",
-    "token_limit": "length",
-    "tool_use": "tool_calls",
-    "tool_call": "tool_calls",
-    "function_call": "tool_calls",
-    "safety": "content_filter",
-    "sensitive": "content_filter",
-    "recitation": "content_filter",
-    "refusal": "content_filter",
-    "network_error": "error",
-    "internal_error": "error",
-    "server_error": "error",
-    "failed": "error",
-    "timeout": "error",
-    "cancelled": "error",
-    "canceled": "error",
-    "aborted": "error",
-    "unload": "error",
-    "eos": "stop",
-    "eos_token": "stop",
-    "end_turn": "stop",
-    "end": "stop",
-    "complete": "stop",
-    "stop_sequence": "stop",
-}
-"""Finish reasons of other protocols that servers pass on, in lower case. Any further word counts as `stop`."""
 
 
 class ChatChunks:
@@ -159,7 +128,7 @@ class ChatChunks:
         # The last two are OpenRouter's, whose SDK demands them.
         fields |= {"object": "chat.completion", "provider": str(fields.get("provider") or "")}
         for choice in fields["choices"]:
-            choice["message"] = _as_message(choice.pop("delta"))
+            choice["message"] = as_message(choice.pop("delta"))
             choice["finish_reason"] = choice["finish_reason"] or "stop"
             choice.setdefault("native_finish_reason", choice["finish_reason"])
         return _dump(fields)
@@ -204,7 +173,7 @@ class ChatChunks:
             self._is_mergeable = _has_text_only(data)
 
     def _repair_chunk(self, chunk: Fields) -> Fields:
-        if error := _find_error(chunk):
+        if error := find_error(chunk):
             return {**chunk, "error": error}
         choices: list[Any] = chunk["choices"] if isinstance(chunk.get("choices"), list) else []
         chunk["choices"] = [self._repair_choice(cast("Fields", each)) for each in choices if isinstance(each, dict)]
@@ -238,23 +207,20 @@ class ChatChunks:
         if delta.get("role") not in {None, "assistant"}:
             del delta["role"]
         if "content" in delta:
-            delta["content"] = _repair_content(delta["content"])
-        _repair_reasoning(delta)
+            delta["content"] = repair_content(delta["content"])
+        repair_reasoning(delta)
         call: Any = delta.pop("function_call", None)
         if call and not delta.get("tool_calls"):
             delta["tool_calls"] = [{"function": call}]
         if delta.get("tool_calls"):
             delta["tool_calls"] = self._repair_tool_calls(delta["tool_calls"])
         self._has_begun = self._has_begun or bool(delta.get("content") or delta.get("tool_calls"))
-        reason = choice.get("finish_reason")
-        if isinstance(reason, str) and reason not in _KNOWN_REASONS | _GIVEN_UP:
-            reason = _REASONS.get(reason.lower(), reason.lower() if reason.lower() in _KNOWN_REASONS else "stop")
         index = choice.get("index")
         return {
             **choice,
             "index": index if isinstance(index, int) else 0,
             "delta": delta,
-            "finish_reason": reason if isinstance(reason, str) else None,
+            "finish_reason": repair_reason(choice.get("finish_reason")),
         }
 
     def _find_delta(self, choice: Fields) -> Fields:
@@ -295,7 +261,7 @@ class ChatChunks:
 
     def _index(self, named: object, call_id: str, position: int, count: int) -> int:
         """Returns the server's index, else that of the call's id, else the position in a list, else the last one."""
-        if isinstance(named, str) and named.isdecimal() and len(named) <= _MAX_DIGITS:
+        if isinstance(named, str) and named.isdecimal() and len(named) <= MAX_DIGITS:
             named = int(named)
         if isinstance(named, int) and not isinstance(named, bool):
             index = named
@@ -335,79 +301,3 @@ def _dump(chunk: Fields) -> bytes:
     except ValueError:
         # Half of a surrogate pair.
         return json.dumps(chunk).encode()
-
-
-def _find_error(chunk: Fields) -> object:
-    """Returns the error of a chunk, in the form of an object; servers also send it as text, or without its frame."""
-    error: object = chunk.get("error")
-    if error:
-        return {"message": error} if isinstance(error, str) else error
-    if chunk.get("choices"):
-        return None
-    base: Any = chunk.get("base_resp")
-    if isinstance(base, dict) and cast("Fields", base).get("status_code"):
-        # MiniMax's.
-        return {"message": str(cast("Fields", base).get("status_msg")), "code": cast("Fields", base)["status_code"]}
-    is_error = "error" in {chunk.get("object"), chunk.get("type")} or chunk.get("success") is False
-    is_error = is_error or "code" in chunk or "detail" in chunk
-    message: object = chunk.get("message") or chunk.get("detail")
-    if not is_error or not isinstance(message, str):
-        return None
-    return {"message": message, "code": chunk.get("code"), "type": chunk.get("type")}
-
-
-def _as_message(delta: Fields) -> Fields:
-    """Returns a whole message from the delta of a stream."""
-    content: object = delta.get("content")
-    if isinstance(content, str):
-        tags = ThinkingTags(*DEFAULT_THINKING_TAGS)
-        content = "".join([*tags.split(content), *tags.flush(is_end=True)])
-    message: Fields = {**delta, "role": "assistant", "content": content}
-    if calls := delta.get("tool_calls"):
-        message["tool_calls"] = [{"id": "", **{name: call[name] for name in call if name != "index"}} for call in calls]
-    return message
-
-
-def _repair_content(content: object) -> object:
-    """Returns a content as text; servers also send parts, one part, or a number."""
-    match content:
-        case None | str():
-            return content
-        case list():
-            return _join_texts(cast("list[object]", content))
-        case dict():
-            return _join_texts([cast("object", content)])
-        case _:
-            return str(content)
-
-
-def _repair_reasoning(delta: Fields) -> None:
-    """Leaves out thinking that is no text, and its details of kinds that are unknown."""
-    for name in ("reasoning", "reasoning_content"):
-        if not isinstance(delta.get(name), str | None):
-            del delta[name]
-    details = delta.pop("reasoning_details", None)
-    if isinstance(details, list):
-        found = [cast("Fields", each) for each in cast("list[object]", details) if isinstance(each, dict)]
-        delta["reasoning_details"] = [each for each in found if each.get("type") in _REASONING_DETAILS]
-
-
-def _join_texts(parts: list[object]) -> object:
-    """Returns a content of text parts as one text; Mistral's other parts, such as thinking, stay as they are."""
-    texts: list[str] = []
-    for part in parts:
-        match part:
-            case str(text) | {"type": "text", "text": str(text)}:
-                texts.append(text)
-            case _:
-                return parts
-    return "".join(texts)
-
-
-def as_count(value: object) -> int:
-    """Returns a number of tokens, or an instant, in whatever form it comes; 0 for what is none."""
-    if isinstance(value, str) and value.isdecimal() and len(value) <= _MAX_DIGITS:
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**_MAX_DIGITS:
-        return 0
-    return int(value)

@@ -1,0 +1,132 @@
+"""Repairs single fields of chat completions: errors, contents, thinking, finish reasons, counts."""
+
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from pydantic_ai.profiles import DEFAULT_THINKING_TAGS
+
+from services.llm.providers.tolerant_streams import ThinkingTags
+
+Fields = dict[str, Any]
+
+MAX_DIGITS: Final = 12
+"""Of a count, an instant or an index; a longer number is none of them."""
+_KNOWN_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter", "error"})
+_GIVEN_UP: Final = frozenset({"abort", "insufficient_system_resource"})
+"""Reasons of vLLM's and DeepSeek's that the reader of the stream knows."""
+_REASONING_DETAILS: Final = frozenset({"reasoning.text", "reasoning.summary", "reasoning.encrypted"})
+_REASONS: Final[Mapping[str, str | None]] = {
+    "": None,
+    "null": None,
+    "none": None,
+    "max_tokens": "length",
+    "model_length": "length",
+    "token_limit": "length",
+    "tool_use": "tool_calls",
+    "tool_call": "tool_calls",
+    "function_call": "tool_calls",
+    "safety": "content_filter",
+    "sensitive": "content_filter",
+    "recitation": "content_filter",
+    "refusal": "content_filter",
+    "network_error": "error",
+    "internal_error": "error",
+    "server_error": "error",
+    "failed": "error",
+    "timeout": "error",
+    "cancelled": "error",
+    "canceled": "error",
+    "aborted": "error",
+    "unload": "error",
+    "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "end": "stop",
+    "complete": "stop",
+    "stop_sequence": "stop",
+}
+"""Finish reasons of other protocols that servers pass on, in lower case. Any further word counts as `stop`."""
+
+
+def repair_reason(reason: object) -> str | None:
+    """Returns a finish reason in the words of the protocol; None where there is none."""
+    if not isinstance(reason, str) or reason in _KNOWN_REASONS | _GIVEN_UP:
+        return reason if isinstance(reason, str) else None
+    word = reason.lower()
+    return _REASONS.get(word, word if word in _KNOWN_REASONS else "stop")
+
+
+def find_error(chunk: Fields) -> object:
+    """Returns the error of a chunk, in the form of an object; servers also send it as text, or without its frame."""
+    error: object = chunk.get("error")
+    if error:
+        return {"message": error} if isinstance(error, str) else error
+    if chunk.get("choices"):
+        return None
+    base: Any = chunk.get("base_resp")
+    if isinstance(base, dict) and cast("Fields", base).get("status_code"):
+        # MiniMax's.
+        return {"message": str(cast("Fields", base).get("status_msg")), "code": cast("Fields", base)["status_code"]}
+    is_error = "error" in {chunk.get("object"), chunk.get("type")} or chunk.get("success") is False
+    is_error = is_error or "code" in chunk or "detail" in chunk
+    message: object = chunk.get("message") or chunk.get("detail")
+    if not is_error or not isinstance(message, str):
+        return None
+    return {"message": message, "code": chunk.get("code"), "type": chunk.get("type")}
+
+
+def as_message(delta: Fields) -> Fields:
+    """Returns a whole message from the delta of a stream."""
+    content: object = delta.get("content")
+    if isinstance(content, str):
+        tags = ThinkingTags(*DEFAULT_THINKING_TAGS)
+        content = "".join([*tags.split(content), *tags.flush(is_end=True)])
+    message: Fields = {**delta, "role": "assistant", "content": content}
+    if calls := delta.get("tool_calls"):
+        message["tool_calls"] = [{"id": "", **{name: call[name] for name in call if name != "index"}} for call in calls]
+    return message
+
+
+def repair_content(content: object) -> object:
+    """Returns a content as text; servers also send parts, one part, or a number."""
+    match content:
+        case None | str():
+            return content
+        case list():
+            return _join_texts(cast("list[object]", content))
+        case dict():
+            return _join_texts([cast("object", content)])
+        case _:
+            return str(content)
+
+
+def repair_reasoning(delta: Fields) -> None:
+    """Leaves out thinking that is no text, and its details of kinds that are unknown."""
+    for name in ("reasoning", "reasoning_content"):
+        if not isinstance(delta.get(name), str | None):
+            del delta[name]
+    details = delta.pop("reasoning_details", None)
+    if isinstance(details, list):
+        found = [cast("Fields", each) for each in cast("list[object]", details) if isinstance(each, dict)]
+        delta["reasoning_details"] = [each for each in found if each.get("type") in _REASONING_DETAILS]
+
+
+def _join_texts(parts: list[object]) -> object:
+    """Returns a content of text parts as one text; Mistral's other parts, such as thinking, stay as they are."""
+    texts: list[str] = []
+    for part in parts:
+        match part:
+            case str(text) | {"type": "text", "text": str(text)}:
+                texts.append(text)
+            case _:
+                return parts
+    return "".join(texts)
+
+
+def as_count(value: object) -> int:
+    """Returns a number of tokens, or an instant, in whatever form it comes; 0 for what is none."""
+    if isinstance(value, str) and value.isdecimal() and len(value) <= MAX_DIGITS:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**MAX_DIGITS:
+        return 0
+    return int(value)
