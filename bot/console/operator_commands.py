@@ -7,13 +7,13 @@ from uuid import uuid4
 from bot.console.chat import KEY, USER_ID, ConsoleChat
 from bot.console.terminal import Terminal
 from bot.operators.audit import AuditReports, AuditText
-from bot.operators.broadcasts import BroadcastReports
+from bot.operators.broadcasts import BroadcastReports, excerpt
 from bot.operators.people import BanCommands, StatisticsReports
 from bot.operators.votes import VoteReports
 from core.background import cancel_and_wait
 from core.i18n import Texts
 from core.messages import Incoming, user_ref
-from services.admin.broadcasts import MAX_KEPT, Broadcast, Broadcasts
+from services.admin.broadcasts import MAX_KEPT, Broadcasts, BroadcastState
 from services.chat.reply import Reply, ReplyPhase
 from services.compare.contest import Contest, Contests, PairUnavailable
 from services.compare.votes import Votes, Winner
@@ -58,6 +58,8 @@ class OperatorCommands:
         self._reports = VoteReports(votes, texts)
         self._page: AuditText | None = None
         self._comparison: int | None = None
+        self._shown: int | None = None
+        """The broadcast whose text this terminal has shown last."""
 
     @property
     def commands(self) -> Mapping[str, Callable[[str], Awaitable[None]]]:
@@ -99,7 +101,7 @@ class OperatorCommands:
         self._terminal.print(await self._bans.unban(arguments, USER_ID, self._chat.language))
 
     async def _broadcast(self, arguments: str) -> None:
-        """Counts the people that a text would go to; a word alone acts on the newest broadcast of the console."""
+        """Counts the people that a text would go to; a word alone acts on what this terminal has shown."""
         language = self._chat.language
         if not arguments:
             self._terminal.print(await self._broadcast_reports.overview(language))
@@ -109,29 +111,39 @@ class OperatorCommands:
             self._print("web-broadcast-invalid")
         else:
             draft = await self._broadcasts.draft(USER_ID, arguments, formatting=None, language=language)
+            self._shown = draft.id
             self._terminal.print(self._broadcast_reports.progress(draft, language))
             self._print("console-broadcast-acts")
 
     async def _act_on_broadcast(self, act: str) -> None:
         # Never that of an operator in Telegram, which may have been drafted meanwhile.
         own = [each for each in await self._broadcasts.newest(MAX_KEPT) if each.actor_id == USER_ID]
-        newest = next(iter(own), None)
-        if newest is None:
+        shown = [each for each in own if each.id == self._shown]
+        if act == "stop":
+            shown = [each for each in (*shown, *own) if each.state is BroadcastState.RUNNING] or shown or own
+        if not own:
             self._print("broadcast-gone")
             return
-        changed: Broadcast | None = None
+        if not shown:
+            # Another terminal wrote it, or a former session: its text is shown before it can be sent.
+            self._shown = own[0].id
+            self._terminal.print(excerpt(own[0].text))
+            self._terminal.print(self._broadcast_reports.progress(own[0], self._chat.language))
+            self._print("console-broadcast-again")
+            return
+        found, changed = shown[0], None
         match act:
-            case "send" if changed := await self._broadcasts.start(newest.id, USER_ID):
+            case "send" if changed := await self._broadcasts.start(found.id, USER_ID):
                 self._print("console-broadcast-started")
             case "stop":
-                changed = await self._broadcasts.stop(newest.id, USER_ID)
-            case "discard" if await self._broadcasts.discard(newest.id):
+                changed = await self._broadcasts.stop(found.id, USER_ID)
+            case "discard" if await self._broadcasts.discard(found.id):
                 self._print("broadcast-discarded")
                 return
             case _:
                 pass
         # An act that does not fit shows the present state.
-        self._terminal.print(self._broadcast_reports.progress(changed or newest, self._chat.language))
+        self._terminal.print(self._broadcast_reports.progress(changed or found, self._chat.language))
 
     async def _compare(self, arguments: str) -> None:
         language = self._chat.language

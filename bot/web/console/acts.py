@@ -17,7 +17,7 @@ from bot.web.console.responses import HOME, done, redirect
 from bot.web.console.undo import BudgetAct, RoutingAct, TokenAct
 from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings, ProviderVariables, variable_prefix
-from core.errors import ConfigurationError, UnknownProvider
+from core.errors import ConfigurationError, StorageError, UnknownProvider
 from core.redis.client import REDIS_ERRORS
 from services.admin.configuration import LISTED, ConfigConflict, SecretsKeyMissing
 from services.api.tokens import UnknownToken
@@ -236,8 +236,9 @@ class UndoActs:
 
     async def undo(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Takes one act back, or says that something has changed since."""
+        act_id = request.match_info["id"]
         try:
-            act = await self._frame.undoable.take(request.match_info["id"])
+            act = await self._frame.undoable.take(act_id)
         except REDIS_ERRORS:
             log.warning("console.undo_unavailable")
             return self._refuse(request, session, "web-undo-unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
@@ -253,6 +254,9 @@ class UndoActs:
                     is_done, page = await self._undo_token(act, session), "tokens"
         except (UnknownProvider, UnknownToken):
             is_done, page = False, ""
+        except StorageError:
+            await self._frame.undoable.put_back(act_id, act)
+            raise
         if not is_done:
             return self._refuse(request, session, "web-undo-late", HTTPStatus.CONFLICT)
         return done("undone", page=page)

@@ -69,11 +69,15 @@ class UndoStore:
         if act.before == act.after:
             return None
         act_id = secrets.token_urlsafe(18)
+        return f"acts/{act_id}/undo" if await self.put_back(act_id, act) else None
+
+    async def put_back(self, act_id: str, act: Act) -> bool:
+        """Keeps an act under its id, also one that was taken in vain; returns False if Redis does not answer."""
         try:
             await self._redis.set(self._prefix + act_id, act.model_dump_json(), ex=KEPT_S)
         except REDIS_ERRORS:
-            return None
-        return f"acts/{act_id}/undo"
+            return False
+        return True
 
     async def take(self, act_id: str) -> Act | None:
         """Returns an act once; None if it is unknown, was taken or is too old.

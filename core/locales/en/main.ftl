@@ -273,6 +273,7 @@ console-hint = /help lists the commands, Ctrl-C stops an answer, Ctrl-D or /quit
 console-asking = asking { $provider } …
 console-telegram-only = { $command } works in Telegram only.
 console-broadcast-acts = Nothing is sent yet. /broadcast send sends it, /broadcast discard drops it.
+console-broadcast-again = It was not written in this session. Repeat the command if it means this message.
 console-broadcast-started = The Telegram bot that shares this database sends it while it runs. /broadcast shows the progress, /broadcast stop stops it.
 console-nothing-to-stop = Nothing is running. Ctrl-C stops an answer.
 console-picture-saved = Saved the picture as { $path }

@@ -275,6 +275,7 @@ console-hint = /help показывает команды, Ctrl-C останав�
 console-asking = спрашиваю { $provider } …
 console-telegram-only = { $command } работает только в Telegram.
 console-broadcast-acts = Пока ничего не отправлено. /broadcast send — отправить, /broadcast discard — отказаться.
+console-broadcast-again = Сообщение написано не в этом сеансе. Если речь о нём, повторите команду.
 console-broadcast-started = Отправит Telegram-бот с этой же базой данных, пока он работает. /broadcast покажет ход рассылки, /broadcast stop остановит её.
 console-nothing-to-stop = Сейчас ничего не выполняется. Ctrl-C прерывает ответ.
 console-picture-saved = Картинка сохранена: { $path }

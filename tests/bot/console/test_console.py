@@ -55,6 +55,12 @@ def stored_turn(tmp_path: Path) -> tuple[str, str]:
     return status, messages
 
 
+def broadcasts(tmp_path: Path) -> list[tuple[str, str]]:
+    """Return text and state of each broadcast, the oldest first."""
+    with closing(sqlite3.connect(tmp_path / "data" / "understudy.db")) as database:
+        return database.execute("SELECT text, state FROM broadcasts ORDER BY id").fetchall()
+
+
 class TestBanner:
     """The lines before the first input."""
 
@@ -296,6 +302,31 @@ class TestCommands:
             await session.until("1 to 4,096 characters")
             await session.until("stopped a broadcast")
         assert server.requests == []
+
+    async def test_broadcast_of_another_session_is_shown_before_it_is_sent(
+        self, opened: Opener, server: LLMServer, tmp_path: Path
+    ) -> None:
+        async with opened({"a": server.url}) as session:
+            session.type("/broadcast From this terminal")
+            await session.until("Nothing is sent yet.")
+            with closing(sqlite3.connect(tmp_path / "data" / "understudy.db")) as database, database:
+                columns = ", ".join(
+                    row[1] for row in database.execute("PRAGMA table_info(broadcasts)") if row[1] != "id"
+                )
+                values = columns.replace("text", "'From another'", 1)
+                database.execute(f"INSERT INTO broadcasts ({columns}) SELECT {values} FROM broadcasts")
+            session.type("/broadcast send")
+            await session.until("shares this database sends it")
+            assert broadcasts(tmp_path) == [("From this terminal", "running"), ("From another", "draft")]
+        async with opened({"a": server.url}) as session:
+            session.type("/broadcast send")
+            await session.until("“From another”")
+            await session.until("not written in this session")
+            assert broadcasts(tmp_path)[1] == ("From another", "draft")
+            session.type("/broadcast stop", "/broadcast send")
+            await session.until("Stopped at 0 of 0.")
+            await session.until("shares this database sends it")
+            assert broadcasts(tmp_path) == [("From this terminal", "stopped"), ("From another", "running")]
 
     async def test_compare_prints_both_answers_and_takes_a_vote(
         self, opened: Opener, server: LLMServer, second: LLMServer

@@ -1,6 +1,8 @@
 """Undo of acts in the console, over HTTP: at once, later in the audit log, and not when something has changed since."""
 
 import re
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -86,6 +88,23 @@ async def test_budget_and_limits_are_undone(browser: ConsoleBrowser) -> None:
     await browser.submit("/console/tokens/ci", running="1")
     await undo(browser)
     assert re.search(r"Requests at once: 2<", browser.page)
+
+
+async def test_undo_that_the_database_fails_can_be_repeated(browser: ConsoleBrowser) -> None:
+    budgets, file = browser.services.llm.budgets, browser.services.infra.settings.data_dir / "understudy.db"
+    await browser.sign_in()
+    await browser.open("/console/usage")
+    await browser.submit("/console/budgets", kind="user", owner="7", amount="2.5")
+    page = browser.page
+    with closing(sqlite3.connect(file, isolation_level=None)) as database:
+        database.execute("ALTER TABLE budget_limits RENAME TO elsewhere")
+        await undo(browser)
+        database.execute("ALTER TABLE elsewhere RENAME TO budget_limits")
+    assert browser.status == 503
+    browser.page = page
+    await undo(browser)
+    assert "The change is undone" in browser.page
+    assert (await budgets.state(BudgetKind.USER, "telegram:7")).limit_usd is None
 
 
 async def test_change_of_the_configuration_is_undone_from_the_audit_log(browser: ConsoleBrowser) -> None:
