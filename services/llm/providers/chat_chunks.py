@@ -204,7 +204,7 @@ class ChatChunks:
 
     def _repair_choice(self, choice: Fields) -> Fields:
         delta = self._find_delta(choice)
-        if delta.get("role") not in {None, "assistant"}:
+        if delta.get("role") not in (None, "assistant"):
             del delta["role"]
         if "content" in delta:
             delta["content"] = repair_content(delta["content"])

@@ -67,7 +67,7 @@ def find_error(chunk: Fields) -> object:
     if isinstance(base, dict) and cast("Fields", base).get("status_code"):
         # MiniMax's.
         return {"message": str(cast("Fields", base).get("status_msg")), "code": cast("Fields", base)["status_code"]}
-    is_error = "error" in {chunk.get("object"), chunk.get("type")} or chunk.get("success") is False
+    is_error = "error" in (chunk.get("object"), chunk.get("type")) or chunk.get("success") is False
     is_error = is_error or "code" in chunk or "detail" in chunk
     message: object = chunk.get("message") or chunk.get("detail")
     if not is_error or not isinstance(message, str):
@@ -108,7 +108,7 @@ def repair_reasoning(delta: Fields) -> None:
     details = delta.pop("reasoning_details", None)
     if isinstance(details, list):
         found = [cast("Fields", each) for each in cast("list[object]", details) if isinstance(each, dict)]
-        delta["reasoning_details"] = [each for each in found if each.get("type") in _REASONING_DETAILS]
+        delta["reasoning_details"] = [each for each in found if str(each.get("type")) in _REASONING_DETAILS]
 
 
 def _join_texts(parts: list[object]) -> object:

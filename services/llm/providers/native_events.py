@@ -93,8 +93,8 @@ class AnthropicRepair:
                     message["usage"] = _whole_counts(message.get("usage"), ("input_tokens", "output_tokens"))
             case "message_delta":
                 delta = fields["delta"] = _as_fields(fields.get("delta")) or {}
-                if (reason := delta.get("stop_reason")) in _STOP_REASONS:
-                    delta["stop_reason"] = _STOP_REASONS[str(reason)]
+                if (reason := str(delta.get("stop_reason"))) in _STOP_REASONS:
+                    delta["stop_reason"] = _STOP_REASONS[reason]
                 fields["usage"] = _whole_counts(fields.get("usage"), ("output_tokens",))
             case "content_block_start":
                 self._places[str(fields.get("index"))] = self._blocks

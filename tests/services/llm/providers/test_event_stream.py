@@ -7,6 +7,7 @@ import pytest
 
 from services.llm.providers.chat_chunks import DONE, ChatChunks
 from services.llm.providers.event_stream import MAX_EVENT_BYTES, EventStream, looks_like_event_stream
+from services.llm.providers.native_events import AnthropicRepair, NativeEvents
 from services.llm.transport_errors import ResponseTooLarge
 
 TWO = b'data: {"a":1}\n\ndata: {"a":2}\n\n'
@@ -181,6 +182,32 @@ def test_event_nested_without_end_is_cut_off_or_an_error(name: bytes) -> None:
     stream = EventStream(ChatChunks())
     left = stream.feed(name + b"data: " + b"[" * 100_000) + stream.finish(is_delimited=True)
     assert left in {b"", b"data: [DONE]\n\n"}
+
+
+@pytest.mark.parametrize("value", ["null", "[]", "[[]]", "{}", "true", "-1", "1e300", '"9"'])
+@pytest.mark.parametrize("place", ["delta", "choice", "chunk"])
+def test_field_of_any_type_costs_no_text(place: str, value: str) -> None:
+    names = {
+        "delta": ("role", "reasoning", "reasoning_content", "reasoning_details", "function_call", "tool_calls"),
+        "choice": ("index", "finish_reason", "message", "text"),
+        "chunk": ("id", "object", "created", "model", "usage", "type"),
+    }
+    for name in names[place]:
+        fields = {each: f', "{name}": {value}' if each == place else "" for each in names}
+        choice = f'{{"delta": {{"content": "Four"{fields["delta"]}}}{fields["choice"]}}}'
+        [chunk] = of_chat(f'{{"choices": [{choice}]{fields["chunk"]}}}')
+        assert chunk["choices"][0]["delta"]["content"] == "Four", name
+
+
+def test_reasoning_detail_of_a_type_that_is_no_word_is_left_out() -> None:
+    [chunk] = of_chat('{"choices": [{"delta": {"content": "Four", "reasoning_details": [{"type": []}]}}]}')
+    assert chunk["choices"][0]["delta"] == {"content": "Four", "reasoning_details": []}
+
+
+def test_stop_reason_that_is_no_word_ends_no_stream() -> None:
+    stream = EventStream(native=NativeEvents(AnthropicRepair()))
+    data = '{"type": "message_delta", "delta": {"stop_reason": ["stop"]}, "usage": {}}'
+    assert b'"stop_reason":["stop"]' in stream.feed(f"data: {data}\n\n".encode())
 
 
 def test_tool_call_without_its_frame_is_read() -> None:
