@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -38,6 +39,16 @@ ASKED = (
 UNKNOWN = "It is unknown whether this call was carried out: the bot stopped meanwhile. Say so, and do not repeat it."
 
 
+@dataclass(kw_only=True)
+class _OfferedTool(ToolsetTool[TurnContext]):
+    """A tool that a model is offered: names for models can be alike, and the other may be of another network."""
+
+    offered: ServerTool
+
+    def is_same(self, tool: ServerTool) -> bool:
+        return (tool.server.name, tool.name) == (self.offered.server.name, self.offered.name)
+
+
 class McpTools(AbstractToolset[TurnContext]):
     """Offers the tools of the servers that are connected when a turn begins.
 
@@ -69,19 +80,23 @@ class McpTools(AbstractToolset[TurnContext]):
             )
             offered.setdefault(
                 definition.name,
-                ToolsetTool(toolset=self, tool_def=definition, max_retries=1, args_validator=ANY_ARGUMENTS),
+                _OfferedTool(
+                    toolset=self, tool_def=definition, max_retries=1, args_validator=ANY_ARGUMENTS, offered=tool
+                ),
             )
         return offered
 
     async def call_tool(
         self,
-        name: str,
+        name: str,  # noqa: ARG002 - of the base class
         tool_args: dict[str, Any],
         ctx: RunContext[TurnContext],
-        tool: ToolsetTool[TurnContext],  # noqa: ARG002 - of the base class
+        tool: ToolsetTool[TurnContext],
     ) -> str:
         """Calls a tool, or asks its user first."""
-        found = next((each for each in self._servers.tools() if model_name(each) == name), None)
+        found = None
+        if isinstance(tool, _OfferedTool):
+            found = next(filter(tool.is_same, self._servers.tools()), None)
         if found is None:
             return "The server of this tool is not connected any more, so nothing was done."
         if not found.is_acting:

@@ -321,6 +321,21 @@ async def test_acting_tools_need_buttons_and_local_chats_no_far_servers(
         assert offered() == {"home_light_on", "home_state"}
 
 
+async def test_a_call_reaches_the_tool_that_was_offered(
+    file: Database, first: LLMServer, tools: McpTools, servers: Servers
+) -> None:
+    """Another one of the same name for models may be of another network, or act."""
+    far = ServerTool(ToolServer("home_hall", url="https://far.example/mcp"), "state", "Look.", SCHEMA, is_acting=False)
+    acting = ServerTool(HOME, "hall.state", "Reset the state.", SCHEMA, is_acting=True)
+    near = ServerTool(HOME, "hall_state", "Read the state.", SCHEMA, is_acting=False)
+    servers.offered = [far, acting, near]
+    local = provider("first", first.url, remote=False)
+    async with chat_harness(file, local, toolsets=[tools], asks_consent=True) as harness:
+        first.script(tool_call("home_hall_state", KITCHEN), answer("It is dark."))
+        await harness.say(message("Is it dark?", key=ConversationKey(Surface.CONSOLE, 1)))
+    assert servers.calls == [("home", "hall_state", KITCHEN)]
+
+
 async def test_a_server_that_is_gone_fails_no_turn(
     file: Database, first: LLMServer, tools: McpTools, servers: Servers
 ) -> None:
