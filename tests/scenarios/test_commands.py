@@ -90,7 +90,7 @@ async def test_command_menus_are_published(stage: BotHarness) -> None:
     assert calls
     assert [call.params.get("language_code") for call in calls] == [None, "ru"] * 4
     menus = {scope: [command["command"] for command in commands] for scope, commands in stage.telegram.menus.items()}
-    # tests/bot/telegram/api/test_commands.py has the lists.
+    # tests/bot/test_command_table.py has the lists.
     assert menus == {
         scope: [spec.name for spec in listed_in(menu)]
         for scope, menu in (
