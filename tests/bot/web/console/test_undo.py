@@ -63,7 +63,7 @@ async def test_act_is_undone_once_and_not_after_another(browser: ConsoleBrowser)
         browser.page = second
         await undo(browser)
         assert browser.status == status
-    assert "This was undone before" in browser.page
+    assert "This was already undone" in browser.page
     # The first force holds again, for the rest of its half an hour.
     assert (
         0
