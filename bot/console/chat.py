@@ -80,7 +80,7 @@ class ConsoleChat:
         """Answers a message, or a turn again, optionally by a given provider.
 
         Args:
-            draws: the text describes a picture.
+            draws: whether the text describes a picture to draw.
         """
         incoming = replace(self.incoming(text), draws=draws)
         self._reply = reply = Reply(TEXT_WINDOW_S)

@@ -157,7 +157,7 @@ class Commands:
             self._print("image-usage" if self._is_drawing else "images-not-set-up")
 
     async def _stop(self, _arguments: str) -> None:
-        # A line is run once the answer before it has ended.
+        # Lines run one at a time, so no answer is in progress here.
         self._print("console-nothing-to-stop")
 
     async def _settings(self, _arguments: str) -> None:

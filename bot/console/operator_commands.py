@@ -116,7 +116,7 @@ class OperatorCommands:
             self._print("console-broadcast-acts")
 
     async def _act_on_broadcast(self, act: str) -> None:
-        # Never that of an operator in Telegram, which may have been drafted meanwhile.
+        # Not a newer draft of an operator in Telegram.
         own = [each for each in await self._broadcasts.newest(MAX_KEPT) if each.actor_id == USER_ID]
         shown = [each for each in own if each.id == self._shown]
         if act == "stop":
@@ -125,7 +125,7 @@ class OperatorCommands:
             self._print("broadcast-gone")
             return
         if not shown:
-            # Another terminal wrote it, or a former session: its text is shown before it can be sent.
+            # Drafted in another terminal or session: its text is shown before it can be sent.
             self._shown = own[0].id
             self._terminal.print(excerpt(own[0].text))
             self._terminal.print(self._broadcast_reports.progress(own[0], self._chat.language))
@@ -142,7 +142,7 @@ class OperatorCommands:
                 return
             case _:
                 pass
-        # An act that does not fit shows the present state.
+        # An act that the state does not allow only shows the state.
         self._terminal.print(self._broadcast_reports.progress(changed or found, self._chat.language))
 
     async def _compare(self, arguments: str) -> None:

@@ -106,12 +106,12 @@ class WorkQueue(Protocol):
 
     @property
     def running(self) -> int:
-        """Those that are at work."""
+        """Number of those being handled."""
         ...
 
     @property
     def waiting(self) -> int:
-        """Those that were taken in here and have not started."""
+        """Number of those claimed by this process and not begun."""
         ...
 
 

@@ -262,7 +262,7 @@ def _log_without_quoting(record: logging.LogRecord) -> bool:
     if isinstance(error, ConnectionError):
         log.info("web.client_gone")
         return False
-    # A body that breaks while the rest of it is read after the response.
+    # After the response aiohttp reads the rest of the body, which may break off.
     if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
         return True
     log.info("web.bad_request", error=type(error).__name__)

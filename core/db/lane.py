@@ -188,7 +188,7 @@ class SqliteLane:
         """Finishes the transactions and closes the connections."""
         if self._executing is not None:
             await self._executing
-        # The pool does not close a connection that is in use when it is disposed of.
+        # Threads end first: disposing of the pool leaves connections open that are in use.
         await asyncio.gather(self._writer.stop(CLOSE_S), self._reader.stop(CLOSE_S))
         self._engine.dispose()
 
@@ -272,7 +272,7 @@ class PostgresLane:
         deadline = time.monotonic() + CLOSE_S
         if self._executing:
             await asyncio.wait(self._executing, timeout=CLOSE_S)
-        # The pool does not close a connection that is in use when it is disposed of.
+        # Threads end first: disposing of the pool leaves connections open that are in use.
         await self._threads.stop(max(0.0, deadline - time.monotonic()))
         self._engine.dispose()
 

@@ -142,16 +142,16 @@ class ProviderAdmin:
         await self._fallback.control.reset(provider.id)
         return await self._act(provider, actor_id, "reset", 0.0, before)
 
-    def standing(self, provider_id: str = "") -> OperatorOverrides:
+    def find_overrides(self, provider_id: str = "") -> OperatorOverrides:
         """Returns what an act on a provider would replace; without an id, what `clear` would."""
-        return self._fallback.control.standing(provider_id)
+        return self._fallback.control.find_overrides(provider_id)
 
     async def undo(self, provider_id: str, before: OperatorOverrides, after: OperatorOverrides, actor_id: int) -> bool:
-        """Takes an act back, unless something has changed since; returns whether it did.
+        """Undoes an act, unless something has changed since; returns whether it did.
 
         Args:
             provider_id: empty for `clear`.
-            before: what the act replaced, see `standing`.
+            before: what the act replaced, see `find_overrides`.
             after: what it left.
 
         Raises:

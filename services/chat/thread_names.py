@@ -91,7 +91,7 @@ class _Pending:
     chat: str = field(init=False)
 
     def __post_init__(self) -> None:
-        # Compared with each chat in which a turn begins or ends.
+        # Kept, since every turn that begins or ends compares it.
         self.chat = self.beginning.thread.key.chat_ref
 
 

@@ -62,7 +62,7 @@ class TurnRecords:
     async def recall_acts(self, run: TurnRun, retry_of: Turn) -> None:
         """Lets a Retry find the acts of the first attempt, and the result of a call that was carried out aside."""
         try:
-            run.acts_for, messages = await self._stores.turns.first_attempt(retry_of)
+            run.acts_for, messages = await self._stores.turns.find_first_attempt(retry_of)
         except StorageError as error:
             log.warning("turn.acts_unavailable", error=str(error))
             run.acts_for = None

@@ -33,9 +33,9 @@ class Capability(StrEnum):
 WEB_SEARCH: Final = "web_search"
 """Name of the search tool, which a model with a search of its own gets natively instead."""
 IS_BACKED: Final = "is_backed"
-"""Key of the search tool's metadata: whether it works without a search of the provider's."""
+"""Key of the search tool's metadata: whether it works without a provider's search."""
 IS_NATIVE: Final = "is_native"
-"""Another: whether the search of a provider may take its place. A tool without these keys is a caller's own."""
+"""Key of the same metadata: whether a provider's search may replace the tool. A caller's own tool has neither key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,7 @@ def _skeleton(text: str) -> str:
 def _spellings(secret: str) -> tuple[str, ...]:
     """Returns the skeletons of a key: plain, reversed, in hexadecimal, as numbers, and as a part of a base64 text."""
     key = secret.encode(errors="surrogateescape")
-    # The letters at the edges hold bits of what stands beside the key.
+    # The first and last letters also encode bits of the bytes beside the key.
     encoded = [
         base64.b64encode(b"\0" * before + key).decode()[-(-before * 4 // 3) :].rstrip("=")[:-1] for before in range(3)
     ]

@@ -28,7 +28,7 @@ OWN_TOOLS = frozenset(
     {"current_time", "fetch_page", "web_search", "schedule_message", "list_schedules", "cancel_schedule",
      "draw_picture", "read_document"}
 )  # fmt: skip
-"""The bot's own tools whose names a tool of a server could have: a name that is there twice ends each turn."""
+"""Names of the bot's own tools that a server's tool could also have; a duplicate name fails every turn."""
 LONGEST_ARGUMENTS = 8_000
 SHOWN_BEGINNING, SHOWN_END = 400, 200
 LONGEST_SHOWN_TOOL = 100
@@ -119,7 +119,7 @@ class McpTools(AbstractToolset[TurnContext]):
         call, is_new = await self._calls.open(origin, key, user_id, tool.server.name, tool.name, arguments, status)
         if call.status is CallStatus.ASKED:
             return ASKED
-        # Else the same call in the same answer, a job that is repeated after a crash, or a Retry.
+        # A known call was made before in the same answer, before a crash, or before a Retry.
         return await self._finish(call) if is_new else _recorded_result(call)
 
     async def carry_out(self, call: ToolCall) -> str:

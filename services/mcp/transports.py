@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from mcp import Client
 
 MESSAGE_COST = 1024
-"""Bytes that a message counts beside its own: handling a short one costs as much CPU as this much text."""
+"""Bytes added to the size of each message: handling a short one costs as much CPU as this much text."""
 ENDED = "its process ended or closed its output"
 REQUEST_COST = 16 * 1024
-"""Bytes that a request over HTTP counts: a server that ends its streams at once has them opened again at once."""
+"""Bytes charged for a request over HTTP, since streams that a server ends at once are opened again at once."""
 _BAD_REQUEST = 400
 _UNAUTHORIZED = frozenset({401, 403})
 _NOT_FOUND = 404
 _REFUSAL = "MCPError"
-"""Name of the SDK's error for an answer that is one; its class is imported late."""
+"""Class name of the SDK's error for a JSON-RPC error response; the class itself is imported late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class _HttpBounds:
         if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise httpx2.DecodingError("compressed although that was not asked for")
         is_stream = "event-stream" in response.headers.get("content-type", "")
-        # Of an asynchronous client.
+        # An asynchronous client has no other streams.
         body = cast("httpx2.AsyncByteStream", response.stream)
         response.stream = _BoundedBody(body, self._pace, None if is_stream else self._limits.message_bytes)
 
@@ -283,7 +283,7 @@ async def _end_process(process: "Process", exit_s: float) -> None:
             _signal_group(process.pid, number)
         # Not `wait`, which also waits for the pipes, and a child of the server may hold them.
         deadline = anyio.current_time() + exit_s
-        while process.returncode is None and anyio.current_time() < deadline:  # noqa: ASYNC110 - nothing else tells
+        while process.returncode is None and anyio.current_time() < deadline:  # noqa: ASYNC110 - no event tells it
             await anyio.sleep(0.01)
         if process.returncode is not None:
             break

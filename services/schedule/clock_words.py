@@ -84,6 +84,9 @@ def require_clock(words: Words, part: str | None = None) -> time:
 
     Args:
         part: of the day, where the words before named one.
+
+    Raises:
+        ScheduleRefused: there is none.
     """
     part = words.take_key(_PARTS_BEFORE) or part
     found = take_clock(words, part=part)

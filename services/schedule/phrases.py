@@ -222,7 +222,7 @@ def _read_date(words: Words, local: datetime, zone: tzinfo) -> When | None:
         at = time.fromisoformat(iso.group(2).zfill(5))
         offset = datetime.fromisoformat(f"2000-01-01T00:00:00{iso.group(3)}").tzinfo if iso.group(3) else zone
         return _at(date.fromisoformat(iso.group(1)), at, local, offset or zone)
-    # Or without.
+    # The same without seconds is a date and a time of day.
     words.rest = re.sub(r"^(\d{4}-\d{2}-\d{2})T(?=\d)", r"\1 ", words.rest)
     if (day := _read_calendar_day(words)) is not None:
         return _on_named_day(day, require_clock(words), local, zone)

@@ -108,7 +108,7 @@ def classify_api_error(error: BaseException) -> ApiFailure:  # noqa: PLR0911 - o
         case TelegramNotFound():
             return ApiFailure.NO_METHOD
         case TelegramAPIError() if _FLOOD.search(error.message):
-            # Without the number of seconds in a field of its own, or with another status than 429.
+            # Flood control without `retry_after`, or with another status than 429.
             return ApiFailure.FLOOD
         case TelegramBadRequest() | TelegramForbiddenError():
             return _classify_wording(error)

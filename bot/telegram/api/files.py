@@ -287,7 +287,7 @@ _MARKS: Sequence[tuple[bytes, str]] = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-"""Beginnings of text that name its encoding; that of UTF-32 begins as that of UTF-16."""
+"""Encodings by byte order mark. UTF-32 comes first: its little-endian mark begins with that of UTF-16."""
 _CYRILLIC = re.compile("[а-яё]{3}", re.IGNORECASE)
 _LOOKED_AT = 65_536
 _EMPTY = Unreadable(f"document-{Refusal.EMPTY}")

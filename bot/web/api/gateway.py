@@ -196,7 +196,7 @@ class ApiGateway:
             return await handler(request, call)
 
     async def _authenticate(self, request: web.Request) -> ApiToken:
-        # Of two headers a proxy in front may have checked the other one.
+        # With two headers, a proxy in front may have checked the other one.
         sent = request.headers.getall(AUTHORIZATION, ())
         scheme, _, shown = (sent[0] if len(sent) == 1 else "").partition(" ")
         token = await self._tokens.find(shown.strip()) if scheme.lower() == "bearer" and shown else None

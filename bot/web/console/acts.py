@@ -184,9 +184,9 @@ class ConsoleActs:
     async def _undoable(self, provider_id: str, act: Awaitable[object]) -> str | None:
         """Acts on the routing state; returns the path that undoes it."""
         admin = self._frame.parts.admin
-        before = admin.standing(provider_id)
+        before = admin.find_overrides(provider_id)
         await act
-        kept = RoutingAct(provider=provider_id, before=before, after=admin.standing(provider_id))
+        kept = RoutingAct(provider=provider_id, before=before, after=admin.find_overrides(provider_id))
         return await self._frame.undoable.keep(kept)
 
     def _undo_path(self) -> str:
@@ -224,7 +224,7 @@ class ConsoleActs:
 
 
 class UndoActs:
-    """Takes acts back that change no configuration."""
+    """Undoes acts that change no configuration."""
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
@@ -235,7 +235,7 @@ class UndoActs:
         return (self._frame.act("/acts/{id}/undo", self.undo),)
 
     async def undo(self, request: web.Request, session: OperatorSession) -> web.Response:
-        """Takes one act back, or says that something has changed since."""
+        """Undoes one act, or says that something has changed since."""
         act_id = request.match_info["id"]
         try:
             act = await self._frame.undoable.take(act_id)

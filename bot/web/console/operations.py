@@ -146,7 +146,7 @@ class OperationPages:
 
 
 def _name_lane(lane: str) -> tuple[str, str]:
-    """Returns the key of the text for a letter's place, and the chat's id; of another lane than a chat's, its name."""
+    """Returns the text key of a lane's kind, and the id of its chat; the lane's name if it is not a chat's."""
     chat = re.fullmatch(r"telegram:(-?\d+):\d+", lane)
     if chat is None:
         return "web-letter-other", lane

@@ -48,7 +48,7 @@ DONE: Final = frozenset(
 )
 """Acts that a page reports after its redirect."""
 UNDO_PATHS: Final = re.compile(r"undo/\d{1,16}|acts/[\w-]{16,64}/undo|moderation/\d{1,16}/undo", re.ASCII)
-"""Paths of the acts that undo one; a page offers no other one that its address names."""
+"""Paths that undo an act. A page offers no other path, whatever its address says."""
 
 
 async def read_form(request: web.Request) -> Mapping[str, object]:

@@ -1,6 +1,6 @@
 """Undo of acts that change no configuration: forces, cooldowns, budgets and limits of tokens.
 
-What an act has replaced is kept for a while. It holds again only if nothing has changed since.
+The values that an act replaced are kept for `KEPT_S`, and restored only if they have not been changed since.
 """
 
 import re
@@ -80,7 +80,7 @@ class UndoStore:
         return True
 
     async def take(self, act_id: str) -> Act | None:
-        """Returns an act once; None if it is unknown, was taken or is too old.
+        """Removes an act and returns it; None if it is unknown, taken already or expired.
 
         Raises:
             RedisError: Redis does not answer.

@@ -22,7 +22,7 @@ class Look:
 
 
 SOON_S: Final = 20 * 3600.0
-"""An instant so near needs no date."""
+"""Instants nearer than this are shown without a date."""
 _COOLING = Look("cool", "i-cool", "web-state-cooling")
 _LOOKS = {
     ProviderState.FORCED: Look("forced", "i-forced", "web-state-forced"),
@@ -50,7 +50,7 @@ _MISCONFIGURED = {
     "HTTP 402": Look("fail", "i-fail", "web-cause-account"),
     "HTTP 429": Look("fail", "i-fail", "web-cause-account"),
 }
-"""By the beginning of the reason. An empty account is refused by 429 too, with a code of its own."""
+"""Looks by the beginning of the reason. Some servers refuse an empty account with 429 and a code of its own."""
 _ENDING = frozenset({ProviderState.FORCED, ProviderState.COOLING})
 """States of which the end is shown."""
 _WELL = frozenset({ProviderState.PREFERRED, ProviderState.HEALTHY})
@@ -84,7 +84,7 @@ class ProviderView:
 
     @property
     def is_over_cap(self) -> bool:
-        """True if its spending of today passes it over."""
+        """True if it is passed over because today's spending has reached its cap."""
         return self.look is _OVER_CAP
 
     @property
@@ -131,7 +131,7 @@ class ProviderFacts:
 
 
 def provider_views(status: ServiceStatus, facts: ProviderFacts) -> list[ProviderView]:
-    """Returns all providers by priority. The first of the order that is not over its cap answers."""
+    """Returns all providers by priority, the first that is not over its cap as the answering one."""
     used = {each.provider: (facts.today or {}).get(each.provider, UsageTotal()) for each in status.providers}
     caps = {name: each.budget_day_usd for name, each in facts.configured.items()}
     over = {name for name, total in used.items() if (cap := caps.get(name)) is not None and total.cost_usd >= cap}
@@ -155,7 +155,7 @@ def provider_views(status: ServiceStatus, facts: ProviderFacts) -> list[Provider
 
 
 def strip_views(status: ServiceStatus, facts: ProviderFacts) -> list[ProviderView]:
-    """Returns what the strip on top of the pages shows: who answers, who stands by next, and the worst trouble."""
+    """Returns the providers of the strip on top of the pages: answering, next on standby, most in need of attention."""
     ranks = {name: rank for rank, name in enumerate(facts.order)}
     views = sorted(provider_views(status, facts), key=lambda view: ranks.get(view.id, len(ranks)))
     answering = [view for view in views if view.id in ranks][:1]

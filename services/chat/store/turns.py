@@ -140,8 +140,8 @@ class TurnStore:
         stored = await self._database.run(lambda connection: connection.scalar(query), reading=True)
         return parse_messages(stored, turn_id) if stored else []
 
-    async def first_attempt(self, turn: Turn) -> tuple[str | None, list[ModelMessage]]:
-        """Returns the origin of the turn with which a chain of Retries began, and the messages that the turn has."""
+    async def find_first_attempt(self, turn: Turn) -> tuple[str | None, list[ModelMessage]]:
+        """Returns the origin of the first turn in a chain of Retries, and the messages of the given turn."""
 
         def work(connection: Connection) -> tuple[str | None, list[ModelMessage]]:
             stored = connection.scalar(select(TURNS.c.messages).where(TURNS.c.id == turn.id))

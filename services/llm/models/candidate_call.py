@@ -142,7 +142,7 @@ class StreamStart:
     pacing: Pacing
 
     def hold_text(self, window_s: float, candidate: Candidate) -> None:
-        """Lets text that arrives within a window be held from now on; it must not look like a stall."""
+        """Holds text for up to a window from now on, which stays far below the stall deadline."""
         self.pacing.window_s = min(window_s, candidate.provider.stall_timeout_s / 4)
 
 
@@ -225,7 +225,7 @@ def _open(
 
 
 _ALWAYS_SENT = {
-    # OpenAI's and Anthropic's, then Google's.
+    # The last is Google's; the others are OpenAI's and Anthropic's.
     Capability.TOOL_CHOICE: frozenset({"tool_choice", "parallel_tool_calls", "toolConfig"}),
     Capability.SETTINGS: frozenset({"stream_options"}),
 }

@@ -63,9 +63,9 @@ _UNUSUAL: Final = tuple(
 )
 _END_WORDS: Final = frozenset({b"DONE", b"END"})
 _BEGINNINGS: Final = (b"{", b"[", b"<")
-"""Of objects, lists and error pages."""
+"""First bytes of objects, lists and error pages."""
 _COUNTS: Final = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
-"""Names of counts, and those of OpenAI's newer protocol and Anthropic's."""
+"""Names of token counts, with their names in OpenAI's newer protocol and in Anthropic's."""
 _DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
 
 
@@ -110,7 +110,7 @@ class ChatChunks:
             yield self._with_text(texts)
 
     def repair_whole(self, body: bytes) -> bytes:
-        """Returns a whole answer as every SDK reads it; a body of another kind as it is."""
+        """Returns a whole answer in a form that every SDK reads; a body of another kind as it is."""
         try:
             answer: object = from_json(body)
         except ValueError:
@@ -125,7 +125,7 @@ class ChatChunks:
         fields = self._repair_chunk(fields)
         if fields.get("usage") is None:
             fields.pop("usage", None)
-        # The last two are OpenRouter's, whose SDK demands them.
+        # OpenRouter's SDK requires both.
         fields |= {"object": "chat.completion", "provider": str(fields.get("provider") or "")}
         for choice in fields["choices"]:
             choice["message"] = as_message(choice.pop("delta"))
@@ -137,7 +137,7 @@ class ChatChunks:
         return self._head + b"".join(texts) + self._tail
 
     def _repair(self, data: bytes) -> bytes:
-        """Returns the data of an event as every SDK reads it; nothing for an event that says nothing."""
+        """Returns the data of an event in a form that every SDK reads; nothing for an event without content."""
         if data == DONE or self._text_of(data) is not None:
             return data
         if not _is_unusual(data):
@@ -231,7 +231,7 @@ class ChatChunks:
             return cast("Fields", delta)
         if isinstance(text, str):
             return {"content": text}
-        # A message after deltas repeats them.
+        # A whole message after deltas repeats their text.
         return cast("Fields", message) if isinstance(message, dict) and not self._has_begun else {}
 
     def _repair_tool_calls(self, calls: object) -> list[Fields]:

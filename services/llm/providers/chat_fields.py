@@ -10,10 +10,10 @@ from services.llm.providers.tolerant_streams import ThinkingTags
 Fields = dict[str, Any]
 
 MAX_DIGITS: Final = 12
-"""Of a count, an instant or an index; a longer number is none of them."""
+"""Digits of the longest number that is read as a count, an instant or an index."""
 _KNOWN_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter", "error"})
 _GIVEN_UP: Final = frozenset({"abort", "insufficient_system_resource"})
-"""Reasons of vLLM's and DeepSeek's that the reader of the stream knows."""
+"""Finish reasons of vLLM and DeepSeek for an aborted answer; the reader of the stream handles them."""
 _REASONING_DETAILS: Final = frozenset({"reasoning.text", "reasoning.summary", "reasoning.encrypted"})
 _REASONS: Final[Mapping[str, str | None]] = {
     "": None,
@@ -45,7 +45,7 @@ _REASONS: Final[Mapping[str, str | None]] = {
     "complete": "stop",
     "stop_sequence": "stop",
 }
-"""Finish reasons of other protocols that servers pass on, in lower case. Any further word counts as `stop`."""
+"""Finish reasons of other protocols that servers pass on, in lower case. Any other word counts as `stop`."""
 
 
 def repair_reason(reason: object) -> str | None:
@@ -65,7 +65,7 @@ def find_error(chunk: Fields) -> object:
         return None
     base: Any = chunk.get("base_resp")
     if isinstance(base, dict) and cast("Fields", base).get("status_code"):
-        # MiniMax's.
+        # MiniMax's form of an error.
         return {"message": str(cast("Fields", base).get("status_msg")), "code": cast("Fields", base)["status_code"]}
     is_error = "error" in (chunk.get("object"), chunk.get("type")) or chunk.get("success") is False
     is_error = is_error or "code" in chunk or "detail" in chunk

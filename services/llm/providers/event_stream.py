@@ -151,7 +151,7 @@ class EventStream:
         return body if self._chunks is None or len(body) > MAX_EVENT_BYTES else self._chunks.repair_whole(body)
 
     def read_whole(self, body: bytes) -> bytes:
-        """Returns the events of a body without events: a whole answer, or an error, in place of the stream.
+        """Returns events for a body that is no event stream: a whole answer, or an error.
 
         Raises:
             ResponseTooLarge: it exceeds MAX_EVENT_BYTES.

@@ -58,7 +58,7 @@ class MistralStream(TolerantStream, MistralStreamedResponse):
             has_output = bool(choice.delta.content or choice.delta.tool_calls)
             self.note_chunk(has_output=has_output, finish_reason=choice.finish_reason)
         yield from super()._map_chunk(chunk)
-        # Not Mistral's, but that of filters before it; the library knows none.
+        # Sent by filters in front of Mistral; pydantic-ai's adapter does not know this reason.
         if any(choice.finish_reason == "content_filter" for choice in chunk.choices[:1]):
             self.finish_reason = "content_filter"
 

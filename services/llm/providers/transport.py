@@ -36,7 +36,7 @@ STREAM_BYTES_PER_S = 256 << 10
 FLOOD_PAUSE_S = 0.01
 """Pause before each piece of the streams that send more, of which one is read at a time."""
 _STREAMED = re.compile(rb'"stream"\s*:\s*true')
-"""In the body of a request; within a text its quotation marks are escaped."""
+"""Matches the body of a streamed request only: in a prompt the quotation marks are escaped."""
 _NO_CODINGS = frozenset({"", "identity", "none", "binary", "chunked", "utf-8", "utf8"})
 """Values of `Content-Encoding` that servers send with a body that is not compressed."""
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -190,7 +190,7 @@ class _Body(httpx2.AsyncByteStream):
         )
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        # A generator that is left to the garbage collector is closed by a task of its own.
+        # Closed here: the event loop would close generators that are collected as garbage in tasks of their own.
         async with aclosing(self._receive()) as received, aclosing(self._read(received)) as pieces:
             beginning = b""
             if not self._is_event_stream and not self._is_error:

@@ -193,8 +193,8 @@ class Attempts:
             purpose=self.spec.purpose,
             attempts=[{"provider": attempt.provider, "reason": attempt.reason} for attempt in attempts],
         )
-        # A healthy provider may be busy or answer in the wrong shape, and others were not asked where the request
-        # names its models: operators are not told that none answers.
+        # Operators are notified only of an outage: not where healthy providers were busy or answered in the wrong
+        # shape, nor where the request names its models, so that others were not asked.
         if self._is_provider_at_fault and not self.spec.is_restricted:
             self.recorder.all_failed(attempts)
         return AllProvidersFailed(attempts)

@@ -61,12 +61,12 @@ class ProviderControl:
         self._roster.require(provider)
         await self._commit(rules.reset(provider, self._clock.time(), self._roster.usable))
 
-    def standing(self, provider: str) -> OperatorOverrides:
+    def find_overrides(self, provider: str) -> OperatorOverrides:
         """Returns what an act on a provider would replace."""
-        return rules.standing(self._shared.routing, provider)
+        return rules.find_overrides(self._shared.routing, provider)
 
     async def restore(self, provider: str, before: OperatorOverrides, after: OperatorOverrides) -> bool:
-        """Takes an act back, unless something has changed since; returns whether it did.
+        """Undoes an act, unless something has changed since; returns whether it did.
 
         Args:
             provider: its id, empty for an act on the force alone.
@@ -75,7 +75,7 @@ class ProviderControl:
         """
         if provider:
             self._roster.require(provider)
-        if self.standing(provider) != after:
+        if self.find_overrides(provider) != after:
             return False
         await self._commit(rules.restored(provider, before, after, self._clock.time()))
         return True

@@ -321,7 +321,7 @@ class TestCommands:
         async with opened({"a": server.url}) as session:
             session.type("/broadcast send")
             await session.until("“From another”")
-            await session.until("not written in this session")
+            await session.until("drafted in another session")
             assert broadcasts(tmp_path)[1] == ("From another", "draft")
             session.type("/broadcast stop", "/broadcast send")
             await session.until("Stopped at 0 of 0.")

@@ -114,7 +114,7 @@ class Recourse:
         """Returns the next attempt after all candidates have failed; None if there is none."""
         while self._last_resorts:
             resort = self._last_resorts.popleft()
-            # The settings suit one server or another; two that refuse have something else in mind.
+            # Settings that one server rejects another accepts: if two refuse, the settings are not the cause.
             if not (resort.learned == _SETTINGS and self.is_request_at_fault):
                 return resort
         return None

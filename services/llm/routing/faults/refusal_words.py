@@ -127,7 +127,7 @@ ALWAYS: Final[Words] = (
     (_FILTERED, (r"litellm\.contentpolicyviolationerror",)),
     (_OPERATOR, (r"budget has been exceeded",)),
     (
-        # The longest answer, where it is not the context window that it exceeds.
+        # The limit of the answer is above the model's own; not a conversation beyond the context window.
         _SETTINGS,
         (
             (

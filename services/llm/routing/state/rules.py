@@ -374,19 +374,19 @@ def removed(provider: str, now: float) -> Change:
     return change
 
 
-def standing(routing: Routing, provider: str) -> OperatorOverrides:
+def find_overrides(routing: Routing, provider: str) -> OperatorOverrides:
     """Returns what an operator's act on a provider may replace."""
     return OperatorOverrides(routing.force, routing.cooldowns.get(provider))
 
 
 def restored(provider: str, before: OperatorOverrides, after: OperatorOverrides, now: float) -> Change:
-    """Takes an operator's act back: what it replaced holds again for the rest of its time.
+    """Undoes an operator's act: what it replaced holds again for the rest of its time.
 
     Nothing changes if the force or the provider's cooldown is not the one that the act left.
     """
 
     def change(routing: Routing) -> Routing:
-        if standing(routing, provider) != after:
+        if find_overrides(routing, provider) != after:
             return routing
         force, cooldown = before.force, before.cooldown
         rest = _without(routing.cooldowns, provider)

@@ -269,7 +269,7 @@ def test_cooled_keeps_the_begin_of_an_outage() -> None:
 def undone(act: Change, before: Routing, provider: str = "a", since: Change = lambda known: known) -> Routing:
     """Take an act back, a minute later and after what has changed since."""
     after = act(before)
-    stood, stands = (routing.standing(known, provider) for known in (before, after))
+    stood, stands = (routing.find_overrides(known, provider) for known in (before, after))
     return routing.restored(provider, stood, stands, NOW + 60)(since(after))
 
 
