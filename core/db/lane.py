@@ -122,8 +122,10 @@ class LaneThreads:
         A thread that hangs is not waited for longer than `timeout_s`.
         """
         threads, self._threads = self._threads, []
+        # Its own end waits in the queue for a thread that hangs; later work must not meet it.
+        queue, self._queue = self._queue, SimpleQueue()
         for _ in threads:
-            self._queue.put(None)
+            queue.put(None)
         if threads:
             await asyncio.to_thread(_join, threads, timeout_s)
 

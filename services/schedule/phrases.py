@@ -217,8 +217,10 @@ def _read_weekdays(words: Words) -> tuple[int, ...]:
 
 def _read_date(words: Words, local: datetime, zone: tzinfo) -> When | None:
     words.take(_ON)
-    if iso := words.take(rf"(\d{{4}}-\d{{2}}-\d{{2}})(?:T|\s+)(\d{{1,2}}:\d{{2}}):00(?:\.0+)?{_OFFSET}"):
-        # An instant as models write it, with seconds.
+    iso = words.take(rf"(\d{{4}}-\d{{2}}-\d{{2}})(?:T|\s+)(\d{{1,2}}:\d{{2}}):00(?:\.0+)?{_OFFSET}")
+    # Without seconds a space would make a range an offset.
+    if iso := iso or words.take(r"(\d{4}-\d{2}-\d{2})T(\d{1,2}:\d{2})(z|[+-]\d{2}:?\d{2})"):
+        # An instant as models write it.
         at = time.fromisoformat(iso.group(2).zfill(5))
         offset = datetime.fromisoformat(f"2000-01-01T00:00:00{iso.group(3)}").tzinfo if iso.group(3) else zone
         return _at(date.fromisoformat(iso.group(1)), at, local, offset or zone)

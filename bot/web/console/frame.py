@@ -228,7 +228,7 @@ class Frame:
             StorageError: the database failed.
         """
         shown = str(form.get("revision", ""))
-        if not shown.isdecimal():
+        if not shown.isdecimal() or len(shown) > len(str(2**53)):
             raise ConfigConflict
         configuration = self.parts.configuration
         variables = configuration.variables()

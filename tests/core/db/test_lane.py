@@ -15,6 +15,7 @@ from sqlalchemy import Connection, event, select
 
 from core.db.database import Database
 from core.db.inbox_tables import SentMessageRow
+from core.db.lane import LaneThreads
 from core.errors import StorageError
 
 MANY = 40
@@ -151,6 +152,17 @@ async def test_backlog_counts_waiting_transactions(file: Database) -> None:
         assert file.backlog >= 3
     await asyncio.gather(*tasks)
     assert file.backlog == 0
+
+
+async def test_work_after_the_end_of_a_thread_that_hung_is_executed() -> None:
+    threads, released = LaneThreads(1), threading.Event()
+    hanging = threads.submit(lambda: released.wait(60))
+    await threads.stop(0.01)
+    async with asyncio.timeout(10):
+        assert await threads.submit(lambda: "done") == "done"
+        released.set()
+        assert await hanging
+        await threads.stop(10)
 
 
 def test_process_ends_although_a_transaction_hangs(tmp_path: Path) -> None:

@@ -138,6 +138,9 @@ class TestActs:
         await browser.submit("/console/providers/beta/move", to="up")
         await browser.submit("/console/providers/beta/move", hidden=stale, to="down")
         assert browser.status == 409
+        for revision in ("9" * 5000, "x", ""):
+            await browser.submit("/console/providers/beta/move", hidden={**stale, "revision": revision}, to="down")
+            assert browser.status == 409
         assert "Another operator changed" in browser.page
         assert await browser.answered_by() == "beta"
 
