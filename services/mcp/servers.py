@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ class McpLimits:
     Args:
         connect_s: of a connection with its list of tools.
         call_s: of a call.
+        resume_s: for which a call that was allowed before a restart waits for its server.
         check_s: pause between two looks whether a server still answers, which also update its list of tools; a
             connection that was held that long begins the pauses of `backoff` anew.
         backoff: pauses before a connection is tried again.
@@ -46,6 +47,7 @@ class McpLimits:
 
     connect_s: float = 30.0
     call_s: float = 60.0
+    resume_s: float = 15.0
     check_s: float = 30.0
     backoff: Backoff = Backoff(first_s=1.0, longest_s=60.0)
     tools: int = 64
@@ -111,6 +113,7 @@ class McpServers:
         self._clock = clock
         self._limits = limits or McpLimits()
         self._connections: dict[str, _Connection] = {}
+        self._is_connected = {server.name: asyncio.Event() for server in servers}
         self._tasks = BackgroundTasks()
 
     def start(self) -> None:
@@ -143,11 +146,20 @@ class McpServers:
         missing = sorted((server.allowed or frozenset()) - listing.offered)
         return ServerTrial(listing.tools, missing, listing.left_out, took_s=took_s)
 
+    async def wait_for(self, server: str) -> None:
+        """Waits until a server is connected, as after a restart, but not long: it may be dead."""
+        if server in self._is_connected:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.resume_s):
+                    await self._is_connected[server].wait()
+
     async def call(self, server: str, tool: str, arguments: dict[str, Any]) -> str:
         """Calls a tool. Returns its result, or why there is none, as text for the model."""
         connection = self._connections.get(server)
         if connection is None:
             return f"The server {server} is not connected just now, so nothing was done."
+        if all(each.name != tool for each in connection.listing.tools):
+            return f"The tool {tool} of the server {server} is not to be had any more, so nothing was done."
         try:
             async with asyncio.timeout(self._limits.call_s):
                 result = await _call(connection.link, tool, arguments)
@@ -207,10 +219,12 @@ class McpServers:
                 async with self._connect(server) as connection:
                     log.info("mcp.connected", server=server.name, tools=len(connection.listing.tools))
                     self._connections[server.name] = connection
+                    self._is_connected[server.name].set()
                     try:
                         await self._watch(server, connection)
                     finally:
                         del self._connections[server.name]
+                        self._is_connected[server.name].clear()
                 reason = "the connection was lost"
             except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever a server causes is its fault
                 _propagate_cancellation(error)

@@ -128,6 +128,8 @@ class McpTools(AbstractToolset[TurnContext]):
         Raises:
             StorageError: the database fails; nothing was done.
         """
+        if call.status is CallStatus.ALLOWED:
+            await self._servers.wait_for(call.server)
         if call.status is CallStatus.ALLOWED and await self._calls.begin(call.id):
             return await self._finish(call)
         return _recorded_result(await self._calls.find(call.id) or call)

@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,16 @@ from structlog.testing import capture_logs
 
 from core.clock import Backoff, SystemClock
 from core.config.tool_servers import ToolServer
+from core.db.database import Database
+from core.messages import ConversationKey, Surface
+from services.mcp.calls import CallStatus, Decision, ToolCall, ToolCalls
 from services.mcp.servers import McpLimits, McpServers
-from tests.support.clock import until
+from services.mcp.tools import McpTools
+from tests.support.clock import ManualClock, until
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[3]
+RAW = ROOT / "tests/support/raw_mcp_server.py"
 LIMITS = McpLimits(call_s=20, backoff=Backoff(0.05, 0.2), result=500)
 START_S = 45.0
 """The server's process imports the SDK, which takes seconds on a busy machine."""
@@ -72,6 +78,35 @@ async def test_a_server_of_a_command(
     assert "a-secret-of-the-server" not in repr(logs)
     assert "no such page" not in repr(logs)
     assert "a word on standard" not in caplog.text
+
+
+async def test_a_call_that_was_allowed_before_a_restart_waits_for_its_server(
+    tmp_path: Path, file: Database, clock: ManualClock
+) -> None:
+    """The process begins to connect, and takes up the job at once; the server is not offered what is not allowed."""
+    calls, key = ToolCalls(file, clock), ConversationKey(Surface.TELEGRAM, 7)
+    server = ToolServer(
+        "raw", sys.executable, (str(RAW), str(tmp_path / "lines")), allowed=frozenset({"append_line", "resource"})
+    )
+
+    async def allowed(tool: str, line: str) -> ToolCall:
+        call, _ = await calls.open(line, key, 7, "raw", tool, {"line": line}, CallStatus.ASKED)
+        assert await calls.decide(call, Decision.ONCE)
+        found = await calls.find(call.id)
+        assert found is not None
+        return found
+
+    servers = McpServers([server], SystemClock(), replace(LIMITS, resume_s=START_S))
+    servers.start()
+    try:
+        assert servers.connected == 0
+        tools = McpTools(servers, calls)
+        await tools.carry_out(await allowed("append_line", "tea"))
+        assert (tmp_path / "lines").read_text().split() == ["tea"]
+        # The operator has taken it from the list meanwhile.
+        assert "nothing was done" in await tools.carry_out(await allowed("huge", "x"))
+    finally:
+        await servers.close()
 
 
 @pytest.mark.timeout(180)

@@ -39,10 +39,14 @@ class Servers:
     def __init__(self) -> None:
         self.offered = [LIGHT, STATE, FAR]
         self.calls: list[tuple[str, str, dict[str, Any]]] = []
+        self.waited_for: list[str] = []
         self.error: Exception | None = None
 
     def tools(self) -> list[ServerTool]:
         return self.offered
+
+    async def wait_for(self, server: str) -> None:
+        self.waited_for.append(server)
 
     async def call(self, server: str, tool: str, arguments: dict[str, Any]) -> str:
         self.calls.append((server, tool, arguments))
