@@ -31,7 +31,7 @@ KEY = "sk-benchmark-0123456789"
 READY_S = 120.0
 WARM_UP = 20
 LONGEST_S = 8.0
-"""Of the requests of one round."""
+"""Seconds after which the requests of a round end."""
 CASES = ("plain", "streamed")
 
 
@@ -47,7 +47,7 @@ class Contestant:
     latency_ms: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     per_s: list[float] = field(default_factory=list[float])
     waits_s: list[float] = field(default_factory=list[float])
-    """Of each client of the crowd that was answered."""
+    """Waiting times of the clients of the crowd that were answered."""
 
 
 async def _ask(session: aiohttp.ClientSession, target: Contestant, *, streamed: bool) -> None:

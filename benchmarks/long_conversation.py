@@ -1,6 +1,6 @@
 """A conversation of 100 turns: tokens sent, the share that a prompt cache meets, summaries and cost.
 
-The requests of the bot are those that arrive at a loopback provider. Beside them stands the window of before, which
+The requests of the bot are those that arrive at a loopback provider. Beside them stands a sliding window, which
 left out the oldest turns at each message: the history that `TurnStore.history` returns for the same turns.
 """
 
@@ -119,7 +119,7 @@ def _text(content: Any) -> str:
 
 
 async def play(turns: int, history_tokens: int, seed: int) -> tuple[Figures, Figures, Figures]:
-    """Play a conversation; return the figures of its turns, of its summaries, and of the window of before."""
+    """Play a conversation; return the figures of its turns, of its summaries, and of a sliding window."""
     chance, answers = random.Random(seed), random.Random(seed + 1)
 
     class Answers:
@@ -175,7 +175,7 @@ async def main(turns: int, history_tokens: int, seed: int) -> None:
     rows: list[list[str]] = []
     for name, figures, extra in (
         ("fixed start, drop to half", own, summaries),
-        ("window of before", window, Figures()),
+        ("sliding window", window, Figures()),
     ):
         cost = figures.cost_usd + extra.cost_usd
         rows.append(

@@ -1,4 +1,4 @@
-"""Import cost: heavy libraries are loaded only by the surface that uses them. Who may import whom: import-linter."""
+"""Import cost: heavy libraries are loaded only by the surface that uses them. Layers are checked by import-linter."""
 
 import json
 import subprocess

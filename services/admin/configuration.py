@@ -28,7 +28,7 @@ BUDGETS = ("BUDGET_DAY", "BUDGET_USER_DAY", "BUDGET_CHAT_DAY")
 MODEL_NAMES = ("OLLAMA_MODEL_NAME", "OPENAI_MODEL_NAME")
 """Variables of the environment that put a model first; a stored list of providers says which one is."""
 KEPT = timedelta(days=30)
-"""How long a value that was replaced is kept, so that its change can be undone."""
+"""Time for which a replaced value is kept, so that its change can be undone."""
 
 
 class ValueSource(StrEnum):

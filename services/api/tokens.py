@@ -22,7 +22,7 @@ from services.llm.routing.admission.budget_guard import BudgetKind
 log = structlog.get_logger()
 
 FRESH_S = 1.0
-"""How long the stored tokens are used without being read again: a change counts on all replicas after it."""
+"""Seconds for which stored tokens are cached; a change holds on all replicas after them."""
 PREFIX = "us-"
 """Begins every token that is made here, so that a scanner of repositories can find one that has leaked."""
 _NANO = 1_000_000_000

@@ -74,7 +74,7 @@ class ServerTool:
 
 @dataclass(frozen=True, slots=True)
 class ServerTrial:
-    """The finding of a trial connection.
+    """The result of a trial connection.
 
     Args:
         tools: those that may be used.

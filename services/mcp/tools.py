@@ -41,7 +41,7 @@ UNKNOWN = "It is unknown whether this call was carried out: the bot stopped mean
 
 @dataclass(kw_only=True)
 class _OfferedTool(ToolsetTool[TurnContext]):
-    """A tool that a model is offered: names for models can be alike, and the other may be of another network."""
+    """Keeps which server's tool the model was offered: tools of two servers may have the same name for models."""
 
     offered: ServerTool
 

@@ -366,7 +366,7 @@ class Pipeline:
         return ModerationOutcome(Stage.FOUND, incident.is_deleted, incident.id)
 
     async def _clean_up(self, case: _Case, incident: Incident) -> None:
-        """Deletes the last hour of a newcomer whom this incident muted or banned, where the group wants it."""
+        """Deletes the last hour of a newcomer that this incident muted or banned, where the group wants it."""
         finding = incident.finding
         is_sanctioned = finding.plan.sanction in {Sanction.MUTE, Sanction.BAN} and incident.sanctioned in EFFECTIVE
         if finding.dry_run or not is_sanctioned or not case.facts.is_newcomer:

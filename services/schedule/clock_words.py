@@ -47,12 +47,12 @@ MONTHS = (
     r"(?:december|dec|декабр[ья])",
 )  # fmt: skip
 _CONTINUATION = re.compile(
-    # A range, an offset or a list; a zone, of which no names are known.
+    # A range, an offset or a list; a time zone, which is not read by name.
     r"[-+–—.]\s*\d|(?:and|or|to|till|until|и|или|до)\s+(?:(?:at|в)\s+)?\d"
     r"|(?:по\s+)?(?:utc|gmt|msk|мск|cet|cest|est|edt|cst|cdt|pst|pdt|bst)\b|по\s+(?:моск|гринв)",
     re.IGNORECASE,
 )
-"""What follows a time of day of which only half was read."""
+"""Text that shows that only a part of a time was read."""
 _AFTER = rf"(?P<clock>\s*(?:o['’]?\s?clock|час(?:а|ов)?))?(?:\s*(?P<part>{'|'.join(_PARTS_AFTER)}))?"
 """Words after an hour."""
 

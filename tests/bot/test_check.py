@@ -139,7 +139,7 @@ async def test_check_asks_the_providers_of_what_is_not_chat(
 async def test_check_asks_tool_servers_and_the_search(
     tmp_path: Path, run_check: CheckRunner, server: LLMServer
 ) -> None:
-    """Their tools, what is allowed, plain faults; one that fails stops nothing else, and no key is printed."""
+    """Tools, missing ones and faults are printed, but no key; a server that fails stops no other check."""
 
     async def search(request: web.Request) -> web.Response:
         assert (request.path, request.query["format"]) == ("/search", "json")

@@ -1,4 +1,4 @@
-"""A tool that acts, in daemons that are killed with SIGKILL: asked, decided after a restart, carried out once."""
+"""A tool that acts, in daemons killed by SIGKILL: asked about, decided after a restart, carried out once."""
 
 import asyncio
 import contextlib

@@ -40,7 +40,7 @@ async def test_consent_granted_answers_the_waiting_message(asking: BotHarness) -
 
 
 async def test_no_byte_of_a_document_leaves_before_consent(asking: BotHarness) -> None:
-    """Neither of one that a child reads nor of a long text, of which the model reads parts by a tool."""
+    """This holds for documents that a child reads, and for long texts that the model reads by part."""
     connections = asking.second.connections
     asking.says("Sum it up.", document=pdf("Costs rise"), file_name="report.pdf", media_type="application/pdf")
     question = await asking.seen(lambda message: AGREE in message.labels)

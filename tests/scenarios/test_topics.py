@@ -64,7 +64,7 @@ async def test_closed_topic_falls_back_to_the_chat(stage: BotHarness) -> None:
 
 
 async def test_new_topic_of_a_private_chat_gets_the_name_of_its_conversation(stage: BotHarness) -> None:
-    """Where Telegram made the name up; one that a person gave stays."""
+    """A name made up by Telegram is replaced; one given by a person stays."""
     for topic, implicit in ((11, True), (12, False)):
         created = {"name": "New Chat", "icon_color": 1, "is_name_implicit": implicit}
         stage.says("", PERSON, message_thread_id=topic, extra={"forum_topic_created": created})

@@ -43,7 +43,7 @@ class RunningConsole:
     servers: Mapping[str, LLMServer]
     base: str
     daemon: DaemonServices
-    """What the console finds of the Telegram daemon; none of it until a test sets it."""
+    """Services of the Telegram daemon; empty until a test sets them."""
 
     async def answered_by(self) -> str:
         """Return the provider that answers the next request."""
@@ -94,7 +94,7 @@ class LetterQueue:
 
 
 async def offer_dead_letters(console: RunningConsole, *reasons: str) -> LetterQueue:
-    """Let the daemon have given up a message for each reason."""
+    """Adds a dead letter for each reason."""
     infra, queue = console.services.infra, LetterQueue()
     letters = DeadLetters(infra.database, infra.clock)
     for number, reason in enumerate(reasons):

@@ -16,7 +16,7 @@ from services.llm.routing.admission.budget_guard import BudgetKind
 from services.llm.routing.state.rules import OperatorOverrides
 
 KEPT_S: Final = 1800
-"""How long an act can be undone, in seconds."""
+"""Seconds for which an act can be undone."""
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 

@@ -111,7 +111,7 @@ class ProviderView:
 
 @dataclass(frozen=True, slots=True)
 class ProviderFacts:
-    """What the views are made from.
+    """Facts that the views are made from.
 
     Args:
         order: ids in the order of the next request.

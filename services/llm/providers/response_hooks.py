@@ -63,7 +63,7 @@ class Pacing:
 
     @property
     def merges(self) -> bool:
-        """Whether pieces of text that are at hand are handed on as one."""
+        """True if pieces of text that are at hand are passed on as one."""
         return self.merges_arrivals or self.window_s > 0
 
 

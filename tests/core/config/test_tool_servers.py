@@ -59,7 +59,7 @@ def test_a_mistake_is_one_line_without_values(text: str, fault: str) -> None:
 
 
 def test_headers_and_keys_are_secrets() -> None:
-    """Wherever they stand in the entry of a server; a key of several lines is admitted."""
+    """Secrets are masked in every field of a server; a key may have several lines."""
     text = servers(
         a={
             "url": "http://me:pass-of-a@x/mcp?api_key=query-of-a&page=one",

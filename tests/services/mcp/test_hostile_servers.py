@@ -26,7 +26,7 @@ LIMITS = McpLimits(
     call_s=30, backoff=Backoff(0.05, 0.2), transport=TransportLimits(message_bytes=MIB, burst_bytes=2 * MIB, exit_s=0.2)
 )
 MOST_SENT = 64 * MIB
-"""What may be under way when the reader has stopped: its bound and the buffers of pipes or of both sockets."""
+"""Bytes in flight when the reader has stopped, at most: its bound and the buffers of pipes or of both sockets."""
 
 
 def raw_server(file: Path, listing: str = "") -> ToolServer:
@@ -123,7 +123,7 @@ async def test_a_process_that_sends_too_much_is_ended(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_a_body_that_is_too_long_is_not_read(tmp_path: Path, is_stream: bool) -> None:
-    """Nor one that says it is compressed."""
+    """A compressed body is not read either."""
     web_server = RawWebServer(tmp_path / "lines", is_stream=is_stream)
     async with served(web_server) as server, connected(server) as servers:
         for tool in ("huge", "flood"):
@@ -179,7 +179,7 @@ async def test_tools_that_no_model_can_be_offered_are_left_out(tmp_path: Path) -
 
 
 def running(word: str) -> bool:
-    """Whether a process has the word in its command."""
+    """Return whether a process has the word in its command."""
     return any(word.encode() in path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
 
 
@@ -194,7 +194,7 @@ async def test_a_process_that_does_not_end_by_itself_is_ended(tmp_path: Path) ->
 
 
 async def test_a_trial_words_each_fault(tmp_path: Path) -> None:
-    """A server's own words are in none of them."""
+    """No wording quotes the server."""
     (tmp_path / "text").write_text("no program")
     servers = McpServers([], SystemClock(), McpLimits(connect_s=60, transport=LIMITS.transport))
     faults = {

@@ -81,7 +81,7 @@ async def test_names_for_models_are_admitted_by_every_provider() -> None:
 
 
 async def test_names_of_the_own_tools_are_never_taken(file: Database, first: LLMServer) -> None:
-    """A server `web` with a tool `search`: two tools of one name would end each turn."""
+    """A tool `search` of a server `web` gets another name: a duplicate name would fail every turn."""
     own = [
         ScheduleTools(Schedules(file, ManualClock())).toolset(),
         WebTools(PageReader(Sandbox())).toolset(),
@@ -147,7 +147,7 @@ async def test_a_tool_that_acts_waits_for_its_user(
 
 
 async def test_a_question_shows_both_ends_of_long_arguments(calls: ToolCalls) -> None:
-    """Without what could turn the line round."""
+    """Characters that change the direction of the line are left out."""
     long = {"command": f"echo {'a' * 3000}; rm -rf /", "note": "\u202eevil"}
     call, _ = await calls.open("job-1", PRIVATE, ANN.user_id, "home", "run\nit", long, CallStatus.ASKED)
     shown = describe_call(call)
@@ -208,7 +208,7 @@ async def test_an_act_is_not_repeated_by_another_provider(
 async def test_a_retry_repeats_no_act(
     file: Database, first: LLMServer, tools: McpTools, servers: Servers, calls: ToolCalls
 ) -> None:
-    """Nor does a Retry of a Retry: the model asks for the same call and gets its result."""
+    """The model asks for the same call and gets its result, also in a Retry of a Retry."""
     call, _ = await calls.open("job-0", PRIVATE, ANN.user_id, "home", "light.on", KITCHEN, CallStatus.ASKED)
     await calls.decide(call, Decision.ALWAYS)
     async with chat_harness(file, provider("first", first.url), toolsets=[tools]) as harness:
@@ -252,7 +252,7 @@ async def test_a_retry_asks_for_the_same_permission_once(
 async def test_a_retry_after_a_permission_has_the_result(
     file: Database, first: LLMServer, tools: McpTools, calls: ToolCalls, ending: Behaviour
 ) -> None:
-    """Also where no provider answered after the call."""
+    """The result is kept also where no provider answered after the call."""
     call, _ = await calls.open("job-1", PRIVATE, ANN.user_id, "home", "light.on", KITCHEN, CallStatus.ASKED)
     async with chat_harness(file, provider("first", first.url, retries=0), toolsets=[tools]) as harness:
         first.default = ending
@@ -328,7 +328,7 @@ async def test_acting_tools_need_buttons_and_local_chats_no_far_servers(
 async def test_a_call_reaches_the_tool_that_was_offered(
     file: Database, first: LLMServer, tools: McpTools, servers: Servers
 ) -> None:
-    """Another one of the same name for models may be of another network, or act."""
+    """Another tool under the same name may belong to another network, or act."""
     far = ServerTool(ToolServer("home_hall", url="https://far.example/mcp"), "state", "Look.", SCHEMA, is_acting=False)
     acting = ServerTool(HOME, "hall.state", "Reset the state.", SCHEMA, is_acting=True)
     near = ServerTool(HOME, "hall_state", "Read the state.", SCHEMA, is_acting=False)

@@ -335,7 +335,7 @@ async def _(at: Situation) -> None:
     assert await budget.take(GROUP, 7100, 20) is NoVerdictReason.BUDGET
 
 
-@case("Undo of a mute on somebody whom another admin had restricted before")
+@case("Undo of a mute of a member that another admin had restricted before")
 async def _(at: Situation) -> None:
     before = Restriction(permissions=frozenset({"can_send_messages"}))
     at.group.restrictions[NEWCOMER] = before

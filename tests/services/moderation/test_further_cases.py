@@ -145,7 +145,7 @@ HONEST: list[dict[str, Any]] = [
 
 @pytest.fixture
 async def harness(file: Database, shared_redis: Redis, clock: ManualClock) -> ModerationHarness:
-    """A group with the shipped local score, in which nobody is known."""
+    """A group with the shipped local score and without known members."""
     judge = ScriptedJudge()
     scores = SpamScorer(file, clock)
     harness = ModerationHarness(file, shared_redis, clock, RecordingGroup(), judge, scores)
@@ -176,7 +176,7 @@ async def test_judge_reads_an_advert_wherever_a_newcomer_puts_it(
 async def test_honest_look_alikes_are_not_touched_while_no_provider_answers(
     harness: ModerationHarness, clock: ManualClock
 ) -> None:
-    """The hardest moment: every author is a newcomer, and only the local score and the rules could decide."""
+    """Every author is a newcomer, and only the local score and the rules could decide."""
     harness.judge.default = OUTAGE
     for number, fields in enumerate(HONEST, start=5):
         clock.shift(60)
@@ -188,7 +188,7 @@ async def test_honest_look_alikes_are_not_touched_while_no_provider_answers(
 
 
 async def test_honest_look_alikes_stay_below_the_score_of_cards(file: Database, clock: ManualClock) -> None:
-    """From there on a newcomer's message becomes a card after a day without a verdict."""
+    """Score from which a newcomer's message becomes a card after a day without a verdict."""
     scorer, scores = SpamScorer(file, clock), dict[str, int]()
     for fields in HONEST:
         message = convert(fields)

@@ -79,7 +79,7 @@ async def test_warnings_expire_after_thirty_days(harness: ModerationHarness, clo
 
 
 async def test_chats_with_cards_are_known(harness: ModerationHarness) -> None:
-    """Whether they are the moderated group, get its cards, or have got one."""
+    """Chats with cards are the moderated group, the chat for its cards, and those that have received one."""
     harness.judge.default = SCAM
     await harness.pipeline.handle(harness.message("Earn 500 a day"), harness.settings)
     await harness.groups.put(replace(harness.settings, group_id=-300, cards_to=-301))

@@ -29,7 +29,7 @@ def sources(word: str) -> Iterator[tuple[str, ast.Module]]:
 
 
 def writes_keys(tree: ast.Module) -> bool:
-    """Whether a module composes a Redis key: an f-string that begins with a prefix, or a sum with one."""
+    """Return whether a module composes a Redis key: an f-string that begins with a prefix, or a sum with one."""
 
     def is_prefix(node: ast.expr) -> bool:
         name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
@@ -46,7 +46,7 @@ def writes_keys(tree: ast.Module) -> bool:
 
 
 def test_registry_lists_every_table() -> None:
-    """What `/forget` does to a new table is decided in services/privacy/registry.py."""
+    """The effect of `/forget` on a new table is decided in services/privacy/registry.py."""
     assert set(TABLES) == set(Base.metadata.tables)
 
 

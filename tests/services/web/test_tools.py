@@ -119,7 +119,7 @@ async def test_a_model_with_its_own_search_gets_it_and_the_next_one_ours(
 
 @pytest.mark.parametrize("is_backed", [True, False])
 async def test_native_search_can_be_switched_off(file: Database, first: LLMServer, is_backed: bool) -> None:
-    """Then ours is used, or there is none; no provider bills a search."""
+    """Our search is used, or none; no provider bills a search."""
     search = SearxSearch("http://127.0.0.1:9") if is_backed else None
     toolset = WebTools(PageReader(Sandbox()), search, is_native=False).toolset()
     native = provider_at(first, ProviderKind.OPENROUTER, retries=0)
@@ -138,7 +138,7 @@ async def test_a_search_tool_of_a_client_stays_its_own(file: Database, first: LL
 
     @own.tool_plain(name="web_search")
     def look_up(query: str) -> str:
-        """Search the caller's shelves."""
+        """Search the caller's documents."""
         return query
 
     native = provider_at(first, ProviderKind.OPENROUTER, retries=0)

@@ -282,7 +282,7 @@ async def test_a_document_that_cannot_be_read_has_a_reason(
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1251"])
 async def test_a_text_is_read_in_its_encoding(traffic: Traffic, server: TelegramServer, encoding: str) -> None:
-    """By its mark, or as Windows-1251 if that gives Russian words."""
+    """A byte order mark names the encoding; without one Windows-1251 is read if that gives Russian words."""
     text = "Цена; сколько\nЧай; 3"
     file_id = server.add_file(text.encode(encoding), "documents/a")
     document = {"file_id": file_id, "file_unique_id": "u", "file_name": "prices.csv", "mime_type": "text/csv"}
@@ -292,7 +292,7 @@ async def test_a_text_is_read_in_its_encoding(traffic: Traffic, server: Telegram
 
 
 async def test_a_sound_that_is_sent_as_a_file_is_heard(traffic: Traffic, server: TelegramServer) -> None:
-    """Where the bot hears nothing, a group's question about another text is not declined for it."""
+    """Without transcription a recording is declined, but not a group's question about another text."""
     document = {"file_id": server.add_file(wav(0.5), "documents/a"), "file_unique_id": "u", "file_name": "a.wav",
                 "mime_type": "audio/x-wav"}  # fmt: skip
     incoming = await hear(traffic, document=document)
@@ -305,7 +305,7 @@ async def test_a_sound_that_is_sent_as_a_file_is_heard(traffic: Traffic, server:
 
 
 async def test_few_large_files_are_in_memory_at_once(traffic: Traffic) -> None:
-    """Forty documents of 20 MB from forty people; a small one passes them by."""
+    """Forty documents of 20 MB from forty people are read four at a time; a small one does not wait for them."""
     going, most, release = 0, 0, asyncio.Event()
 
     class Downloads:

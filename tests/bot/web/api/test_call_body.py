@@ -1,4 +1,4 @@
-"""Bodies of requests: text that no provider can be sent, and wrong values in each field."""
+"""Bodies of requests: text that no provider accepts, and wrong values in each field."""
 
 import copy
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Clients that know nothing of this project, the examples of `docs/endpoint.md`, and many clients at once."""
+"""Clients of other projects, the examples of `docs/endpoint.md`, and many clients at once."""
 
 import asyncio
 import io

@@ -53,7 +53,7 @@ async def test_form_that_is_no_text_is_refused(browser: ConsoleBrowser, path: st
 
 
 class TestForeignForm:
-    """A page of another site submits a form: it could sign an operator in as another one, or act in their name."""
+    """Forms submitted by a page of another site: they could sign an operator in as another one, or act for them."""
 
     FOREIGN = ({"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "null"},
                {"Origin": "https://evil.example"}, {"Origin": "http://127.0.0.1:1"})  # fmt: skip

@@ -147,7 +147,7 @@ async def test_second_malformed_answer_is_an_error(three: LLMHarness, servers: l
 
 
 async def test_malformed_answers_of_all_are_no_outage(store: Redis, servers: list[LLMServer]) -> None:
-    """Chats are answered: operators are told of no outage."""
+    """Chats are answered meanwhile, so operators get no notice of an outage."""
     events: list[object] = []
     for server in servers:
         server.default = verdict(WRONG)
@@ -159,7 +159,7 @@ async def test_malformed_answers_of_all_are_no_outage(store: Redis, servers: lis
 
 
 async def test_failure_of_a_request_for_one_model_is_no_outage(store: Redis, servers: list[LLMServer]) -> None:
-    """As in a comparison, or for a token that may use one model: the other providers were not asked."""
+    """In a comparison, or for a token limited to one model, the other providers were not asked."""
     events: list[object] = []
     servers[1].default = status(529)
     async with bench(store, [provider("a", servers[0].url), provider("b", servers[1].url)]) as replica:

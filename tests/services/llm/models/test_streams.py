@@ -78,7 +78,7 @@ async def test_consumer_without_a_listener_gets_all_events(replica: LLMHarness) 
 async def test_plain_request_reads_its_text_as_one_piece(
     replica: LLMHarness, servers: tuple[LLMServer, LLMServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the first output; thirty pieces that arrive one by one are parsed together."""
+    """Thirty pieces that arrive one by one after the first output are parsed together."""
     first_read = asyncio.Event()
     pieces = [f" {number}" for number in range(30)]
     servers[0].script(llm.gate(first_read, after_pieces=1, then=llm.answer(pieces=pieces, pause_s=0.001)))
@@ -99,7 +99,7 @@ async def test_plain_request_reads_its_text_as_one_piece(
 
 
 async def test_stall_counts_from_the_arrival_of_held_text() -> None:
-    """Text that was held as long as a provider may be silent leaves no time to wait."""
+    """The time for which text was held counts towards the stall deadline."""
 
     async def silence() -> AsyncIterator[Event]:
         await asyncio.Event().wait()

@@ -72,7 +72,7 @@ BEFORE_OUTPUT = {
     "our bug": Row(lambda: KeyError("x"), surfaces=KeyError),
 }
 REPORTED = {**BEFORE_OUTPUT, "loading": Row(lambda: http(503, words="Loading model"), 10.0, loading=True)}
-"""With the failure that a request waits for: its server loads its model."""
+"""The same with a server that loads its model, which a request waits for."""
 AT_ONCE = [name for name, row in BEFORE_OUTPUT.items() if row.cools_for is not None and not row.again]
 AFTER_OUTPUT = {
     "cut": Row(lambda: ModelConnectionError("m", "peer closed connection", phase="read"), COOLDOWN_S),

@@ -181,7 +181,7 @@ async def test_stream_that_ends_inside_a_tool_call_goes_to_the_next_provider(
 
 
 async def test_tool_call_that_is_cut_by_length_goes_to_the_next() -> None:
-    """Half a call cannot be run, and nothing was shown yet."""
+    """A call with arguments cut off cannot be run, and no text was shown yet."""
     call = '{"index": 0, "id": "t1", "function": {"name": "current_time", "arguments": "{\\"zone\\": "}}'
     data = f'data: {{"choices": [{{"delta": {{"tool_calls": [{call}]}}, "finish_reason": "length"}}]}}\n\n'
 

@@ -300,7 +300,7 @@ async def test_unfinished_answer_is_a_failure(harness: FallbackHarness, finish: 
 
 
 async def test_unfinished_answer_without_an_end_marker_is_a_failure(harness: FallbackHarness) -> None:
-    """The silence or the cut after its finish reason makes no whole answer of it."""
+    """Silence or a disconnect after such a finish reason does not make the answer complete."""
     harness.first.default = replace(llm.cut_after_the_finish(), finish="error")
 
     assert said(await harness.replica.ask(streamed=False)) == "from the second"

@@ -129,7 +129,7 @@ async def test_lone_loading_server_is_waited_for(redis: Redis, first: LLMServer,
 async def test_loading_server_is_not_waited_for_with_a_request_at_fault(
     redis: Redis, first: LLMServer, second: LLMServer, *, streamed: bool
 ) -> None:
-    """What two other providers refused, it would refuse as well."""
+    """Two other providers refused the request, so this one would refuse it as well."""
     first.default = llm.status(503, LOADING)
     second.default = llm.status(400, {"error": {"message": "the moon is full"}})
     providers = [provider("first", first.url), provider("second", second.url), provider("third", second.url)]

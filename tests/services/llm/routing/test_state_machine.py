@@ -305,7 +305,7 @@ class FallbackMachine(RuleBasedStateMachine):
         expected = min(request.left, key=lambda name: self._lateness(request, name))
         better = [name for name in request.left if known.is_well(name)]
         if candidate not in request.wished and better:
-            assert not known.is_cooling(candidate, now), "nobody in cooldown is asked while somebody well was not"
+            assert not known.is_cooling(candidate, now), "a provider in cooldown is asked before a healthy one"
             assert known.is_well(candidate) or candidate == request.trial, "only its probe asks who is on trial"
         assert candidate == expected, "everybody is asked in order"
         request.left.remove(candidate)
@@ -459,7 +459,7 @@ class FallbackMachine(RuleBasedStateMachine):
         if row.cools_for is not None:
             self._expect_evidence(request)
         error = request.attempt.broke_off(row.error(), NOTHING)
-        assert isinstance(error, row.surfaces or AnswerInterrupted), "nobody takes over after the first output"
+        assert isinstance(error, row.surfaces or AnswerInterrupted), "no provider takes over after the first output"
         if row.cools_for is not None:
             self._cools(request.replica, request.current, row.cools_for)
         self._over(request)
