@@ -18,6 +18,7 @@ from services.llm.providers.chat_fields import (
     Fields,
     as_count,
     as_message,
+    drop_unreadable,
     find_error,
     repair_content,
     repair_reason,
@@ -179,6 +180,7 @@ class ChatChunks:
         chunk["choices"] = [self._repair_choice(cast("Fields", each)) for each in choices if isinstance(each, dict)]
         for name in ("id", "model"):
             chunk[name] = str(chunk.get(name) or "")
+        drop_unreadable(chunk)
         chunk["created"] = as_count(chunk.get("created"))
         chunk["object"] = "chat.completion.chunk"
         if "usage" in chunk:
@@ -209,12 +211,17 @@ class ChatChunks:
         if "content" in delta:
             delta["content"] = repair_content(delta["content"])
         repair_reasoning(delta)
+        drop_unreadable(delta)
         call: Any = delta.pop("function_call", None)
         if call and not delta.get("tool_calls"):
             delta["tool_calls"] = [{"function": call}]
         if delta.get("tool_calls"):
             delta["tool_calls"] = self._repair_tool_calls(delta["tool_calls"])
+        else:
+            delta.pop("tool_calls", None)
         self._has_begun = self._has_begun or bool(delta.get("content") or delta.get("tool_calls"))
+        # In several forms, none of which is read.
+        choice.pop("logprobs", None)
         index = choice.get("index")
         return {
             **choice,

@@ -87,6 +87,29 @@ def as_message(delta: Fields) -> Fields:
     return message
 
 
+def drop_unreadable(fields: Fields) -> None:
+    """Leaves out fields of a chunk or a delta that say nothing to anyone here, in forms that an SDK refuses."""
+    for name in ("system_fingerprint", "service_tier", "refusal"):
+        if not isinstance(fields.get(name), str | None):
+            del fields[name]
+    fields.pop("audio", None)
+    annotations: object = fields.get("annotations")
+    listed = cast("list[object]", annotations) if isinstance(annotations, list) else []
+    if "annotations" in fields and not (listed and all(map(_is_citation, listed))):
+        del fields["annotations"]
+
+
+def _is_citation(annotation: object) -> bool:
+    match annotation:
+        case {
+            "type": "url_citation",
+            "url_citation": {"url": str(), "title": str(), "start_index": int(), "end_index": int()},
+        }:
+            return True
+        case _:
+            return False
+
+
 def repair_content(content: object) -> object:
     """Returns a content as text; servers also send parts, one part, or a number."""
     match content:
@@ -113,6 +136,7 @@ def repair_reasoning(delta: Fields) -> None:
 
 def _join_texts(parts: list[object]) -> object:
     """Returns a content of text parts as one text; Mistral's other parts, such as thinking, stay as they are."""
+    parts = [part for part in parts if isinstance(part, str | dict)]
     texts: list[str] = []
     for part in parts:
         match part:

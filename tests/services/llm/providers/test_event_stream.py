@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from openai.types.chat import ChatCompletion
 
 from services.llm.providers.chat_chunks import DONE, ChatChunks
 from services.llm.providers.event_stream import MAX_EVENT_BYTES, EventStream, looks_like_event_stream
@@ -188,7 +189,15 @@ def test_event_nested_without_end_is_cut_off_or_an_error(name: bytes) -> None:
 @pytest.mark.parametrize("place", ["delta", "choice", "chunk"])
 def test_field_of_any_type_costs_no_text(place: str, value: str) -> None:
     names = {
-        "delta": ("role", "reasoning", "reasoning_content", "reasoning_details", "function_call", "tool_calls"),
+        "delta": (
+            "role",
+            "reasoning",
+            "reasoning_content",
+            "reasoning_details",
+            "function_call",
+            "tool_calls",
+            "audio",
+        ),
         "choice": ("index", "finish_reason", "message", "text"),
         "chunk": ("id", "object", "created", "model", "usage", "type"),
     }
@@ -197,6 +206,22 @@ def test_field_of_any_type_costs_no_text(place: str, value: str) -> None:
         choice = f'{{"delta": {{"content": "Four"{fields["delta"]}}}{fields["choice"]}}}'
         [chunk] = of_chat(f'{{"choices": [{choice}]{fields["chunk"]}}}')
         assert chunk["choices"][0]["delta"]["content"] == "Four", name
+
+
+@pytest.mark.parametrize("value", [None, [], [[]], [None], {}, {"a": 1}, True, 0, "9"])
+def test_field_of_any_type_costs_no_whole_answer(value: object) -> None:
+    """OpenAI's SDK accepts anything, and pydantic-ai validates it by these types."""
+    for place, names in {
+        "message": ("role", "refusal", "annotations", "audio", "function_call", "tool_calls", "reasoning_content"),
+        "choice": ("index", "finish_reason", "logprobs"),
+        "answer": ("id", "created", "model", "usage", "system_fingerprint", "object"),
+    }.items():
+        for name in names:
+            answer: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": "Four"}}]}
+            places = {"answer": answer, "choice": answer["choices"][0], "message": answer["choices"][0]["message"]}
+            places[place][name] = value
+            read = json.loads(ChatChunks().repair_whole(json.dumps(answer).encode()))
+            assert ChatCompletion.model_validate(read).choices[0].message.content == "Four", name
 
 
 def test_reasoning_detail_of_a_type_that_is_no_word_is_left_out() -> None:
