@@ -1,7 +1,7 @@
 """A conversation of 100 turns: tokens sent, the share that a prompt cache meets, summaries and cost.
 
 The requests of the bot are those that arrive at a loopback provider. Beside them stands a sliding window, which
-left out the oldest turns at each message: the history that `TurnStore.history` returns for the same turns.
+leaves out the oldest turns at each message: the history that `TurnStore.history` returns for the same turns.
 """
 
 import argparse

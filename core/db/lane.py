@@ -122,7 +122,7 @@ class LaneThreads:
         A thread that hangs is not waited for longer than `timeout_s`.
         """
         threads, self._threads = self._threads, []
-        # Its own end waits in the queue for a thread that hangs; later work must not meet it.
+        # A thread that hangs leaves its end marker in the old queue; work submitted later needs another one.
         queue, self._queue = self._queue, SimpleQueue()
         for _ in threads:
             queue.put(None)

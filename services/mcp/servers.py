@@ -147,7 +147,7 @@ class McpServers:
         return ServerTrial(listing.tools, missing, listing.left_out, took_s=took_s)
 
     async def wait_for(self, server: str) -> None:
-        """Waits until a server is connected, as after a restart, but not long: it may be dead."""
+        """Waits until a server is connected, `resume_s` at most: after a restart it may be connecting, or dead."""
         if server in self._is_connected:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._limits.resume_s):
@@ -159,7 +159,7 @@ class McpServers:
         if connection is None:
             return f"The server {server} is not connected just now, so nothing was done."
         if all(each.name != tool for each in connection.listing.tools):
-            return f"The tool {tool} of the server {server} is not to be had any more, so nothing was done."
+            return f"The tool {tool} of the server {server} is no longer offered, so nothing was done."
         try:
             async with asyncio.timeout(self._limits.call_s):
                 result = await _call(connection.link, tool, arguments)

@@ -218,7 +218,7 @@ def _read_weekdays(words: Words) -> tuple[int, ...]:
 def _read_date(words: Words, local: datetime, zone: tzinfo) -> When | None:
     words.take(_ON)
     iso = words.take(rf"(\d{{4}}-\d{{2}}-\d{{2}})(?:T|\s+)(\d{{1,2}}:\d{{2}}):00(?:\.0+)?{_OFFSET}")
-    # Without seconds a space would make a range an offset.
+    # `T` is required where seconds are missing: in `2026-12-01 9:00-10:00` the end of the range is no offset.
     if iso := iso or words.take(r"(\d{4}-\d{2}-\d{2})T(\d{1,2}:\d{2})(z|[+-]\d{2}:?\d{2})"):
         # An instant as models write it.
         at = time.fromisoformat(iso.group(2).zfill(5))

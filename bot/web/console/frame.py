@@ -52,8 +52,8 @@ from services.usage.totals import UsageTotals
 
 log = structlog.get_logger()
 
-FILE_PATIENCE_S: Final = 30.0
-"""Longest time of sending a file to Telegram."""
+FILE_TIMEOUT_S: Final = 30.0
+"""Longest time in which a file is sent to Telegram."""
 SEC_FETCH_SITE: Final = "Sec-Fetch-Site"
 TELEGRAM_WEB: Final = "https://web.telegram.org"
 """Shows Mini Apps in a frame. A page in a frame has no session but that of its script, since the cookie is strict."""
@@ -137,7 +137,7 @@ class Frame:
         if send is None or session.actor_id <= 0 or not isinstance(body, bytes):
             raise web.HTTPConflict(text=self.text(request, "web-file-no-telegram"))
         try:
-            async with asyncio.timeout(FILE_PATIENCE_S):
+            async with asyncio.timeout(FILE_TIMEOUT_S):
                 is_sent = await send(session.actor_id, name, body)
         except TimeoutError:
             is_sent = False
