@@ -92,7 +92,7 @@ def check_answer(page: Page, model: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(("does", "told"), [row[1:] for row in MOVES_ON], ids=[row[0] for row in MOVES_ON])
-async def test_fault_of_a_provider_is_hidden_by_another_and_told_where_there_is_none(
+async def test_fault_of_a_provider_is_hidden_by_another_and_reported_where_there_is_none(
     first: LLMServer, second: LLMServer, tmp_path: Path, *, does: Callable[[], Behaviour], told: Told
 ) -> None:
     clock = RealSleeps()
@@ -110,7 +110,7 @@ async def test_fault_of_a_provider_is_hidden_by_another_and_told_where_there_is_
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_unreachable_providers_are_told_like_failing_ones(
+async def test_unreachable_providers_are_reported_like_failing_ones(
     second: LLMServer, tmp_path: Path, *, streamed: bool
 ) -> None:
     tls = second.url.replace("http:", "https:")
@@ -122,7 +122,7 @@ async def test_unreachable_providers_are_told_like_failing_ones(
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_window_of_one_model_is_hidden_by_another_and_told_where_there_is_none(
+async def test_window_of_one_model_is_hidden_by_another_and_reported_where_there_is_none(
     first: LLMServer, second: LLMServer, tmp_path: Path, *, streamed: bool
 ) -> None:
     first.default, second.default = llm.context_exceeded(), llm.answer("From the second")
@@ -134,7 +134,7 @@ async def test_window_of_one_model_is_hidden_by_another_and_told_where_there_is_
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_silent_providers_are_told_after_their_deadlines(
+async def test_silent_providers_are_reported_after_their_deadlines(
     first: LLMServer, second: LLMServer, tmp_path: Path, *, streamed: bool
 ) -> None:
     first.default, second.default = llm.hang(), llm.hang_after_headers()

@@ -102,7 +102,7 @@ class TestDeadLetters:
         await browser.submit("/console/dead/retry")
         assert [job.id.split(":")[0][:4] for job in queue.jobs] == ["tg-0", "tg-1"]
 
-    async def test_more_letters_than_the_page_has_room_for_are_said(self, browser: ConsoleBrowser) -> None:
+    async def test_more_letters_than_the_page_has_room_for_are_counted(self, browser: ConsoleBrowser) -> None:
         queue = await offer_dead_letters(browser, *["a bug"] * 101)
         assert "100 or more dead letters" in await browser.sign_in()
         assert "Retry these 100" in await browser.open("/console/dead")

@@ -59,7 +59,7 @@ class TestForeignForm:
                {"Origin": "https://evil.example"}, {"Origin": "http://127.0.0.1:1"})  # fmt: skip
 
     @pytest.mark.parametrize("headers", FOREIGN)
-    async def test_no_way_signs_in_by_it(self, browser: ConsoleBrowser, headers: dict[str, str]) -> None:
+    async def test_foreign_form_does_not_sign_in(self, browser: ConsoleBrowser, headers: dict[str, str]) -> None:
         code = await links_of(browser).create(ADMIN)
         data = init_data(BOT_TOKEN, ADMIN, time.time())
         for path, fields in (

@@ -113,7 +113,7 @@ def test_event_stream_merges_what_one_piece_holds() -> None:
     assert stream.is_ended
 
 
-async def test_time_since_the_last_arrival_is_told() -> None:
+async def test_time_since_the_last_arrival_is_reported() -> None:
     """Text that waited for the end of its window waited at least that long; other events did not wait."""
     loop = asyncio.get_running_loop()
     content = aiohttp.StreamReader(BaseProtocol(loop), 2**16, loop=loop)
