@@ -20,12 +20,14 @@ class BudgetChange:
     Args:
         name: its owner.
         before: the former one, as `set_limit` takes it.
+        after: the one that was set, in the same form.
         is_audited: whether the audit log has the act.
     """
 
     name: str
     state: BudgetState
     before: str
+    after: str
     is_audited: bool
 
 
@@ -105,7 +107,9 @@ class BudgetCommands:
         name = f"{kind} {int(number)}"
         state = await self._budgets.state(kind, reference)
         detail = f"{written}; before: {before}"
-        return BudgetChange(name, state, before, await self._audit.try_record(actor_id, "budget.set", name, detail))
+        after = written if usd is None else _write_usd(usd)
+        is_audited = await self._audit.try_record(actor_id, "budget.set", name, detail)
+        return BudgetChange(name, state, before, after, is_audited)
 
     async def find_limit(self, kind: BudgetKind, number: str) -> str:
         """Returns the budget of a user or a chat as `set_limit` takes it.
@@ -118,7 +122,7 @@ class BudgetCommands:
         if label not in labels:
             return "default"
         usd = labels[label]
-        return "none" if usd is None else f"{usd:.9f}".rstrip("0").rstrip(".")
+        return "none" if usd is None else _write_usd(usd)
 
     async def list_set(self) -> list[tuple[str, BudgetState]]:
         """Returns the budgets of users and chats that operators set, by name.
@@ -161,6 +165,10 @@ class BudgetCommands:
 
 def _is_id(word: str) -> bool:
     return word.lstrip("-").isdecimal() and word.isascii() and len(word) <= MAX_ID_DIGITS
+
+
+def _write_usd(usd: float) -> str:
+    return f"{usd:.9f}".rstrip("0").rstrip(".")
 
 
 def _to_usd(word: str) -> float | None:

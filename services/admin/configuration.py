@@ -211,9 +211,12 @@ class ProviderConfiguration:
         """Gives the variables of one revision the values that they had before it.
 
         Raises:
-            ConfigConflict: a later revision changed one of them, or the earlier values are not kept any more.
+            ConfigConflict: a later revision changed one of them, one is stored meanwhile, or the earlier values are not
+                kept any more.
             StorageError: the database failed.
         """
+        # Before anything is read: a change that is stored meanwhile must not be overwritten.
+        seen = self.current.revision
         if revision not in await self.list_undoable():
             raise ConfigConflict
         async with self._database.reading() as session:
@@ -221,7 +224,7 @@ class ProviderConfiguration:
         changed = {row.name for row in rows if row.revision == revision}
         before = {row.name: row for row in rows if row.revision < revision}
         values = {name: self._opened(before[name]) if name in before else None for name in changed}
-        return await self.save(values, actor_id, note=note, revision=self.current.revision)
+        return await self.save(values, actor_id, note=note, revision=seen)
 
     async def list_undoable(self) -> frozenset[int]:
         """Returns the revisions that `undo` takes back: of the last 30 days, their variables not changed later.

@@ -87,7 +87,7 @@ class TokenPages:
             return self._form_page(request, session, token, form, fault="web-token-limits-invalid")
         await self._frame.parts.tokens.change(token.name, limits, session.actor_id)
         await self._audit(session, "change", token.name, limits, before=token.limits)
-        kept = TokenAct(name=token.name, before=token.limits, after=(await self._find(request)).limits)
+        kept = TokenAct(name=token.name, before=token.limits, after=limits)
         return done("token-changed", token.name, page="tokens", undo=await self._frame.undoable.keep(kept))
 
     async def confirm_revoking(self, request: web.Request, session: OperatorSession) -> web.Response:

@@ -61,10 +61,8 @@ class UsagePages:
             )
         if change is None:
             return await self._page(request, session, fields=form)
-        budgets = self._frame.parts.budgets
         owner = form.get("owner", "")
-        after = await budgets.find_limit(BudgetKind(kind), owner)
-        kept = BudgetAct(owner_kind=BudgetKind(kind), owner=owner, before=change.before, after=after)
+        kept = BudgetAct(owner_kind=BudgetKind(kind), owner=owner, before=change.before, after=change.after)
         return done("budget-set", change.name, page="usage", undo=await self._frame.undoable.keep(kept))
 
     async def budgets_csv(self, _request: web.Request, _session: OperatorSession) -> web.Response:

@@ -173,6 +173,24 @@ async def test_undo_restores_what_one_revision_changed(database: Database) -> No
         await configuration.undo(2, 8, note="undo")
 
 
+async def test_undo_overwrites_no_change_that_is_stored_meanwhile(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration = await opened(database)
+    await configuration.save({"GROQ_API_KEY": "first"}, 7, note="key", revision=0)
+    list_undoable = configuration.list_undoable
+
+    async def list_before_a_change() -> frozenset[int]:
+        found = await list_undoable()
+        await configuration.save({"GROQ_API_KEY": "of-another-operator"}, 9, note="key", revision=1)
+        return found
+
+    monkeypatch.setattr(configuration, "list_undoable", list_before_a_change)
+    with pytest.raises(ConfigConflict):
+        await configuration.undo(1, 8, note="undo")
+    assert key_of(configuration, "groq") == "of-another-operator"
+
+
 async def test_values_that_no_longer_fit_the_environment_are_left_aside(database: Database) -> None:
     configuration = await opened(database)
     await configuration.save({"AVAILABLE_PROVIDERS": REORDERED}, 7, note="reorder", revision=0)

@@ -3,9 +3,12 @@
 import re
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 import pytest
 
+from bot.operators.budget import BudgetCommands
+from services.api.tokens import TokenLimits, TokenStore
 from services.llm.routing.admission.budget_guard import BudgetKind
 from tests.bot.web.console.conftest import ConsoleBrowser
 
@@ -88,6 +91,42 @@ async def test_budget_and_limits_are_undone(browser: ConsoleBrowser) -> None:
     await browser.submit("/console/tokens/ci", running="1")
     await undo(browser)
     assert re.search(r"Requests at once: 2<", browser.page)
+
+
+async def test_change_of_another_operator_at_the_same_time_is_not_undone(
+    browser: ConsoleBrowser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stored between the change and the page that offers the undo."""
+    budgets, stores = browser.services.llm.budgets, list[TokenStore]()
+    set_limit, change = BudgetCommands.set_limit, TokenStore.change
+
+    async def set_before_another(*arguments: Any) -> Any:
+        changed = await set_limit(*arguments)
+        await budgets.set_limit(BudgetKind.USER, "telegram:7", 9.0)
+        return changed
+
+    async def change_before_another(*arguments: Any) -> None:
+        await change(*arguments)
+        stores.append(arguments[0])
+        await change(arguments[0], "ci", TokenLimits(running=7), 9)
+
+    await browser.sign_in()
+    await browser.open("/console/usage")
+    with monkeypatch.context() as patched:
+        patched.setattr(BudgetCommands, "set_limit", set_before_another)
+        await browser.submit("/console/budgets", kind="user", owner="7", amount="2.50")
+    await undo(browser)
+    assert browser.status == 409
+    assert (await budgets.state(BudgetKind.USER, "telegram:7")).limit_usd == 9
+    await browser.open("/console/tokens")
+    await browser.submit("/console/tokens", name="ci", running="2")
+    await browser.open("/console/tokens/ci")
+    with monkeypatch.context() as patched:
+        patched.setattr(TokenStore, "change", change_before_another)
+        await browser.submit("/console/tokens/ci", running="1")
+    await undo(browser)
+    assert browser.status == 409
+    assert [token.limits.running for token in await stores[0].all() if token.name == "ci"] == [7]
 
 
 async def test_undo_that_the_database_fails_can_be_repeated(browser: ConsoleBrowser) -> None:
