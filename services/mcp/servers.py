@@ -15,7 +15,7 @@ from core.clock import Backoff, Clock
 from core.config.tool_servers import ToolServer
 from core.shortening import shorten_line
 from services.mcp.schemas import find_schema_fault
-from services.mcp.transports import Link, TransportLimits, describe_fault, open_link
+from services.mcp.transports import ServerLink, TransportLimits, describe_fault, open_link
 
 if TYPE_CHECKING:
     from mcp.types import CallToolResult, Tool
@@ -100,7 +100,7 @@ class _Listing:
 
 @dataclass(slots=True)
 class _Connection:
-    link: Link
+    link: ServerLink
     listing: _Listing
     is_lost: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -255,7 +255,7 @@ class McpServers:
                 async with asyncio.timeout(self._limits.connect_s):
                     connection.listing = await self._list_tools(server, connection.link)
 
-    async def _list_tools(self, server: ToolServer, link: Link) -> _Listing:
+    async def _list_tools(self, server: ToolServer, link: ServerLink) -> _Listing:
         found: list[Tool] = []
         cursor: str | None = None
         # At most as many pages as tools: a server may page without end.
@@ -291,7 +291,7 @@ def _propagate_cancellation(error: BaseException) -> None:
         raise asyncio.CancelledError from error
 
 
-async def _call(link: Link, tool: str, arguments: dict[str, Any]) -> "CallToolResult":
+async def _call(link: ServerLink, tool: str, arguments: dict[str, Any]) -> "CallToolResult":
     """Calls a tool without the SDK's check of the result by the server's own schema.
 
     That check runs the server's regular expressions on the event loop, which a server can make last for hours.

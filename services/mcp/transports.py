@@ -58,7 +58,7 @@ class ServerFault(Exception):
     """A server broke off, or sent more than is read. The message is for operators and quotes no server."""
 
 
-class Link:
+class ServerLink:
     """An open connection."""
 
     def __init__(self, client: "Client", http: "_HttpBounds") -> None:
@@ -72,7 +72,7 @@ class Link:
 
 
 @asynccontextmanager
-async def open_link(server: ToolServer, limits: TransportLimits) -> AsyncGenerator[Link]:
+async def open_link(server: ToolServer, limits: TransportLimits) -> AsyncGenerator[ServerLink]:
     """Connects to a server; the end of the context closes the connection, and ends the server's process.
 
     Raises:
@@ -88,7 +88,7 @@ async def open_link(server: ToolServer, limits: TransportLimits) -> AsyncGenerat
                 transport = await http.open(stack, server.url, server.headers)
             else:
                 transport = _open_process(server, limits)
-            yield Link(await stack.enter_async_context(Client(transport)), http)
+            yield ServerLink(await stack.enter_async_context(Client(transport)), http)
     except (Exception, BaseExceptionGroup) as error:
         if http.status is not None and any(type(each).__name__ == _REFUSAL for each in _iter_leaves(error)):
             raise ServerFault(_describe_status(http.status)) from error

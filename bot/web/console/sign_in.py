@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Refusal:
+class _SignInFault:
     """The text for an operator who is not signed in."""
 
     key: str
@@ -93,21 +93,21 @@ class SignIn:
 
     async def _open(
         self, request: web.Request, sign_in: Callable[[], Awaitable[OperatorSession]], way: str
-    ) -> OperatorSession | _Refusal:
+    ) -> OperatorSession | _SignInFault:
         if self._frame.is_of_another_site(request):
             log.info("console.sign_in_refused", reason="another site")
-            return _Refusal("web-sign-in-foreign", HTTPStatus.FORBIDDEN)
+            return _SignInFault("web-sign-in-foreign", HTTPStatus.FORBIDDEN)
         try:
             session = await sign_in()
         except SignInRefused as refused:
-            return _Refusal(refused.key, HTTPStatus.UNAUTHORIZED)
+            return _SignInFault(refused.key, HTTPStatus.UNAUTHORIZED)
         except REDIS_ERRORS:
             log.warning("console.sessions_unavailable")
-            return _Refusal("web-sign-in-unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
+            return _SignInFault("web-sign-in-unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
         await self._frame.parts.audit.try_record(session.actor_id, "console.sign_in", way)
         return session
 
-    def _enter(self, request: web.Request, opened: OperatorSession | _Refusal) -> web.Response:
+    def _enter(self, request: web.Request, opened: OperatorSession | _SignInFault) -> web.Response:
         """Hands a session to the browser, or shows why there is none."""
         if isinstance(opened, OperatorSession):
             response = redirect(HOME)
