@@ -29,7 +29,17 @@ _BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 def looks_like_event_stream(beginning: bytes) -> bool:
     """Returns whether a body begins like an event stream, for servers that declare another content type."""
-    return beginning.removeprefix(_BOM).lstrip(b"\r\n").startswith(_BEGINNINGS)
+    return strip_mark(beginning).startswith(_BEGINNINGS)
+
+
+def may_become_event_stream(word: bytes) -> bool:
+    """Returns whether the kind of a body is open after its first bytes: none, or a part of a mark or a field's name."""
+    return any(len(word) < len(each) and each.startswith(word) for each in (*_BEGINNINGS, _BOM))
+
+
+def strip_mark(text: bytes) -> bytes:
+    """Returns a text without a byte order mark and white space before it."""
+    return text.removeprefix(_BOM).lstrip()
 
 
 class EventStream:

@@ -17,7 +17,13 @@ from httpx2._utils import URLPattern, get_environment_proxies
 from yarl import URL
 
 from services.llm.providers.chat_chunks import ChatChunks
-from services.llm.providers.event_stream import EVENTS, EventStream, looks_like_event_stream
+from services.llm.providers.event_stream import (
+    EVENTS,
+    EventStream,
+    looks_like_event_stream,
+    may_become_event_stream,
+    strip_mark,
+)
 from services.llm.providers.gathering import gather_text
 from services.llm.providers.native_events import NativeEvents, find_repair
 from services.llm.providers.response_hooks import Pacing, find_pacing, finish_body
@@ -194,14 +200,14 @@ class _Body(httpx2.AsyncByteStream):
         async with aclosing(self._receive()) as received, aclosing(self._read(received)) as pieces:
             beginning = b""
             if not self._is_event_stream and not self._is_error:
-                beginning = await anext(pieces, b"")
+                beginning = await _read_beginning(pieces)
                 self._is_event_stream = looks_like_event_stream(beginning)
             if self._is_event_stream:
                 async with aclosing(self._iter_events(beginning, pieces)) as found:
                     async for events in found:
                         yield events
-            elif not self._is_error and beginning.lstrip().startswith(b"{"):
-                whole = b"".join([beginning, *[piece async for piece in pieces]])
+            elif not self._is_error and strip_mark(beginning).startswith(b"{"):
+                whole = strip_mark(b"".join([beginning, *[piece async for piece in pieces]]))
                 yield self.events.read_whole(whole) if self._is_streamed else self.events.repair_whole(whole)
             else:
                 yield beginning
@@ -267,6 +273,18 @@ class _Body(httpx2.AsyncByteStream):
     async def aclose(self) -> None:
         # If the response was not read to its end, this closes the connection.
         self._response.release()
+
+
+async def _read_beginning(pieces: AsyncIterator[bytes]) -> bytes:
+    """Returns as much of a body as tells its kind: servers send blank lines while they think, and split words."""
+    held: list[bytes] = []
+    word = b""
+    async for piece in pieces:
+        held.append(piece)
+        word = strip_mark(word + piece)
+        if not may_become_event_stream(word):
+            break
+    return b"".join(held)
 
 
 def _encoding(response: aiohttp.ClientResponse) -> str:

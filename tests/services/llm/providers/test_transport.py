@@ -2,9 +2,10 @@
 
 import asyncio
 import gzip
+import json
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -162,6 +163,44 @@ async def test_body_is_read_whatever_its_head_says_about_compression(coding: str
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: {len(body)}\r\n\r\n"
     async with serving(saying(head.encode() + body)) as url, client() as asking:
         assert "Hello" in (await asking.get(url)).text
+
+
+ANSWER = b'{"id": "c", "choices": [{"message": {"role": "assistant", "content": "Hello"}}]}'
+EVENT = b'data: {"choices": [{"delta": {"content": "Hello"}}]}\n\ndata: [DONE]\n\n'
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (b"\n", b"\n", b"  \n", ANSWER),
+        (b"\xef\xbb\xbf", ANSWER),
+        (b"\n", EVENT),
+        (b"da", EVENT[2:]),
+        (b"e", b"vent: message\n", EVENT),
+        (b"\xef", b"\xbb\xbf" + EVENT),
+    ],
+)
+async def test_kind_of_a_body_is_found_however_it_is_split(pieces: Sequence[bytes], *, is_streamed: bool) -> None:
+    """Servers send blank lines while they think, and declare no content type."""
+
+    async def serve(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    async with serving(serve) as url, client() as asking:
+        body = {"stream": is_streamed}
+        answer = (await asking.post(f"{url}/v1/chat/completions", json=body)).content
+    if answer.startswith(b"data: "):
+        data = answer.removeprefix(b"data: ").split(b"\n\n")[0]
+        assert json.loads(data)["choices"][0]["delta"]["content"] == "Hello"
+    else:
+        assert not is_streamed
+        assert json.loads(answer)["choices"][0]["message"]["content"] == "Hello"
+        assert json.loads(answer)["object"] == "chat.completion", "it is repaired"
 
 
 async def test_body_of_a_coding_that_is_not_known_is_refused() -> None:
