@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bot.command_table import COMMANDS
 from bot.console.chat import KEY, USER_ID, ConsoleChat
-from bot.console.model_commands import ModelCommands
+from bot.console.model_commands import AUTOMATIC, ModelCommands
 from bot.console.operator_commands import BROADCAST_ACTS
 from bot.console.terminal import Terminal
 from bot.operators.budget import BudgetCommands
@@ -31,7 +31,6 @@ SHOWN_THREADS = 30
 LEAVING = frozenset({"/quit", "/exit", "quit", "exit"})
 BARE_HELP = "help"
 """Typed alone it is the command."""
-AUTOMATIC = "auto"
 STANDARD = "standard"
 
 

@@ -13,6 +13,8 @@ from services.llm.providers.probe import ProbeResult, probe_providers
 from services.llm.routing.fallback import LLMProviderFallback
 from services.preferences import PreferenceStore
 
+AUTOMATIC = "auto"
+"""In place of a provider, or of a language: no choice."""
 CATALOG_TIMEOUT_S = 2.0
 SHOWN_MODELS = 12
 """Names shown of a list that may have hundreds."""
@@ -48,7 +50,7 @@ class ModelCommands:
             await self._list_models()
         elif name.lower() == "footers":
             await self._footers(model.strip())
-        elif name.lower() == "auto":
+        elif name.lower() == AUTOMATIC:
             await self._preferences.clear_model(self._scope)
             self._print("model-automatic-set")
         elif (provider := self.find_provider(name)) is not None:

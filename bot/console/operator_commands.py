@@ -7,7 +7,7 @@ from uuid import uuid4
 from bot.console.chat import KEY, USER_ID, ConsoleChat
 from bot.console.terminal import Terminal
 from bot.operators.audit import AuditReports, AuditText
-from bot.operators.broadcasts import BroadcastReports, excerpt
+from bot.operators.broadcasts import BroadcastReports, excerpt, is_too_long
 from bot.operators.people import BanCommands, StatisticsReports
 from bot.operators.votes import VoteReports
 from core.background import cancel_and_wait
@@ -20,8 +20,6 @@ from services.compare.votes import Votes, Winner
 
 OLDER, NEWER = "older", "newer"
 BROADCAST_ACTS = frozenset({"send", "stop", "discard"})
-LONGEST_BROADCAST = 4096
-"""UTF-16 units of a Telegram message."""
 
 
 class OperatorCommands:
@@ -107,7 +105,7 @@ class OperatorCommands:
             self._terminal.print(await self._broadcast_reports.overview(language))
         elif arguments.lower() in BROADCAST_ACTS:
             await self._act_on_broadcast(arguments.lower())
-        elif len(arguments.encode("utf-16-le")) // 2 > LONGEST_BROADCAST:
+        elif is_too_long(arguments):
             self._print("web-broadcast-invalid")
         else:
             draft = await self._broadcasts.draft(USER_ID, arguments, formatting=None, language=language)

@@ -9,6 +9,8 @@ from services.admin.broadcasts import Broadcast, Broadcasts, BroadcastState
 SHOWN = 5
 EXCERPT = 60
 """Characters of a message that tell broadcasts apart."""
+MAX_UNITS = 4096
+"""Telegram's limit of a message, in UTF-16 code units."""
 
 
 class BroadcastReports:
@@ -45,6 +47,11 @@ class BroadcastReports:
             key, language, sent=broadcast.sent, blocked=broadcast.blocked,
             failed=broadcast.failed, served=broadcast.served, total=max(broadcast.total, broadcast.served),
         )  # fmt: skip
+
+
+def is_too_long(text: str) -> bool:
+    """Returns whether Telegram refuses a text for its length."""
+    return len(text.encode("utf-16-le", errors="replace")) > 2 * MAX_UNITS
 
 
 def excerpt(text: str) -> str:

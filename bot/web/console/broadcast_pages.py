@@ -5,14 +5,13 @@ from typing import Final
 
 from aiohttp import web
 
+from bot.operators.broadcasts import is_too_long
 from bot.web.console.access import OperatorSession
 from bot.web.console.frame import Frame
 from bot.web.console.responses import done
 from bot.web.server import HttpRoute
 
 SHOWN: Final = 20
-MAX_UNITS: Final = 4096
-"""Telegram's limit of a message, in UTF-16 code units."""
 
 
 class BroadcastPages:
@@ -38,7 +37,7 @@ class BroadcastPages:
     async def draft(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Stores a message and counts its chats; nothing is sent before that is confirmed."""
         text = str((await request.post()).get("text", "")).replace("\r\n", "\n").strip()
-        if not text or len(text.encode("utf-16-le", errors="replace")) > 2 * MAX_UNITS:
+        if not text or is_too_long(text):
             return await self._page(request, session, text=text)
         await self._frame.parts.broadcasts.draft(session.actor_id, text, formatting=None, language=None)
         return done("broadcast-drafted", page="broadcasts")

@@ -77,16 +77,16 @@ async def test_notices_send_each_kind_once_in_five_minutes(admins: Admins, clock
     assert await admins.receive(LOST) == [*admins.received[:2], LOST_TEXT]
 
 
-NOBODY = NoProviderAnswers((FailedAttempt("a", "m", "HTTP 503"), FailedAttempt("b", "n", "connection refused")))
+OUTAGE = NoProviderAnswers((FailedAttempt("a", "m", "HTTP 503"), FailedAttempt("b", "n", "connection refused")))
 AGAIN = AnswersAgain("b")
-NOBODY_TEXT = "No AI provider answers. a: HTTP 503; b: connection refused. /provider shows more."
+OUTAGE_TEXT = "No AI provider answers. a: HTTP 503; b: connection refused. /provider shows more."
 AGAIN_TEXT = "b answers again; requests are served."
 
 
 async def test_notices_report_an_outage_and_its_end_once(admins: Admins) -> None:
     """Of the many requests that fail, and of the many that are then answered, one each."""
-    assert await admins.receive(NOBODY, NOBODY) == [NOBODY_TEXT]
-    assert await admins.receive(AGAIN, AGAIN) == [NOBODY_TEXT, AGAIN_TEXT]
+    assert await admins.receive(OUTAGE, OUTAGE) == [OUTAGE_TEXT]
+    assert await admins.receive(AGAIN, AGAIN) == [OUTAGE_TEXT, AGAIN_TEXT]
 
 
 async def test_notices_report_no_end_of_an_outage_that_was_not_reported(admins: Admins) -> None:
@@ -96,19 +96,19 @@ async def test_notices_report_no_end_of_an_outage_that_was_not_reported(admins: 
 async def test_notices_report_outages_at_most_every_five_minutes(
     admins: Admins, clock: ManualClock, redis: Redis
 ) -> None:
-    assert len(await admins.receive(NOBODY, AGAIN, NOBODY, AGAIN)) == 2
+    assert len(await admins.receive(OUTAGE, AGAIN, OUTAGE, AGAIN)) == 2
     clock.shift(OUTAGE_PAUSE_S + 1)
     await redis.delete("understudy:{llm}:told:nobody", "understudy:{llm}:told:again")  # the keys expired
-    assert await admins.receive(NOBODY, AGAIN) == [NOBODY_TEXT, AGAIN_TEXT] * 2
+    assert await admins.receive(OUTAGE, AGAIN) == [OUTAGE_TEXT, AGAIN_TEXT] * 2
 
 
 async def test_notices_of_an_outage_are_agreed_by_replicas(redis: Redis, clock: ManualClock, admins: Admins) -> None:
     """One replica tells of the beginning, and another, which saw no failure, of the end."""
     other = Admins(redis, clock)
     try:
-        assert await admins.receive(NOBODY) == [NOBODY_TEXT]
-        assert await other.receive(NOBODY, AGAIN) == [AGAIN_TEXT]
-        assert await admins.receive(AGAIN) == [NOBODY_TEXT]
+        assert await admins.receive(OUTAGE) == [OUTAGE_TEXT]
+        assert await other.receive(OUTAGE, AGAIN) == [AGAIN_TEXT]
+        assert await admins.receive(AGAIN) == [OUTAGE_TEXT]
     finally:
         other.task.cancel()
         await asyncio.wait([other.task])
@@ -117,7 +117,7 @@ async def test_notices_of_an_outage_are_agreed_by_replicas(redis: Redis, clock: 
 async def test_notices_of_an_outage_work_without_redis(clock: ManualClock) -> None:
     admins = Admins(open_redis("redis://127.0.0.1:1"), clock)
     try:
-        assert await admins.receive(NOBODY, NOBODY, AGAIN) == [NOBODY_TEXT, AGAIN_TEXT]
+        assert await admins.receive(OUTAGE, OUTAGE, AGAIN) == [OUTAGE_TEXT, AGAIN_TEXT]
     finally:
         admins.task.cancel()
         await asyncio.wait([admins.task])

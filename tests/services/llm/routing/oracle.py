@@ -203,7 +203,7 @@ class Known:
 
     def rests_model(self, provider: str, now: float, seconds: float) -> None:
         if provider not in self.rests or self.rests[provider].until < now + seconds:
-            # What has ended by the clock of the replica that writes is dropped, for one whose clock is late as well.
+            # A write drops the rests that have ended by the writer's clock; a replica whose clock is behind loses them too.
             kept = {name: span for name, span in self.rests.items() if span.lasts(now)}
             self.rests = {**kept, provider: Span(provider, now, now + seconds)}
 
