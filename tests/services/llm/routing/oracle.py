@@ -203,7 +203,7 @@ class Known:
 
     def rests_model(self, provider: str, now: float, seconds: float) -> None:
         if provider not in self.rests or self.rests[provider].until < now + seconds:
-            # A write drops the rests that have ended by the writer's clock; a replica whose clock is behind loses them too.
+            # A write drops the rests that have ended by the writer's clock, also for a replica whose clock is behind.
             kept = {name: span for name, span in self.rests.items() if span.lasts(now)}
             self.rests = {**kept, provider: Span(provider, now, now + seconds)}
 
