@@ -23,7 +23,7 @@ from services.llm.models.stream_reader import (
     unfinished_reason,
 )
 from services.llm.providers.builder import ModelBuilder
-from services.llm.providers.response_hooks import Pacing, omit_fields, pace_responses
+from services.llm.providers.wire.response_hooks import Pacing, omit_fields, pace_responses
 from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.attempt import Attempt
 from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, ModelNotBuilt

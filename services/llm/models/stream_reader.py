@@ -24,8 +24,8 @@ from pydantic_ai.models import StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
 from services.llm.models.bounds import AnswerBounds, Deadline
-from services.llm.providers.response_hooks import Pacing
-from services.llm.providers.tolerant_streams import TolerantStream
+from services.llm.providers.wire.response_hooks import Pacing
+from services.llm.providers.wire.tolerant_streams import TolerantStream
 from services.llm.request import Candidate
 from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, classify
 from services.llm.routing.faults.refusal_words import Fault

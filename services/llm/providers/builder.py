@@ -124,7 +124,7 @@ class ModelBuilder:
         backstop = max(provider.timeout_s, provider.first_token_timeout_s, provider.stall_timeout_s) + 5
         connect = min(CONNECT_TIMEOUT_S, provider.first_token_timeout_s)
         # Imported on first use, since aiohttp takes as long to import as an SDK.
-        from services.llm.providers.transport import Transport  # noqa: PLC0415 - as above
+        from services.llm.providers.wire.transport import Transport  # noqa: PLC0415 - as above
 
         return httpx2.AsyncClient(
             timeout=httpx2.Timeout(backstop, connect=connect),

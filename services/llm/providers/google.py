@@ -14,8 +14,8 @@ from pydantic_ai.models.google import GoogleModel
 from pydantic_ai.providers.google import GoogleProvider
 from pydantic_ai.settings import ModelSettings
 
-from services.llm.providers.response_hooks import add_response_hook, collect_responses, record_response
 from services.llm.providers.spec import ModelSpec, build_native_model
+from services.llm.providers.wire.response_hooks import add_response_hook, collect_responses, record_response
 
 
 def build_google(spec: ModelSpec) -> Model:

@@ -20,9 +20,9 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.groq import GroqModel, GroqStreamedResponse
 from pydantic_ai.providers.groq import GroqProvider
 
-from services.llm.providers.event_stream import EVENTS
 from services.llm.providers.spec import ModelSpec, build_native_model, reset_environment
-from services.llm.providers.tolerant_streams import TolerantStream
+from services.llm.providers.wire.event_stream import EVENTS
+from services.llm.providers.wire.tolerant_streams import TolerantStream
 
 
 def build_groq(spec: ModelSpec) -> Model:

@@ -14,10 +14,10 @@ from pydantic_ai.models.mistral import MistralModel, MistralStreamedResponse
 from pydantic_ai.profiles import DEFAULT_THINKING_TAGS
 from pydantic_ai.providers.mistral import MistralProvider
 
-from services.llm.providers.event_stream import EVENTS
-from services.llm.providers.response_hooks import add_response_hook, keep_connection
 from services.llm.providers.spec import ModelSpec, build_native_model
-from services.llm.providers.tolerant_streams import TolerantStream
+from services.llm.providers.wire.event_stream import EVENTS
+from services.llm.providers.wire.response_hooks import add_response_hook, keep_connection
+from services.llm.providers.wire.tolerant_streams import TolerantStream
 
 
 def build_mistral(spec: ModelSpec) -> Model:

@@ -36,9 +36,9 @@ from pydantic_ai.providers.openrouter import OpenRouterProvider
 from pydantic_ai.settings import ModelSettings
 
 from core.config.providers import ProviderKind
-from services.llm.providers.event_stream import EVENTS
 from services.llm.providers.spec import ModelSpec, reset_environment
-from services.llm.providers.tolerant_streams import TolerantStream
+from services.llm.providers.wire.event_stream import EVENTS
+from services.llm.providers.wire.tolerant_streams import TolerantStream
 
 ResponseT = TypeVar("ResponseT")
 

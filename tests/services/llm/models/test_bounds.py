@@ -13,7 +13,7 @@ from pydantic_ai.direct import model_request_stream
 from core.errors import AnswerInterrupted
 from core.redis.client import open_redis
 from services.llm.models.bounds import MAX_TEXT, Deadline
-from services.llm.providers.transport import MAX_BODY_BYTES
+from services.llm.providers.wire.transport import MAX_BODY_BYTES
 from services.llm.request import RequestSpec
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import Act, Exchange, LLMServer

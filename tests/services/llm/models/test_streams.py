@@ -17,9 +17,9 @@ from core.redis.client import open_redis
 from services.llm.models.bounds import AnswerBounds
 from services.llm.models.stream_reader import Event, OpenedStream, StreamReader
 from services.llm.providers.openai import LeanOpenAI
-from services.llm.providers.response_hooks import Pacing
+from services.llm.providers.wire.response_hooks import Pacing
 from services.llm.request import Candidate, RequestSpec
-from tests.services.llm.providers.bent_streams import chunk
+from tests.services.llm.providers.wire.bent_streams import chunk
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import Act, Exchange, LLMServer
 from tests.support.llm_harness import HELLO, LLMHarness, bench, provider, said

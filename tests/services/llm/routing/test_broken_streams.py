@@ -17,7 +17,7 @@ from tests.support.llm_harness import answered_by, bench, provider, said
 
 pytestmark = pytest.mark.integration
 
-CUT = Path(__file__).parents[1] / "providers" / "streams" / "cut-inside-tool-call.sse"
+CUT = Path(__file__).parents[1] / "providers" / "wire" / "streams" / "cut-inside-tool-call.sse"
 USAGE = {"input_tokens": 11, "output_tokens": 1}
 MESSAGE = {
     "id": "m", "type": "message", "role": "assistant", "model": "claude", "content": [], "stop_reason": None,

@@ -17,7 +17,7 @@ from core.redis.client import open_redis
 from services.llm.request import ModelChoice
 from services.llm.routing.events import Misconfigured
 from services.llm.routing.recorder import RoutingTiming
-from tests.services.llm.providers.bent_streams import chunk
+from tests.services.llm.providers.wire.bent_streams import chunk
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.exchange import Exchange
 from tests.support.fake_llm.providers import provider_at

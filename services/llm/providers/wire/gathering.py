@@ -4,7 +4,7 @@ A read that waits for each piece costs a turn of the event loop and the waking o
 an arrival costs. Here aiohttp's reader keeps the pieces, and an object in the place of its waiting read looks at each.
 
 Private API of aiohttp 3.14: `StreamReader._waiter`, `_buffer` and `_size`; the tests of
-tests/services/llm/providers/test_merging.py fail if they move.
+tests/services/llm/providers/wire/test_merging.py fail if they move.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 from pydantic_core import from_json, to_json
 
-from services.llm.providers.chat_fields import as_count
+from services.llm.providers.wire.chat_fields import as_count
 
 Fields = dict[str, Any]
 Repair = Callable[[bytes, Fields], tuple[bytes, Fields] | None]

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 
-from services.llm.providers.transport import Transport
+from services.llm.providers.wire.transport import Transport
 from tests.support.fake_llm.server import black_hole_url, refusing_url
 
 pytestmark = pytest.mark.integration

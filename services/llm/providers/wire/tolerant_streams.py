@@ -5,7 +5,8 @@
 - Thinking between `<think>` tags, in any model's spelling, stays thinking however its tags are split over chunks.
 - A finish reason that text follows is no finish reason: some servers put one into every chunk.
 
-Overrides private API of pydantic-ai 2.68; the contract tests are tests/services/llm/providers/test_tolerant_streams.py.
+Overrides private API of pydantic-ai 2.68; the contract tests are
+tests/services/llm/providers/wire/test_tolerant_streams.py.
 """
 
 import json

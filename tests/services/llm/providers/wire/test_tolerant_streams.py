@@ -12,10 +12,10 @@ from pydantic_ai.models import ModelRequestParameters
 from core.config.providers import ProviderKind
 from services.llm.models.stream_reader import is_finished
 from services.llm.providers.builder import ModelBuilder
-from services.llm.providers.tolerant_streams import ThinkingTags, TolerantParts, TolerantStream
+from services.llm.providers.wire.tolerant_streams import ThinkingTags, TolerantParts, TolerantStream
 from services.llm.routing.faults.outcomes import classify
 from services.llm.routing.faults.refusal_words import Fault
-from tests.services.llm.providers.bent_streams import BENT, BENT_CALLS, as_stream, chunk
+from tests.services.llm.providers.wire.bent_streams import BENT, BENT_CALLS, as_stream, chunk
 from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import Act, Exchange, LLMServer
 from tests.support.routed_requests import TIME_TOOL, ask

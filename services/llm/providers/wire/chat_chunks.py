@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from pydantic_core import from_json, to_json
 
-from services.llm.providers.chat_fields import (
+from services.llm.providers.wire.chat_fields import (
     MAX_DIGITS,
     Fields,
     as_count,
@@ -24,7 +24,7 @@ from services.llm.providers.chat_fields import (
     repair_reason,
     repair_reasoning,
 )
-from services.llm.providers.response_hooks import Pacing
+from services.llm.providers.wire.response_hooks import Pacing
 
 DONE: Final = b"[DONE]"
 """Data of the event that ends a stream."""

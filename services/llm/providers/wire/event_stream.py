@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 
 from core.bounded_json import parse_json
-from services.llm.providers.chat_chunks import DONE, ChatChunks
-from services.llm.providers.native_events import NativeEvents
+from services.llm.providers.wire.chat_chunks import DONE, ChatChunks
+from services.llm.providers.wire.native_events import NativeEvents
 from services.llm.transport_errors import ResponseTooLarge
 
 EVENTS = "understudy.events"

@@ -6,8 +6,7 @@ an answer of 200 pieces takes 12 ms less CPU, a sixth of the agent's total (`pyt
 
 import asyncio
 import re
-import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import aclosing, contextmanager
 from ssl import SSLContext
 
@@ -16,25 +15,24 @@ import httpx2
 from httpx2._utils import URLPattern, get_environment_proxies
 from yarl import URL
 
-from services.llm.providers.chat_chunks import ChatChunks
-from services.llm.providers.event_stream import (
+from services.llm.providers.wire.chat_chunks import ChatChunks
+from services.llm.providers.wire.decompression import Decoder, find_encoding
+from services.llm.providers.wire.event_stream import (
     EVENTS,
     EventStream,
     looks_like_event_stream,
     may_become_event_stream,
     strip_mark,
 )
-from services.llm.providers.gathering import gather_text
-from services.llm.providers.native_events import NativeEvents, find_repair
-from services.llm.providers.response_hooks import Pacing, find_pacing, finish_body
+from services.llm.providers.wire.gathering import gather_text
+from services.llm.providers.wire.native_events import NativeEvents, find_repair
+from services.llm.providers.wire.response_hooks import Pacing, find_pacing, finish_body
 from services.llm.transport_errors import ResponseTooLarge
 
 MAX_BODY_BYTES = 8 << 20
 """Bytes of a response after decompression."""
 MAX_ERROR_BYTES = 256 << 10
 """Bytes of an error's body; the rest is left unread."""
-PIECE_BYTES = 16 << 10
-"""Longest piece that is passed on at once. The event loop gets its turn after each: an SDK parses one in about 5 ms."""
 FREE_STREAM_BYTES = 64 << 10
 """Bytes of an event stream that are read at any pace."""
 STREAM_BYTES_PER_S = 256 << 10
@@ -43,11 +41,6 @@ FLOOD_PAUSE_S = 0.01
 """Pause before each piece of the streams that send more, of which one is read at a time."""
 _STREAMED = re.compile(rb'"stream"\s*:\s*true')
 """Matches the body of a streamed request only: in a prompt the quotation marks are escaped."""
-_NO_CODINGS = frozenset({"", "identity", "none", "binary", "chunked", "utf-8", "utf8"})
-"""Values of `Content-Encoding` that servers send with a body that is not compressed."""
-_GZIP_MAGIC = b"\x1f\x8b"
-_PLAIN = re.compile(rb'\s*(?:[{\[]\s*["{\[]|data\s*:|event\s*:|: |<!|<html)', re.IGNORECASE)
-"""Beginning of a body that is not compressed, whatever its head says."""
 MAX_HEADER_BYTES = 65_536
 """Gateways copy the headers of their upstreams; aiohttp's default is an eighth of this."""
 
@@ -186,6 +179,7 @@ class _Body(httpx2.AsyncByteStream):
         self._is_streamed = is_streamed
         self._flood_lock = flood_lock
         self._pacing = pacing
+        self._encoding = find_encoding(response.headers.get("Content-Encoding", ""))
         self._is_error = response.status >= 400  # noqa: PLR2004 - HTTP's own number
         content_type = response.headers.get("Content-Type", "")
         self._is_event_stream = "event-stream" in content_type and not self._is_error
@@ -234,7 +228,7 @@ class _Body(httpx2.AsyncByteStream):
     async def _read(self, received: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         """Yields the body decompressed and in short pieces, up to its bound."""
         left = MAX_ERROR_BYTES if self._is_error else MAX_BODY_BYTES
-        decoder = _Decoder(_encoding(self._response))
+        decoder = Decoder(self._encoding)
         async for raw in received:
             for count, piece in enumerate(decoder.decode(raw)):
                 if count:
@@ -249,7 +243,7 @@ class _Body(httpx2.AsyncByteStream):
 
     async def _receive(self) -> AsyncGenerator[bytes]:
         content, loop = self._response.content, asyncio.get_running_loop()
-        is_compressed = bool(_encoding(self._response))
+        is_compressed = bool(self._encoding)
         passed_on = loop.time()
         with _translate_errors():
             try:
@@ -262,7 +256,7 @@ class _Body(httpx2.AsyncByteStream):
                     passed_on = loop.time()
             except aiohttp.ClientError:
                 # aiohttp raises before it returns the data that arrived ahead of the error. Private API of aiohttp
-                # 3.14; tests/services/llm/providers/test_transport.py fails if it moves.
+                # 3.14; tests/services/llm/providers/wire/test_transport.py fails if it moves.
                 if rest := content._read_nowait(-1):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
                     yield rest
                 raise
@@ -287,73 +281,8 @@ async def _read_beginning(pieces: AsyncIterator[bytes]) -> bytes:
     return b"".join(held)
 
 
-def _encoding(response: aiohttp.ClientResponse) -> str:
-    named = response.headers.get("Content-Encoding", "").lower().split(",")
-    return ",".join(coding for each in named if (coding := each.strip()) not in _NO_CODINGS)
-
-
-class _Decoder:
-    """Decompresses a body in pieces of bounded length, so that a small body cannot become a large one in memory."""
-
-    def __init__(self, encoding: str) -> None:
-        self._inflate = None
-        self._is_first = True
-        self._window_bits = 0
-        self._unknown = ""
-        match encoding:
-            case "":
-                return
-            case "gzip" | "x-gzip":
-                self._window_bits = 16 + zlib.MAX_WBITS
-            case "deflate":
-                self._window_bits = zlib.MAX_WBITS
-            case other:
-                self._unknown = other[:20]
-                return
-        self._inflate = zlib.decompressobj(self._window_bits)
-
-    def _sniff(self, beginning: bytes) -> None:
-        """Corrects the encoding by the first bytes: proxies decompress and keep the head, servers send bare deflate."""
-        if _PLAIN.match(beginning):
-            self._inflate = None
-        elif self._unknown:
-            raise httpx2.DecodingError(f"the answer is compressed in a way that was not asked for: {self._unknown}")
-        elif self._window_bits > zlib.MAX_WBITS and not beginning.startswith(_GZIP_MAGIC[: len(beginning)]):
-            self._inflate = None
-        elif self._window_bits == zlib.MAX_WBITS and beginning[0] & 0x0F != zlib.DEFLATED:
-            self._window_bits = -zlib.MAX_WBITS
-            self._inflate = zlib.decompressobj(self._window_bits)
-
-    def decode(self, raw: bytes) -> Iterator[bytes]:
-        """Yields the content of a piece of the body.
-
-        Raises:
-            httpx2.DecodingError: it is not compressed as declared.
-        """
-        if self._is_first and raw:
-            self._is_first = False
-            self._sniff(raw)
-        if self._inflate is None:
-            for start in range(0, len(raw), PIECE_BYTES):
-                yield raw[start : start + PIECE_BYTES]
-            return
-        piece = raw
-        while raw or len(piece) == PIECE_BYTES:
-            try:
-                piece = self._inflate.decompress(raw, PIECE_BYTES)
-            except zlib.error as error:
-                raise httpx2.DecodingError("the answer is not compressed as its head says") from error
-            raw = self._inflate.unconsumed_tail
-            if self._inflate.eof:
-                # A body may consist of several members.
-                raw = self._inflate.unused_data.lstrip(b"\0")
-                self._inflate = zlib.decompressobj(self._window_bits)
-            if piece:
-                yield piece
-
-
 def _to_sent_headers(request: httpx2.Request) -> list[tuple[str, str]]:
-    """Returns the headers of a request with one user agent, the SDK's, and the encodings that `_Decoder` knows.
+    """Returns the headers of a request with one user agent, the SDK's, and the encodings that `Decoder` knows.
 
     aiohttp adds the length of the body that is sent.
     """

@@ -11,11 +11,11 @@ import httpx2
 import pytest
 from aiohttp.base_protocol import BaseProtocol
 
-from services.llm.providers.chat_chunks import ChatChunks
-from services.llm.providers.event_stream import EventStream
-from services.llm.providers.gathering import gather_text
-from services.llm.providers.response_hooks import Pacing, pace_responses
-from services.llm.providers.transport import Transport
+from services.llm.providers.wire.chat_chunks import ChatChunks
+from services.llm.providers.wire.event_stream import EventStream
+from services.llm.providers.wire.gathering import gather_text
+from services.llm.providers.wire.response_hooks import Pacing, pace_responses
+from services.llm.providers.wire.transport import Transport
 
 WINDOW_S = 30.0
 """Longer than a test may take: text that is not handed on before is held."""

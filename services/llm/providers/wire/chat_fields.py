@@ -5,7 +5,7 @@ from typing import Any, Final, cast
 
 from pydantic_ai.profiles import DEFAULT_THINKING_TAGS
 
-from services.llm.providers.tolerant_streams import ThinkingTags
+from services.llm.providers.wire.tolerant_streams import ThinkingTags
 
 Fields = dict[str, Any]
 
