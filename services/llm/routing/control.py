@@ -4,7 +4,7 @@ from core.clock import Clock
 from services.llm.routing.faults.outcomes import classify_report
 from services.llm.routing.recorder import OutcomeRecorder, RoutingTiming
 from services.llm.routing.roster import ProviderRoster
-from services.llm.routing.state import rules
+from services.llm.routing.state import changes, rules
 from services.llm.routing.state.clock_bounds import SET_BY_ADMIN
 from services.llm.routing.state.rules import Change, OperatorOverrides
 from services.llm.routing.state.shared_state import SharedRouting
@@ -34,15 +34,15 @@ class ProviderControl:
     async def force(self, provider: str, duration_s: float) -> None:
         """Puts a provider first for a while, even during a cooldown."""
         self._roster.require(provider)
-        await self._commit(rules.forced(provider, self._clock.time(), duration_s))
+        await self._commit(changes.forced(provider, self._clock.time(), duration_s))
 
     async def clear(self) -> None:
         """Ends the force and the preference, so that the priority order applies; cooldowns stay."""
-        await self._commit(rules.cleared(self._clock.time()))
+        await self._commit(changes.cleared(self._clock.time()))
 
     async def follow_order(self) -> None:
         """Ends the preference, so that a changed priority order applies at once; a force and cooldowns stay."""
-        await self._commit(rules.preference_ended(self._clock.time()))
+        await self._commit(changes.preference_ended(self._clock.time()))
 
     async def cool_down(self, provider: str, duration_s: float, by: str) -> None:
         """Puts a provider last for a while.
@@ -54,12 +54,12 @@ class ProviderControl:
         """
         self._roster.require(provider)
         now = self._clock.time()
-        await self._commit(rules.cooled(provider, SET_BY_ADMIN, now, duration_s, by))
+        await self._commit(changes.cooled(provider, SET_BY_ADMIN, now, duration_s, by))
 
     async def reset(self, provider: str) -> None:
         """Ends a provider's cooldown, and a preference for one of lower priority."""
         self._roster.require(provider)
-        await self._commit(rules.reset(provider, self._clock.time(), self._roster.usable))
+        await self._commit(changes.reset(provider, self._clock.time(), self._roster.usable))
 
     def find_overrides(self, provider: str) -> OperatorOverrides:
         """Returns what an act on a provider would replace."""
@@ -77,12 +77,12 @@ class ProviderControl:
             self._roster.require(provider)
         if self.find_overrides(provider) != after:
             return False
-        await self._commit(rules.restored(provider, before, after, self._clock.time()))
+        await self._commit(changes.restored(provider, before, after, self._clock.time()))
         return True
 
     async def forget(self, provider: str) -> None:
         """Forgets the state of a provider that is no longer configured, on every replica."""
-        await self._commit(rules.removed(provider, self._clock.time()))
+        await self._commit(changes.removed(provider, self._clock.time()))
 
     async def report_failure(self, provider: str, error: BaseException, purpose: str) -> None:
         """Records a failure that a caller saw. It cools the provider down unless the fault is the caller's."""

@@ -26,7 +26,7 @@ from services.llm.routing.faults.outcomes import MISCONFIGURED_COOLDOWN_S, Outco
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
 from services.llm.routing.roster import ProviderRoster
-from services.llm.routing.state import model_rules, rules
+from services.llm.routing.state import changes, model_rules, rules
 from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderCounts
 from services.llm.usage import RequestReport, UsageMeter
@@ -149,7 +149,7 @@ class OutcomeRecorder:
         known = self._shared.routing.cooldowns.get(provider)
         replica = self._shared.replica
         fault = outcome.fault.value
-        self._shared.apply(rules.cooled(provider, outcome.reason, now, cooldown_s, replica, outcome.words, fault))
+        self._shared.apply(changes.cooled(provider, outcome.reason, now, cooldown_s, replica, outcome.words, fault))
         if outcome.fault in _FOR_OPERATORS and (known is None or known.reason != outcome.reason):
             # Notify once: concurrent requests fail together, and each probe fails until an operator acts.
             self._notify(Misconfigured(provider, outcome.reason, outcome.words))
@@ -268,7 +268,7 @@ class OutcomeRecorder:
     def _prove(self, provider: str, purpose: str, *, began: float, prefer: bool) -> None:
         state, now = self._shared.routing, self._clock.time()
         usable = self._roster.usable
-        self._shared.apply(rules.proven(provider, began, now, self.limits.preferred_ttl_s, usable, prefer=prefer))
+        self._shared.apply(changes.proven(provider, began, now, self.limits.preferred_ttl_s, usable, prefer=prefer))
         if self._shared.routing is state:
             return
         if all(name in state.cooldowns for name in usable):
@@ -289,7 +289,7 @@ class OutcomeRecorder:
 
     def release_probe(self, provider: str, holder: str) -> None:
         """Gives a probe's lease back without an outcome."""
-        self._shared.apply(rules.probe_returned(provider, holder))
+        self._shared.apply(changes.probe_returned(provider, holder))
 
     def monotonic(self) -> float:
         """Returns the seconds of a clock that is never set."""
@@ -325,7 +325,7 @@ class OutcomeRecorder:
         self._order = after
         if [each for each in before if each in after] != [each for each in after if each in before]:
             # At every replica: one that follows late may have made a provider of the former order preferred again.
-            self._shared.apply(rules.preference_ended(self._clock.time()))
+            self._shared.apply(changes.preference_ended(self._clock.time()))
 
     def _leader(self, state: rules.Routing | None = None) -> str | None:
         """Returns the provider that is asked first by the rules, without a probe."""

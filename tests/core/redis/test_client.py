@@ -26,7 +26,7 @@ from core.redis.client import (
     open_redis,
 )
 from services.llm.routing.admission.concurrency import LoadShedding
-from services.llm.routing.state import rules as routing
+from services.llm.routing.state import changes
 from services.llm.routing.state.shared_state import SharedRouting
 from tests.support.llm_harness import eventually
 from tests.support.processes.redis_server import BINARY, RedisServer, free_port
@@ -133,20 +133,20 @@ async def test_shared_routing_works_on_each_kind_of_server(server_url: str) -> N
             await asyncio.sleep(0.1)
             loop = asyncio.get_running_loop()
             began = loop.time()
-            first.apply(routing.cooled("a", "HTTP 500", clock.time(), 300, "r1"))
+            first.apply(changes.cooled("a", "HTTP 500", clock.time(), 300, "r1"))
             await eventually(lambda: "a" in second.routing.cooldowns)
             assert loop.time() - began < 1.0
 
             await asyncio.gather(
-                *(replica.commit(routing.cooled(name, "x", clock.time(), 300, "r1"), 5)
+                *(replica.commit(changes.cooled(name, "x", clock.time(), 300, "r1"), 5)
                   for name, replica in (("b", first), ("c", second), ("d", first), ("e", second)))
             )  # fmt: skip
             await eventually(lambda: set(first.routing.cooldowns) == set(second.routing.cooldowns) == set("abcde"))
-            await first.commit(routing.reset("a", clock.time(), ("a",)), 5)
+            await first.commit(changes.reset("a", clock.time(), ("a",)), 5)
             await eventually(lambda: set(second.routing.cooldowns) == set("bcde"))
 
             await one.delete("test:{llm}:routing")
-            await first.commit(routing.forced("f", clock.time(), 60), 5)
+            await first.commit(changes.forced("f", clock.time(), 60), 5)
             await eventually(lambda: first.routing == second.routing and second.routing.force is not None)
             assert set(second.routing.cooldowns) == set("bcde")
             assert first.connected

@@ -7,7 +7,7 @@ from core.redis.guard import RedisPatience
 from services.llm.routing.events import Probed
 from services.llm.routing.recorder import OutcomeRecorder, RoutingTiming
 from services.llm.routing.roster import ProviderRoster
-from services.llm.routing.state import rules
+from services.llm.routing.state import changes, rules
 from services.llm.routing.state.shared_state import SharedRouting
 
 log = structlog.get_logger()
@@ -50,7 +50,7 @@ class ProbeLeases:
         lease_s = self._roster.require(provider).timeout_s + self.timing.lease_margin_s
         is_granted = False
         try:
-            change = rules.probe_taken(provider, holder, now, lease_s)
+            change = changes.probe_taken(provider, holder, now, lease_s)
             is_granted = await self._shared.commit(change, self.timing.lease_wait_s)
         finally:
             if not is_granted:

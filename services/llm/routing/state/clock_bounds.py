@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from core.durations import LONGEST_S
+from services.llm.routing.state.changes import CLOCK_SKEW_S
 from services.llm.routing.state.rules import (
-    CLOCK_SKEW_S,
     Cooldown,
     Force,
     Lease,

@@ -25,9 +25,10 @@ from redis.exceptions import RedisError, ResponseError, WatchError
 from core.background import BackgroundTasks
 from core.clock import Clock, LoopTimeout
 from core.redis.client import REDIS_ERRORS, describe_redis_error
+from services.llm.routing.state.changes import merged
 from services.llm.routing.state.clock_bounds import InstantBounds, clamped
 from services.llm.routing.state.codec import decode_routing, encode_routing, is_routing_field
-from services.llm.routing.state.rules import Change, Routing, merged
+from services.llm.routing.state.rules import Change, Routing
 
 log = structlog.get_logger()
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from services.llm.routing.state import changes
 from services.llm.routing.state import rules as routing
 from services.llm.routing.state.rules import Change, CircuitPhase, Cooldown, Force, Lease, Preferred, Routing
 
@@ -98,7 +99,7 @@ def test_leads(known: Routing, provider: str, *, expected: bool) -> None:
 
 
 def proven(provider: str, *, began: float = NOW - 1, prefer: bool = True) -> Change:
-    return routing.proven(provider, began, NOW, 1800, ABC, prefer=prefer)
+    return changes.proven(provider, began, NOW, 1800, ABC, prefer=prefer)
 
 
 def test_proven_sets_the_preference() -> None:
@@ -145,7 +146,7 @@ def test_proven_ignores_an_unknown_provider() -> None:
 
 
 def cooled(provider: str, duration_s: float) -> Change:
-    return routing.cooled(provider, "HTTP 503", NOW, duration_s, "r2")
+    return changes.cooled(provider, "HTTP 503", NOW, duration_s, "r2")
 
 
 def test_cooled_clears_the_preference() -> None:
@@ -179,36 +180,36 @@ def test_phases() -> None:
 
 def test_probe_taken_grants_the_first_holder() -> None:
     known = state(cooling("a", -1))
-    taken = routing.probe_taken("a", "r1:1", NOW, 65)(known)
+    taken = changes.probe_taken("a", "r1:1", NOW, 65)(known)
 
     assert taken.probes == {"a": Lease("a", "r1:1", NOW + 65)}
-    assert routing.probe_taken("a", "r2:1", NOW, 65)(taken) is taken
-    assert routing.probe_taken("a", "r2:1", NOW + 65, 65)(taken).probes["a"].holder == "r2:1"
+    assert changes.probe_taken("a", "r2:1", NOW, 65)(taken) is taken
+    assert changes.probe_taken("a", "r2:1", NOW + 65, 65)(taken).probes["a"].holder == "r2:1"
 
 
 @pytest.mark.parametrize("known", [Routing(), state(cooling("a", 1))], ids=["healthy", "cooling"])
 def test_probe_taken_needs_a_half_open_provider(known: Routing) -> None:
-    assert routing.probe_taken("a", "r1:1", NOW, 65)(known) is known
+    assert changes.probe_taken("a", "r1:1", NOW, 65)(known) is known
 
 
 def test_probe_returned_needs_the_holder() -> None:
     known = state(cooling("a", -1), probing="a")
 
-    assert routing.probe_returned("a", "r2:9")(known) is known
-    assert routing.probe_returned("a", "r1:1")(known).probes == {}
+    assert changes.probe_returned("a", "r2:9")(known) is known
+    assert changes.probe_returned("a", "r1:1")(known).probes == {}
 
 
 def test_reset_ends_the_cooldown_and_a_lower_preference() -> None:
     known = state(cooling("b"), preferred="c", probing="b")
 
-    assert routing.reset("b", NOW, ABC)(known) == Routing()
-    assert routing.reset("b", NOW, ABC)(state(cooling("b"), preferred="a")).preferred(NOW) == "a"
+    assert changes.reset("b", NOW, ABC)(known) == Routing()
+    assert changes.reset("b", NOW, ABC)(state(cooling("b"), preferred="a")).preferred(NOW) == "a"
 
 
 def test_cleared_ends_force_and_preference_and_keeps_cooldowns() -> None:
     known = state(cooling("a"), force=force("c"), preferred="b")
 
-    assert routing.cleared(NOW)(known) == state(cooling("a"))
+    assert changes.cleared(NOW)(known) == state(cooling("a"))
 
 
 def test_forced_and_cleared_keep_newer_acts() -> None:
@@ -216,10 +217,10 @@ def test_forced_and_cleared_keep_newer_acts() -> None:
     newer = Routing(force=Force("a", NOW + 60, NOW + 1860), preference=Preferred("b", NOW + 60, NOW + 1860))
     skewed = Routing(force=Force("a", NOW + 1, NOW + 1801))
 
-    assert routing.forced("c", NOW, 1800)(newer) == newer
-    assert routing.cleared(NOW)(newer) == newer
-    assert routing.forced("c", NOW, 1800)(skewed).forced(NOW) == "c"
-    assert routing.cleared(NOW)(skewed) == Routing()
+    assert changes.forced("c", NOW, 1800)(newer) == newer
+    assert changes.cleared(NOW)(newer) == newer
+    assert changes.forced("c", NOW, 1800)(skewed).forced(NOW) == "c"
+    assert changes.cleared(NOW)(skewed) == Routing()
 
 
 def test_reset_keeps_newer_cooldown_and_preference() -> None:
@@ -227,9 +228,9 @@ def test_reset_keeps_newer_cooldown_and_preference() -> None:
     failed_since = state(cooling("a"), preferred="b")
     stepped_in_since = Routing(preference=Preferred("b", NOW, NOW + 1800))
 
-    assert routing.reset("a", NOW - 60, ABC)(failed_since) == failed_since
-    assert routing.reset("a", NOW - 60, ABC)(stepped_in_since).preferred(NOW) == "b"
-    assert routing.reset("a", NOW - 1, ABC)(stepped_in_since) == Routing()
+    assert changes.reset("a", NOW - 60, ABC)(failed_since) == failed_since
+    assert changes.reset("a", NOW - 60, ABC)(stepped_in_since).preferred(NOW) == "b"
+    assert changes.reset("a", NOW - 1, ABC)(stepped_in_since) == Routing()
 
 
 def test_merged_keeps_the_newer_force_and_the_later_ends() -> None:
@@ -246,13 +247,13 @@ def test_merged_keeps_the_newer_force_and_the_later_ends() -> None:
         {"a": Lease("a", "r2:1", NOW + 9), "c": Lease("c", "r2:2", NOW + 9)},
     )
 
-    both = routing.merged(shared, local)
+    both = changes.merged(shared, local)
 
     assert both.forced(NOW) == "b"
     assert both.preference == shared.preference
     assert {name: entry.until - NOW for name, entry in both.cooldowns.items()} == {"a": 20, "b": 30, "c": 5}
     assert {name: lease.holder for name, lease in both.probes.items()} == {"a": "r1:1", "c": "r2:2"}
-    assert routing.merged(Routing(), local) == local
+    assert changes.merged(Routing(), local) == local
 
 
 def test_cooled_keeps_the_begin_of_an_outage() -> None:
@@ -262,7 +263,7 @@ def test_cooled_keeps_the_begin_of_an_outage() -> None:
     assert failed.cooldowns["a"].outage_since == NOW - 50
     again = cooled("a", 400)(failed)
     assert again.cooldowns["a"].outage_since == NOW - 50
-    answered = routing.proven("a", NOW, NOW, 1800, ("a", "b"), prefer=True)(again)
+    answered = changes.proven("a", NOW, NOW, 1800, ("a", "b"), prefer=True)(again)
     assert cooled("a", 300)(answered).cooldowns["a"].outage_since == NOW
 
 
@@ -270,19 +271,19 @@ def undone(act: Change, before: Routing, provider: str = "a", since: Change = la
     """Take an act back, a minute later and after what has changed since."""
     after = act(before)
     stood, stands = (routing.find_overrides(known, provider) for known in (before, after))
-    return routing.restored(provider, stood, stands, NOW + 60)(since(after))
+    return changes.restored(provider, stood, stands, NOW + 60)(since(after))
 
 
 @pytest.mark.parametrize(
     ("before", "act"),
     [
-        (Routing(), routing.forced("a", NOW, 300)),
-        (state(force=force("b")), routing.forced("a", NOW, 300)),
-        (state(force=force("b")), routing.cleared(NOW)),
-        (state(cooling("b")), routing.cooled("a", "set", NOW, 300, "admin")),
-        (state(cooling("a"), cooling("b")), routing.cooled("a", "set", NOW, 300, "admin")),
-        (state(cooling("a")), routing.reset("a", NOW, ABC)),
-        (state(cooling("a", -1)), routing.reset("a", NOW, ABC)),
+        (Routing(), changes.forced("a", NOW, 300)),
+        (state(force=force("b")), changes.forced("a", NOW, 300)),
+        (state(force=force("b")), changes.cleared(NOW)),
+        (state(cooling("b")), changes.cooled("a", "set", NOW, 300, "admin")),
+        (state(cooling("a"), cooling("b")), changes.cooled("a", "set", NOW, 300, "admin")),
+        (state(cooling("a")), changes.reset("a", NOW, ABC)),
+        (state(cooling("a", -1)), changes.reset("a", NOW, ABC)),
     ],
 )
 def test_restored_takes_an_act_back(before: Routing, act: Change) -> None:
@@ -291,9 +292,9 @@ def test_restored_takes_an_act_back(before: Routing, act: Change) -> None:
 
 
 def test_restored_leaves_what_has_changed_since() -> None:
-    act, newer = routing.forced("a", NOW, 300), routing.forced("b", NOW + 30, 300)
+    act, newer = changes.forced("a", NOW, 300), changes.forced("b", NOW + 30, 300)
     assert undone(act, Routing(), since=newer) == newer(act(Routing()))
 
 
 def test_restored_does_not_bring_back_a_force_that_has_ended() -> None:
-    assert undone(routing.cleared(NOW), state(force=force("b", 30))) == Routing()
+    assert undone(changes.cleared(NOW), state(force=force("b", 30))) == Routing()

@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from core.redis.client import open_redis
-from services.llm.routing.state import rules as routing
-from services.llm.routing.state.rules import Cooldown, Force, Lease, Preferred, Routing
+from services.llm.routing.state import changes
+from services.llm.routing.state.rules import Change, Cooldown, Force, Lease, Preferred, Routing
 from services.llm.routing.state.shared_state import LIFE, SharedRouting, SyncTiming
 from tests.support.llm_harness import RealSleeps, eventually, subscribed
 from tests.support.processes.redis_server import RedisServer
@@ -43,8 +43,8 @@ async def shared(redis: Redis, clock: RealSleeps) -> AsyncIterator[SharedRouting
         yield one
 
 
-def cooled(clock: RealSleeps, provider: str = "a", duration_s: float = 300) -> routing.Change:
-    return routing.cooled(provider, "HTTP 500", clock.time(), duration_s, "r1")
+def cooled(clock: RealSleeps, provider: str = "a", duration_s: float = 300) -> Change:
+    return changes.cooled(provider, "HTTP 500", clock.time(), duration_s, "r1")
 
 
 async def fields(redis: Redis) -> dict[str, Any]:
@@ -89,18 +89,18 @@ async def test_change_without_effect_writes_nothing(redis: Redis, shared: Shared
     await redis.persist(KEY)
 
     await shared.commit(cooled(clock, duration_s=10), 5)
-    await shared.commit(routing.probe_returned("a", "nobody"), 5)
+    await shared.commit(changes.probe_returned("a", "nobody"), 5)
     await asyncio.sleep(0.02)
 
     assert await redis.ttl(KEY) == -1
 
 
 async def test_removed_entries_are_deleted_in_redis(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
-    await shared.commit(routing.forced("a", clock.time(), 60), 5)
+    await shared.commit(changes.forced("a", clock.time(), 60), 5)
     await shared.commit(cooled(clock), 5)
 
-    await shared.commit(routing.reset("a", clock.time(), ("a",)), 5)
-    await shared.commit(routing.cleared(clock.time()), 5)
+    await shared.commit(changes.reset("a", clock.time(), ("a",)), 5)
+    await shared.commit(changes.cleared(clock.time()), 5)
 
     assert await fields(redis) == {}
     assert shared.routing == Routing()
@@ -118,7 +118,7 @@ async def test_start_changes_nothing_in_the_store(redis: Redis, shared: SharedRo
     """Byte by byte, on a full store and on an empty one."""
     async with replica(redis, clock):
         assert await redis.keys("*") == []
-    await shared.commit(routing.forced("a", clock.time(), 60), 5)
+    await shared.commit(changes.forced("a", clock.time(), 60), 5)
     await shared.commit(cooled(clock), 5)
     before: Any = await redis.hgetall(KEY)
 
@@ -174,8 +174,8 @@ async def test_concurrent_leases_go_to_one_replica(redis: Redis, shared: SharedR
     await shared.commit(cooled(clock, duration_s=-1), 5)
     async with replica(redis, clock) as other:
         await asyncio.gather(
-            shared.commit(routing.probe_taken("a", "one", clock.time(), 60), 5),
-            other.commit(routing.probe_taken("a", "two", clock.time(), 60), 5),
+            shared.commit(changes.probe_taken("a", "one", clock.time(), 60), 5),
+            other.commit(changes.probe_taken("a", "two", clock.time(), 60), 5),
         )
 
         holders = {one.routing.probes["a"].holder for one in (shared, other)}
@@ -202,7 +202,7 @@ async def test_unreadable_field_is_ignored(redis: Redis, clock: RealSleeps, fiel
             assert set(shared.routing.cooldowns) == {"b"}
             assert shared.connected
 
-            await shared.commit(routing.reset("b", clock.time(), ("b",)), 5)
+            await shared.commit(changes.reset("b", clock.time(), ("b",)), 5)
 
             assert await fields(redis) == {}
     assert [entry["fields"] for entry in logs if entry["event"] == "routing.unreadable_fields"] == [[field]]
@@ -225,7 +225,7 @@ async def test_fields_of_a_newer_version_are_left_alone(redis: Redis, clock: Rea
 
     async with replica(redis, clock) as shared:
         await shared.commit(cooled(clock), 5)
-        await shared.commit(routing.reset("a", clock.time(), ("a",)), 5)
+        await shared.commit(changes.reset("a", clock.time(), ("a",)), 5)
 
     assert await redis.hgetall(KEY) == {"inflight:a": "3", LIFE: await redis.hget(KEY, LIFE)}
 
@@ -233,7 +233,7 @@ async def test_fields_of_a_newer_version_are_left_alone(redis: Redis, clock: Rea
 async def test_wiped_data_is_restored_from_the_copies(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
     """The first replica writes its copy, the second adds its own changes, and both agree."""
     async with replica(redis, clock) as other:
-        await shared.commit(routing.forced("b", clock.time(), 60), 5)
+        await shared.commit(changes.forced("b", clock.time(), 60), 5)
         await shared.commit(cooled(clock), 5)
         await eventually(lambda: other.routing == shared.routing)
         known = shared.routing
@@ -250,14 +250,14 @@ async def test_wiped_data_is_restored_from_the_copies(redis: Redis, shared: Shar
 async def test_ended_force_is_not_revived(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
     """By a copy that was disconnected when the force was cleared."""
     async with replica(redis, clock) as other:
-        await shared.commit(routing.forced("b", clock.time(), 60), 5)
+        await shared.commit(changes.forced("b", clock.time(), 60), 5)
         await shared.commit(cooled(clock), 5)
         await eventually(lambda: other.routing == shared.routing)
         other._mark_lost(ConnectionError("cut off for a moment"))
         await redis.publish(CHANNEL, "wakes everybody")
 
-        await shared.commit(routing.cleared(clock.time()), 5)
-        await shared.commit(routing.reset("a", clock.time(), ("a",)), 5)
+        await shared.commit(changes.cleared(clock.time()), 5)
+        await shared.commit(changes.reset("a", clock.time(), ("a",)), 5)
 
         await eventually(lambda: other.connected and other.routing == Routing())
         await other.commit(cooled(clock, "c"), 5)
@@ -344,7 +344,7 @@ async def test_sync_survives_any_error(
     """The error is logged, and the next exchange is tried."""
     failures = iter([error(), error()])
 
-    async def flaky(changes: Collection[routing.Change]) -> Routing:
+    async def flaky(changes: Collection[Change]) -> Routing:
         if (failure := next(failures, None)) is not None:
             raise failure
         return await exchange(changes)
