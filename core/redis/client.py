@@ -17,6 +17,7 @@ from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnec
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, InvalidResponse, RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
 
 REDIS_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
 """Raised by a client if its server is unreachable, slow or refuses the command."""
@@ -44,6 +45,8 @@ def open_redis(url: str | None) -> redis.Redis:
 
         return FakeAsyncRedis(decode_responses=True)
     options: dict[str, Any] = {  # Any: keyword arguments of several constructors
+        # With them redis-py takes a connection from the pool without looking whether the server has closed it.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         "decode_responses": True,
         # A value that is not UTF-8 must not fail a command that reads others too.
         "encoding_errors": "replace",

@@ -84,10 +84,12 @@ class ReplyCancellation:
 
     async def run(self) -> None:
         """Executes stop requests of other replicas until cancelled."""
+        is_lost = False
         while self._redis is not None:
             try:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(self._channel)
+                    is_lost = False
                     while True:
                         message = cast(  # the types of message values are not declared
                             "dict[str, Any] | None",
@@ -96,7 +98,10 @@ class ReplyCancellation:
                         if message is not None:
                             await self._handle_request(self._redis, message["data"])
             except REDIS_ERRORS as error:
-                log.info("cancellation.subscription_failed", error=type(error).__name__)
+                if not is_lost:
+                    # Once an outage, not once a try.
+                    is_lost = True
+                    log.info("cancellation.subscription_failed", error=type(error).__name__)
                 await self._clock.sleep(self._timing.reconnect_s)
 
     async def _request_stop(self, *, chat: int, topic: int | None, number: int | None) -> bool:

@@ -210,6 +210,17 @@ async def test_client_gives_up_a_hanging_server_after_one_timeout(redis_server: 
         assert time.monotonic() - began < COMMAND_TIMEOUT_S + CONNECT_TIMEOUT_S + 0.5
 
 
+async def test_client_notices_the_connections_that_a_restart_of_the_server_has_closed(
+    redis_server: RedisServer,
+) -> None:
+    """The first commands after a restart work: a connection is looked at before it is used again."""
+    async with open_redis(redis_server.url) as client:
+        await asyncio.gather(*(client.ping() for _ in range(3)))
+        await redis_server.stop()
+        await redis_server.start()
+        assert await asyncio.gather(*(client.ping() for _ in range(3))) == [True] * 3
+
+
 URLS: list[tuple[str, dict[str, Any]]] = [
     # a URL, the connection options parsed from it
     ("redis://h:1/3", {"host": "h", "port": 1, "db": 3}),

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from bot.telegram.answers.cancellation import ReplyCancellation
 from core.background import cancel_and_wait
@@ -13,7 +14,8 @@ from core.clock import SystemClock
 from core.messages import ConversationKey, Surface
 from core.redis.client import open_redis
 from services.chat.reply import ActiveReplies, Reply
-from tests.support.processes.redis_server import RedisServer
+from tests.support.clock import ManualClock, until
+from tests.support.processes.redis_server import RedisServer, free_port
 
 HERE = ConversationKey(Surface.TELEGRAM, 7)
 TOPIC = ConversationKey(Surface.TELEGRAM, 7, 3)
@@ -88,6 +90,21 @@ async def test_stop_without_redis_reaches_local_answers_within_seconds(redis_ser
         assert await cancellation.stop(HERE)
     assert reply.stop_wanted
     await redis.aclose()
+
+
+async def test_run_logs_an_outage_of_redis_once() -> None:
+    """Each second of an outage is no line of the log."""
+    redis = open_redis(f"redis://127.0.0.1:{free_port()}")
+    clock = ManualClock()
+    cancellation = ReplyCancellation(ActiveReplies(), redis, "test", clock)
+    with capture_logs() as logs:
+        task = asyncio.create_task(cancellation.run())
+        for _ in range(3):
+            await until(lambda: clock._sleepers)
+            await clock.advance(1)
+        await cancel_and_wait(task)
+        await redis.aclose()
+    assert [entry["event"] for entry in logs] == ["cancellation.subscription_failed"]
 
 
 async def test_register_numbers_answers_uniquely_over_replicas() -> None:
