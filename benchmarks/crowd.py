@@ -8,7 +8,7 @@ import statistics
 import structlog
 
 from benchmarks.measuring import machine, print_table
-from services.llm.routing.recorder import RoutingTiming
+from services.llm.routing.timing import RoutingTiming
 from tests.support.crowd import run_crowd
 
 

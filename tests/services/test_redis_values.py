@@ -14,7 +14,7 @@ from core.messages import ConversationKey, Surface
 from core.redis.client import open_redis
 from core.redis.notify_once import NotifyOnce
 from services.chat.reply import ActiveReplies, Reply
-from services.llm.routing.admission.affinity import ProviderAffinity
+from services.llm.routing.affinity import ProviderAffinity
 from services.llm.routing.state.changes import forced
 from services.llm.routing.state.shared_state import SharedRouting
 from services.moderation.domain.verdict import Category, Evidence, Judged, Verdict

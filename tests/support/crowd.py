@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from core.redis.client import open_redis
 from services.llm.routing.events import AttemptEnded, LLMEvent
-from services.llm.routing.recorder import RoutingTiming
+from services.llm.routing.timing import RoutingTiming
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer
 from tests.support.llm_harness import RealSleeps, answered_by, bench, provider

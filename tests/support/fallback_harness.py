@@ -8,7 +8,7 @@ from core.redis.client import open_redis
 from services.llm.request import ModelChoice
 from services.llm.routing.events import ProviderNotice
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.recorder import RoutingLimits
+from services.llm.routing.timing import RoutingLimits
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer
 from tests.support.llm_harness import LLMHarness, answered_by, bench, provider

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from core.errors import AnswerInterrupted
 from core.redis.client import open_redis
 from services.llm.request import RequestSpec
-from services.llm.routing.recorder import RoutingLimits
+from services.llm.routing.timing import RoutingLimits
 from tests.support.clock import ManualClock
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer

@@ -29,8 +29,8 @@ from services.llm.routing.admission.budget_guard import BudgetGuard
 from services.llm.routing.admission.concurrency import LoadShedding
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
-from services.llm.routing.recorder import RoutingLimits, RoutingTiming
 from services.llm.routing.state.shared_state import SharedRouting, SyncTiming
+from services.llm.routing.timing import RoutingLimits, RoutingTiming
 from services.llm.usage import UsageMeter
 from services.moderation.domain.verdict import Verdict
 from tests.support.clock import ManualClock

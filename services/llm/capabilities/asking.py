@@ -11,7 +11,7 @@ from pydantic_ai.usage import RequestUsage
 
 from services.llm.request import Candidate, RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.faults.recourse import Indivisible
+from services.llm.routing.recourse import Indivisible
 from services.llm.usage import TokenUse
 
 ValueT = TypeVar("ValueT")

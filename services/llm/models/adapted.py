@@ -29,7 +29,7 @@ from pydantic_ai.tools import ToolDefinition
 from services.llm.models.trimming import ANSWER_SHARE, has_earlier_turns, keep_newest_turn, trim
 from services.llm.request import DEFAULT_MAX_TOKENS, IS_BACKED, IS_NATIVE, UNCHANGED, WEB_SEARCH, Adaptation, Capability
 from services.llm.routing.faults.outcomes import Outcome
-from services.llm.routing.faults.recourse import TOOL_USE
+from services.llm.routing.recourse import TOOL_USE
 from services.llm.usage import estimate_tokens, text_tokens
 
 UNSEEN_IMAGE = "[an image that you cannot see]"

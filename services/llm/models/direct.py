@@ -27,7 +27,7 @@ from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Adaptation, Candidate, Capability, RequestSpec
 from services.llm.routing.attempt import Attempt
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.faults.recourse import TOOL_USE
+from services.llm.routing.recourse import TOOL_USE
 
 MAX_MALFORMED = 2
 """Malformed answers after which a request fails."""

@@ -18,8 +18,8 @@ from services.llm.request import Adaptation, Capability
 from services.llm.routing.admission.request_admission import Admitted
 from services.llm.routing.events import AttemptEnded, AttemptResult
 from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, Outcome, classify, provider_message
-from services.llm.routing.faults.recourse import LastResort
 from services.llm.routing.faults.refusal_words import Fault
+from services.llm.routing.recourse import LastResort
 from services.llm.server_words import find_server_words, mask_quotes, mask_secrets
 from services.llm.usage import NOTHING, RequestEnd, RequestReport, TokenUse
 

@@ -23,9 +23,9 @@ from services.llm.routing.admission.candidate_queue import CandidateQueue, Route
 from services.llm.routing.admission.request_admission import Admitted, CandidateAdmission, RequestAdmission
 from services.llm.routing.attempt import Attempt
 from services.llm.routing.faults.outcomes import Outcome
-from services.llm.routing.faults.recourse import Indivisible, LastResort, Recourse, RequestShape
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.recorder import OutcomeRecorder
+from services.llm.routing.recourse import Indivisible, LastResort, Recourse, RequestShape
 from services.llm.usage import estimate_tokens, used_by_prompt
 
 log = structlog.get_logger()

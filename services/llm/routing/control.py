@@ -2,12 +2,13 @@
 
 from core.clock import Clock
 from services.llm.routing.faults.outcomes import classify_report
-from services.llm.routing.recorder import OutcomeRecorder, RoutingTiming
+from services.llm.routing.recorder import OutcomeRecorder
 from services.llm.routing.roster import ProviderRoster
 from services.llm.routing.state import changes, rules
 from services.llm.routing.state.clock_bounds import SET_BY_ADMIN
 from services.llm.routing.state.rules import Change, OperatorOverrides
 from services.llm.routing.state.shared_state import SharedRouting
+from services.llm.routing.timing import RoutingTiming
 
 
 class ProviderControl:

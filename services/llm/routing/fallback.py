@@ -21,15 +21,16 @@ from services.llm.routing.admission.request_admission import CandidateAdmission
 from services.llm.routing.attempts import Attempts
 from services.llm.routing.control import ProviderControl
 from services.llm.routing.events import NoticeListener, Watcher
-from services.llm.routing.faults.recourse import RequestShape
 from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
-from services.llm.routing.recorder import OutcomeRecorder, RoutingLimits, RoutingTiming
+from services.llm.routing.recorder import OutcomeRecorder
+from services.llm.routing.recourse import RequestShape
 from services.llm.routing.roster import ProviderRoster
 from services.llm.routing.state import rules
 from services.llm.routing.state.clock_bounds import SET_BY_ADMIN
 from services.llm.routing.state.rules import Routing
 from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ServiceStatus, provider_status
+from services.llm.routing.timing import RoutingLimits, RoutingTiming
 from services.llm.usage import UsageMeter
 
 log = structlog.get_logger()

@@ -12,9 +12,9 @@ from core.config.settings import Settings
 from services.llm.routing.admission.budget_guard import BudgetGuard
 from services.llm.routing.admission.concurrency import LoadShedding
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.recorder import RoutingLimits
 from services.llm.routing.state.clock_bounds import InstantBounds
 from services.llm.routing.state.shared_state import SharedRouting
+from services.llm.routing.timing import RoutingLimits
 from services.llm.usage import UsageMeter
 
 

@@ -3,7 +3,6 @@
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import structlog
 
@@ -11,7 +10,7 @@ from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.errors import FailedAttempt
 from services.llm.request import Adaptation, Candidate, Capability
-from services.llm.routing.admission.affinity import ProviderAffinity
+from services.llm.routing.affinity import ProviderAffinity
 from services.llm.routing.events import (
     AnswersAgain,
     LeaderChanged,
@@ -29,6 +28,7 @@ from services.llm.routing.roster import ProviderRoster
 from services.llm.routing.state import changes, model_rules, rules
 from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderCounts
+from services.llm.routing.timing import RoutingLimits, RoutingTiming
 from services.llm.usage import RequestReport, UsageMeter
 
 log = structlog.get_logger()
@@ -38,46 +38,6 @@ HALF_OPEN_RANK = 1.0
 
 
 _FOR_OPERATORS = frozenset({Fault.MISCONFIGURED, Fault.MODEL_GONE, Fault.UNCLEAR})
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingLimits:
-    """The settings `PROVIDER_PREFERRED_TTL`, `PROVIDER_COOLDOWN` (both in seconds) and `PROVIDER_MAX_HOPS`."""
-
-    preferred_ttl_s: float = 1800.0
-    cooldown_s: float = 300.0
-    max_hops: int = 3
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingTiming:
-    """Waits of the fallback service.
-
-    Args:
-        retry_pause_s: shortest and longest pause before a provider is asked again after a hiccup.
-        loading_poll_s: first and longest pause between two requests to a server that loads its model.
-        learned_s: how long the limits of a model are remembered that its server named.
-        guessed_s: the same where a reduced request was answered, which proves less.
-        lease_margin_s: by how much a probe's lease outlives the longest answer, in case its holder dies.
-        lease_wait_s: how long a request waits for Redis to grant the lease; without a lease it does not probe.
-        acknowledge_s: how long an operator's command waits until Redis has it; it is written later in any case.
-        longest_stream_s: longest time of a streamed answer that keeps coming.
-        max_opening: requests of this process that wait for the first output of one provider at the same time; further
-            ones queue before their deadline starts.
-        opening_patience_s: how long that queue may stand still before its requests go on to another provider that
-            could answer.
-    """
-
-    retry_pause_s: tuple[float, float] = (0.2, 0.3)
-    loading_poll_s: tuple[float, float] = (1.0, 3.0)
-    learned_s: float = 24 * 3600.0
-    guessed_s: float = 3600.0
-    lease_margin_s: float = 5.0
-    lease_wait_s: float = 0.3
-    acknowledge_s: float = 0.5
-    longest_stream_s: float = 600.0
-    max_opening: int = 200
-    opening_patience_s: float = 1.0
 
 
 class OutcomeRecorder:

@@ -25,8 +25,8 @@ from redis.asyncio import Redis
 from core.clock import Clock
 from core.config.settings import ProviderSettings
 from core.redis.guard import FailFastRedis, RedisPatience
-from services.llm.routing.admission.affinity import ProviderAffinity
 from services.llm.routing.admission.leases import LeaseTiming, ProviderLeases
+from services.llm.routing.affinity import ProviderAffinity
 
 log = structlog.get_logger()
 

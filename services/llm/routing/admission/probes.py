@@ -5,10 +5,11 @@ import structlog
 from core.clock import Clock
 from core.redis.guard import RedisPatience
 from services.llm.routing.events import Probed
-from services.llm.routing.recorder import OutcomeRecorder, RoutingTiming
+from services.llm.routing.recorder import OutcomeRecorder
 from services.llm.routing.roster import ProviderRoster
 from services.llm.routing.state import changes, rules
 from services.llm.routing.state.shared_state import SharedRouting
+from services.llm.routing.timing import RoutingTiming
 
 log = structlog.get_logger()
 

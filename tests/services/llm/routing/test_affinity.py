@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from services.llm.routing.admission.affinity import ProviderAffinity
+from services.llm.routing.affinity import ProviderAffinity
 from tests.support.fake_llm import server as llm
 from tests.support.llm_harness import (
     RealPauses,

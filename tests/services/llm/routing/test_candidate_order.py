@@ -9,7 +9,7 @@ from core.config.settings import ProviderSettings
 from core.errors import AllProvidersFailed, UnknownProvider
 from core.redis.client import open_redis
 from services.llm.request import ModelChoice
-from services.llm.routing.recorder import RoutingLimits
+from services.llm.routing.timing import RoutingLimits
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer
 from tests.support.fallback_harness import FallbackHarness, open_fallback_harness

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from core.redis.client import open_redis
-from services.llm.routing.admission.affinity import AFFINITY_S, ProviderAffinity
 from services.llm.routing.admission.concurrency import ConcurrencyLimiter, LimiterTiming
+from services.llm.routing.affinity import AFFINITY_S, ProviderAffinity
 from services.llm.routing.state.changes import CLOCK_SKEW_S
 from services.llm.routing.state.clock_bounds import SET_BY_ADMIN, InstantBounds, clamped
 from services.llm.routing.state.codec import encode_routing

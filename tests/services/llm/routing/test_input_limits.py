@@ -9,7 +9,7 @@ from pydantic_ai.messages import BinaryContent, ImageUrl, ModelMessage, ModelReq
 from core.config.providers import ProviderKind
 from core.config.settings import ProviderSettings
 from core.redis.client import open_redis
-from services.llm.routing.recorder import RoutingLimits
+from services.llm.routing.timing import RoutingLimits
 from tests.support.fake_llm import server as llm
 from tests.support.fallback_harness import FallbackHarness
 from tests.support.llm_harness import answered_by, bench

@@ -14,7 +14,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from core.config.providers import ProviderKind
 from core.errors import AllProvidersFailed, AnswerInterrupted, ContentRefused, ContextWindowExceeded, RequestRejected
 from core.redis.client import open_redis
-from services.llm.routing.recorder import RoutingTiming
+from services.llm.routing.timing import RoutingTiming
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import NO_SUCH_HOST_URL, Behaviour, LLMServer

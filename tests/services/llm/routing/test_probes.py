@@ -7,10 +7,10 @@ import pytest
 
 from core.errors import RequestRejected
 from services.llm.request import RequestSpec
-from services.llm.routing.recorder import RoutingTiming
 from services.llm.routing.state.rules import Change
 from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState
+from services.llm.routing.timing import RoutingTiming
 from tests.support.fake_llm import server as llm
 from tests.support.fallback_harness import FallbackHarness
 from tests.support.llm_harness import eventually

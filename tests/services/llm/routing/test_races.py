@@ -10,7 +10,7 @@ import pytest
 from core.errors import AnswerInterrupted
 from core.redis.client import open_redis
 from services.admin.notices import AdminNotices
-from services.llm.routing.recorder import RoutingTiming
+from services.llm.routing.timing import RoutingTiming
 from tests.support.clock import ManualClock
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer

@@ -16,7 +16,7 @@ from core.errors import AllProvidersFailed, RequestRejected
 from core.redis.client import open_redis
 from services.llm.request import ModelChoice
 from services.llm.routing.events import Misconfigured
-from services.llm.routing.recorder import RoutingTiming
+from services.llm.routing.timing import RoutingTiming
 from tests.services.llm.providers.wire.bent_streams import chunk
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.exchange import Exchange

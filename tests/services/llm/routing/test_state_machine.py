@@ -42,11 +42,11 @@ from services.llm.request import Candidate, Capability, ModelChoice, RequestSpec
 from services.llm.routing.attempt import Attempt
 from services.llm.routing.attempts import Attempts
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.recorder import RoutingLimits, RoutingTiming
 from services.llm.routing.state import model_rules
 from services.llm.routing.state.codec import decode_routing
 from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState
+from services.llm.routing.timing import RoutingLimits, RoutingTiming
 from services.llm.usage import NOTHING
 from tests.services.llm.routing.oracle import CLOCKS_DIFFER_BY, Deed, Known, Span, World
 from tests.services.llm.routing.outcome_rows import AFTER_OUTPUT, AT_ONCE, BEFORE_OUTPUT, COOLDOWN_S, REPORTED, Row

@@ -12,7 +12,7 @@ from pydantic_ai.exceptions import ModelRequestTimeout
 from core.redis.client import open_redis
 from services.llm.request import ModelChoice, RequestSpec
 from services.llm.routing.events import AttemptResult
-from services.llm.routing.recorder import RoutingTiming
+from services.llm.routing.timing import RoutingTiming
 from services.llm.usage import NOTHING
 from tests.support.clock import settle
 from tests.support.crowd import run_crowd
