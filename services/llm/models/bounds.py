@@ -30,10 +30,12 @@ LONGEST_GRACE_S = 5.0
 class Deadline:
     """Cancels waits that take too long, like `asyncio.timeout`; one wait at a time.
 
-    Set `until`, then wrap the wait in `with deadline:`. Between waits the deadline has no effect.
+    Set `until`, then wrap the wait in `with deadline:`. Between waits the deadline has no effect. Close it after the
+    last one.
 
     Args:
-        prolong: called when a wait is due; returns its new end, or a past instant to let it expire.
+        prolong: called when a wait is due; returns its new end, or a past instant to let it expire. Dropped at the
+            close: it is mostly a method of the deadline's owner, and the cycle would keep both until a collection.
     """
 
     def __init__(self, prolong: Callable[[], float] | None = None) -> None:
@@ -69,15 +71,19 @@ class Deadline:
             raise TimeoutError from error
 
     def close(self) -> None:
-        """Cancels the timer."""
+        """Cancels the timer; no wait may follow."""
+        self._prolong = None
+        self._cancel_timer()
+
+    def _arm(self) -> None:
+        self._cancel_timer()
+        self._due_at = self.until
+        self._timer = self._loop.call_at(self.until, self._due)
+
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _arm(self) -> None:
-        self.close()
-        self._due_at = self.until
-        self._timer = self._loop.call_at(self.until, self._due)
 
     def _due(self) -> None:
         late_s = self._loop.time() - self._due_at

@@ -314,7 +314,8 @@ class StreamReader:
             raise
         except Exception as error:
             self.close()
-            raise self._translate(error) from error
+            self._translate(error)
+            raise
         self._passed_on = self._loop.time()
         if exceeded := self._bounds.take(event):
             self._end_as_cut(exceeded)
@@ -325,23 +326,30 @@ class StreamReader:
         self.is_over = True
         self._deadline.close()
 
-    def _translate(self, error: Exception) -> Exception:
-        """Returns the error of a stream that ended early; StopAsyncIteration where its answer counts as complete."""
+    def _translate(self, error: Exception) -> None:
+        """Raises the error that tells more about a stream that ended early; returns where there is none.
+
+        Raises:
+            StopAsyncIteration: its answer counts as complete.
+            AnswerGivenUp: its provider reports that it did not finish.
+            TimeoutError: the deadline that has passed.
+        """
         if self.response.cancelled:
             # The stream was stopped, which closes the connection that is being read.
-            return StopAsyncIteration()
+            raise StopAsyncIteration from error
         if is_too_large(error):
             self._end_as_cut("more than 8 MiB in all")
-            return StopAsyncIteration()
+            raise StopAsyncIteration from error
         if lacks_end_marker_only(self.response, error):
             failed = unfinished_reason(self.response.finish_reason, self.response.provider_details)
-            return AnswerGivenUp(failed, self.response.usage) if failed else StopAsyncIteration()
+            if failed:
+                raise AnswerGivenUp(failed, self.response.usage) from error
+            raise StopAsyncIteration from error
         if isinstance(error, TimeoutError):
             is_whole = self._end_by <= self._stalled_by
-            return TimeoutError(
+            raise TimeoutError(
                 f"not finished within {self._longest_s:g} s" if is_whole else f"stalled for {self._stall_s:g} s"
-            )
-        return error
+            ) from error
 
     def _end_as_cut(self, exceeded: str) -> None:
         """Ends an answer that exceeds a bound of its size: it is kept, as one that ended at its length limit.

@@ -1,6 +1,7 @@
 """A stream that was committed by its first output: passed on to its consumer, with one outcome recorded at its end."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol, Self
 
 from pydantic_ai.messages import (
@@ -10,6 +11,7 @@ from pydantic_ai.messages import (
     TextPart,
     TextPartDelta,
 )
+from pydantic_ai.models import StreamedResponse
 
 from services.llm.models.candidate_call import StreamStart
 from services.llm.models.stream_reader import Event, StreamReader, refusal
@@ -59,10 +61,12 @@ class CommittedStream:
         listener: Listener | None = None,
     ) -> None:
         opened = start.opened
-        self._reader = StreamReader(opened, attempt.candidate, start.began, attempt.longest_stream_s, start.pacing)
+        self._reader: StreamReader | None = StreamReader(
+            opened, attempt.candidate, start.began, attempt.longest_stream_s, start.pacing
+        )
+        """None once the stream was left: the response holds this object, and the cycle would outlast the request."""
         if listener is not None:
             start.hold_text(listener.window_s, attempt.candidate)
-        self._response = opened.response
         self._listener = listener
         self._attempt = attempt
         self._messages = messages
@@ -86,30 +90,34 @@ class CommittedStream:
         return event
 
     async def _next(self) -> Event:
+        reader = self._reader
+        if reader is None:
+            raise StopAsyncIteration
         try:
-            return await self._reader.read()
+            return await reader.read()
         except StopAsyncIteration:
-            self._end()
+            self._end(reader.response)
             raise
         except Exception as error:
-            raise self._attempt.broke_off(error, self._used_partly()) from error
+            raise self._attempt.broke_off(error, self._used_partly(reader.response)) from error
 
     def leave(self) -> None:
-        """Records that the consumer stopped reading, unless an outcome is recorded already."""
-        self._reader.close()
-        self._attempt.cancel(self._used_partly)
+        """Records that the consumer stopped reading, unless an outcome is recorded already; no event follows."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+            self._attempt.cancel(partial(self._used_partly, reader.response))
 
-    def _end(self) -> None:
-        response = self._response
+    def _end(self, response: StreamedResponse) -> None:
         if response.cancelled or self._is_recorded:
             return
         self._is_recorded = True
         if response.finish_reason == "content_filter":
-            raise self._attempt.refused(refusal(response.provider_details), self._used_partly())
+            raise self._attempt.refused(refusal(response.provider_details), self._used_partly(response))
         self._attempt.succeeded(self._first_output_s, used_whole(response.usage, response.get().parts, self._messages))
 
-    def _used_partly(self) -> TokenUse:
-        return used_partly(self._response.usage, self._response.get().parts, self._messages)
+    def _used_partly(self, response: StreamedResponse) -> TokenUse:
+        return used_partly(response.usage, response.get().parts, self._messages)
 
 
 def _is_for_consumer(event: Event, listener: Listener) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import takewhile
 from typing import Self
 
@@ -64,7 +65,12 @@ class Attempts:
         self.recourse = Recourse(recorder, spec, self._shape)
         self.queue = CandidateQueue(recorder, route, window)
         self._admission = RequestAdmission(
-            admission, self.queue, recorder, spec, self._size, redis_patience or RedisPatience()
+            admission,
+            self.queue,
+            recorder,
+            spec,
+            partial(_size, self._shape, messages),
+            redis_patience or RedisPatience(),
         )
         self._is_withheld = route.is_withheld
         self._began = recorder.monotonic()
@@ -257,12 +263,14 @@ class Attempts:
         self._current = Attempt(self, admitted, resort)
         return self._current
 
-    def _size(self) -> tuple[int, int]:
-        sent, limit = self._shape.size()
-        return sent or estimate_tokens(self.messages), limit
-
     def _release(self) -> None:
         if self._current is not None:
             self._current.release()
             self._admission.release(self._current.slot)
             self._current = None
+
+
+def _size(shape: RequestShape, messages: Sequence[ModelMessage]) -> tuple[int, int]:
+    """Returns the estimated tokens of a request and the limit of its answer."""
+    sent, limit = shape.size()
+    return sent or estimate_tokens(messages), limit

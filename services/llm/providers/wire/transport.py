@@ -298,4 +298,5 @@ def _translate_errors() -> Generator[None]:
         yield
     except aiohttp.ClientError as error:
         error_class = next(translated for kind, translated in _ERRORS if isinstance(error, kind))
-        raise error_class(str(error)) from error
+        # The reader of a body keeps its error, whose traceback would keep the body.
+        raise error_class(str(error)) from error.with_traceback(None)
