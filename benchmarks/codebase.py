@@ -17,12 +17,17 @@ import tempfile
 import threading
 import tokenize
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("bot", "core", "services")
+IDLE_S = 2.0
+"""A time without a message, in which the loops in the background have their turn."""
+DONE_S = 0.3
+"""A job ends within this time after its answer is seen."""
 PEOPLE = re.compile(r"\b(nobody|somebody|anybody|everybody|whoever|whom|whose|whatever|wherever)\b", re.IGNORECASE)
 WHAT = re.compile(r"\bwhat\b", re.IGNORECASE)
 TERMS = re.compile(
@@ -85,31 +90,56 @@ def measure(files: list[Path]) -> dict[str, str]:
     }
 
 
-async def entered_by_a_message() -> list[str]:
-    """Returns the files of the project whose code runs while one private message is answered by the daemon."""
+class EnteredFiles:
+    """Records the files of the project whose code is called, in the threads that start after it, while it counts."""
+
+    def __init__(self) -> None:
+        self._found: set[str] | None = None
+        self._prefixes = tuple(f"{ROOT / package}/" for package in PACKAGES)
+        threading.setprofile(self._look)
+
+    @contextmanager
+    def counting(self) -> Generator[set[str]]:
+        """Yields the set that grows while the context is open, for the calling thread too."""
+        found = self._found = set[str]()
+        sys.setprofile(self._look)
+        try:
+            yield found
+        finally:
+            sys.setprofile(None)
+            self._found = None
+
+    def _look(self, frame: FrameType, event: str, _argument: object) -> None:
+        name = frame.f_code.co_filename
+        if self._found is not None and event == "call" and name.startswith(self._prefixes):
+            self._found.add(name.removeprefix(f"{ROOT}/"))
+
+
+async def entered_by_a_message() -> tuple[list[str], list[str]]:
+    """Returns the files that are entered while one private message is answered, and those entered without any message.
+
+    A message is counted from its arrival until its answer is delivered and its job is done, in all threads. It is the
+    second of its chat, so that what is built once does not count.
+    """
     from tests.support.bot_harness import BotHarness  # noqa: PLC0415 - its imports take seconds
 
-    entered: set[str] = set()
-    prefixes = tuple(str(ROOT / package) for package in PACKAGES)
-
-    def look(frame: FrameType, event: str, _argument: object) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(prefixes):
-            entered.add(frame.f_code.co_filename)
-
+    entered = EnteredFiles()
     with tempfile.TemporaryDirectory() as directory:
         harness = BotHarness(Path(directory))
         await harness.open()
         try:
             await harness.start()
             await harness.asks("the first warms what is built once")
-            threading.setprofile_all_threads(look) if sys.version_info >= (3, 12) else threading.setprofile(look)
-            sys.setprofile(look)
-            await harness.asks("the second is counted")
-            sys.setprofile(None)
-            threading.setprofile(None)
+            await harness.named(1)
+            with entered.counting() as idle:
+                await asyncio.sleep(IDLE_S)
+            with entered.counting() as busy:
+                await harness.asks("the second is counted")
+                await asyncio.sleep(DONE_S)
         finally:
             await harness.close()
-    return sorted(str(Path(name).relative_to(ROOT)) for name in entered)
+            threading.setprofile(None)
+    return sorted(busy), sorted(idle)
 
 
 def main() -> None:
@@ -126,10 +156,10 @@ def main() -> None:
         return
     for name, value in measure(sources(*(ROOT / package for package in PACKAGES))).items():
         print(f"{name:48} {value}")
-    entered = asyncio.run(entered_by_a_message())
-    print(f"{'files entered by a message':48} {len(entered)}")
+    entered, idle = asyncio.run(entered_by_a_message())
+    print(f"{'files entered by a message':48} {len(entered)}, {len(set(entered) & set(idle))} of them when idle too")
     if options.message:
-        print("\n".join(entered))
+        print("\n".join(f"{name}{' (idle too)' if name in idle else ''}" for name in entered))
 
 
 if __name__ == "__main__":
