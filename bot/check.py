@@ -263,7 +263,7 @@ def _to_telegram_row(response: httpx2.Response) -> CheckResult:
         decoded = None
     # JSON objects have string keys and values of any kind.
     answer = cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else {}
-    if response.status_code in {httpx2.codes.UNAUTHORIZED, httpx2.codes.NOT_FOUND}:
+    if response.status_code in {httpx2.codes.UNAUTHORIZED, httpx2.codes.NOT_FOUND} and "ok" in answer:
         return CheckResult(
             "telegram", FAILED, f"HTTP {response.status_code}: the token of TELEGRAM_BOT_TOKEN is not accepted"
         )

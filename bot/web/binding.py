@@ -2,6 +2,7 @@
 
 import errno
 import http.client
+import os
 import socket
 from contextlib import closing
 
@@ -38,11 +39,14 @@ def is_own_server(host: str, port: int) -> bool:
 
 def describe_bind_error(error: OSError | OverflowError, host: str, port: int) -> str:
     """Returns the line that reports an address which cannot be listened on."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    match getattr(error, "errno", None):
+    number = getattr(error, "errno", None)
+    # asyncio repeats the address in its message.
+    reason = os.strerror(number) if number in errno.errorcode else getattr(error, "strerror", None) or str(error)
+    match number:
         case errno.EADDRINUSE:
             return f"WEB_PORT: port {port} of {host} is in use by another process, for example WEB_PORT={port + 1}"
         case errno.EACCES:
             return f"WEB_PORT: port {port} of {host} may not be used ({reason}), for example WEB_PORT=8080"
         case _:
-            return f"WEB_HOST: {host} cannot be listened on with WEB_PORT={port} ({reason}), for example 127.0.0.1"
+            fault = f"{host} cannot be listened on with WEB_PORT={port} ({reason})"
+            return f"WEB_HOST: {fault}, for example WEB_HOST=127.0.0.1"

@@ -225,4 +225,6 @@ def _describe_fault(kind: str, message: str, context: Mapping[str, Any]) -> list
     if kind == "value_error":
         error = context["error"]
         return list(error.lines) if isinstance(error, Mistakes) else [str(error)]
-    return [_FAULTS.get(kind, message).format(**context).replace("'", "")]
+    # A bound of a number reads 0 rather than 0.0.
+    bounds = {name: f"{bound:.10g}" if isinstance(bound, float) else bound for name, bound in context.items()}
+    return [_FAULTS.get(kind, message).format(**bounds).replace("'", "")]

@@ -43,6 +43,17 @@ def parse_ids(value: object) -> object:
 Ids = Annotated[frozenset[int], NoDecode, BeforeValidator(parse_ids)]
 
 
+def parse_user_ids(value: object) -> object:
+    """Parses ids of people; those of groups are negative."""
+    ids = parse_ids(value)
+    if isinstance(ids, frozenset) and any(each <= 0 for each in cast("frozenset[int]", ids)):
+        raise ValueError("must be ids of people, which are above 0; a negative id is that of a group")
+    return ids
+
+
+UserIds = Annotated[frozenset[int], NoDecode, BeforeValidator(parse_user_ids)]
+
+
 SPAM_LISTS = ("cas", "lols")
 
 
@@ -211,6 +222,21 @@ def parse_base_url(value: object) -> object:
 BaseUrl = Annotated[str, BeforeValidator(parse_base_url)]
 
 
+def parse_listen_host(value: object) -> object:
+    """Validates the name or address of a network interface."""
+    if not isinstance(value, str):
+        return value
+    try:
+        ipaddress.ip_address(value.partition("%")[0])
+    except ValueError:
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", value):
+            raise ValueError("must be an address or a host name alone, without http:// and port") from None
+    return value
+
+
+ListenHost = Annotated[str, BeforeValidator(parse_listen_host)]
+
+
 def require_url(schemes: Iterable[str], *, host_needed: bool = True) -> BeforeValidator:
     """Returns a validator of server URLs with one of these schemes. They may hold a password."""
     known = tuple(schemes)
@@ -220,21 +246,40 @@ def require_url(schemes: Iterable[str], *, host_needed: bool = True) -> BeforeVa
             return value
         if value.partition("://")[0].lower() not in known or "://" not in value:
             raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in known)}")
-        # Of several hosts (sentinels or cluster nodes) only the first is validated. The user and password before them
-        # may hold any character.
-        host = re.split(r"[,/?]", value.partition("://")[2].rpartition("@")[2])[0]
-        if host or host_needed:
-            split_url(f"//{host}")
+        # Several hosts are sentinels or cluster nodes. The user and password before them may hold any character.
+        for host in re.split(r"[/?]", value.partition("://")[2].rpartition("@")[2])[0].split(","):
+            if host or host_needed:
+                split_url(f"//{host}")
         return value
 
     return BeforeValidator(check)
 
 
-def parse_database_url(value: object) -> object:
-    """Requires a user name and password in which the delimiters of a URL are percent-encoded."""
+def parse_redis_url(value: object) -> object:
+    """Requires that a database is named by its number, which redis-py ignores otherwise."""
     if not isinstance(value, str):
         return value
     scheme, _, rest = value.partition("://")
+    kind = scheme.lower().partition("+")[2]
+    service, _, database = rest.rpartition("@")[2].partition("?")[0].partition("/")[2].strip("/").partition("/")
+    number = database if kind == "sentinel" else service
+    if number and not number.isdecimal():
+        raise ValueError("must name its database by a number")
+    if kind == "cluster" and number.strip("0"):
+        raise ValueError("must name no database: a cluster has the one of number 0")
+    return value
+
+
+RedisUrl = BeforeValidator(parse_redis_url)
+
+
+def parse_database_url(value: object) -> object:
+    """Requires a file for SQLite, and else credentials in which the delimiters of a URL are percent-encoded."""
+    if not isinstance(value, str):
+        return value
+    scheme, _, rest = value.partition("://")
+    if scheme.lower().startswith("sqlite") and rest.partition("?")[0].strip("/") in {"", ":memory:"}:
+        raise ValueError("must name a file, as in sqlite:///understudy.db")
     before_query = rest.partition("?")[0]
     # A ? belongs to the password if no host, and no @, comes before it: `user:pa?ss@host`.
     is_query = "@" in before_query or "/" in before_query

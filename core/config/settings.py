@@ -23,10 +23,13 @@ from core.config.fields import (
     DirectoryPath,
     Headers,
     Ids,
+    ListenHost,
     LowerCase,
     Origin,
+    RedisUrl,
     SecretKeys,
     SpamLists,
+    UserIds,
     WebUrl,
     parse_api_tokens,
     parse_headers,
@@ -102,17 +105,17 @@ class CommonVariables(VariableSet):
     telegram_webhook_secret: Annotated[
         SecretStr | None, require_pattern(r"[A-Za-z0-9_-]{16,256}", "must be 16 to 256 letters, digits, _ and -")
     ] = Field(default=None, examples=["a-long-random-word"])
-    admin_ids: Ids = Field(default=frozenset(), examples=["123456789"])
-    allowed_user_ids: Ids = Field(default=frozenset(), examples=["123456789,987654321"])
+    admin_ids: UserIds = Field(default=frozenset(), examples=["123456789"])
+    allowed_user_ids: UserIds = Field(default=frozenset(), examples=["123456789,987654321"])
     allowed_chat_ids: Ids = Field(default=frozenset(), examples=["-1001234567890"])
     limit_messages_per_minute: int = Field(default=20, ge=0, le=10_000, examples=[20])
     limit_running_per_user: int = Field(default=4, ge=0, le=10_000, examples=[4])
     budget_user_day: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False, examples=[0.5])
     budget_chat_day: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False, examples=[2])
     budget_day: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False, examples=[10])
-    redis_url: Annotated[SecretStr | None, require_url(("redis", "rediss", "redis+sentinel", "redis+cluster"))] = Field(
-        default=None, examples=["redis://localhost:6379/0"]
-    )
+    redis_url: Annotated[
+        SecretStr | None, RedisUrl, require_url(("redis", "rediss", "redis+sentinel", "redis+cluster"))
+    ] = Field(default=None, examples=["redis://localhost:6379/0"])
     redis_prefix: Annotated[
         str, require_pattern(r"[A-Za-z0-9_.:-]{1,64}", "must be 1 to 64 letters, digits, _ . : and -")
     ] = Field(default="understudy", examples=["understudy"])
@@ -124,7 +127,7 @@ class CommonVariables(VariableSet):
     timezone: Timezone | None = Field(default=None, examples=["Europe/Berlin"])
     data_dir: DirectoryPath = Field(default=Path("data"), examples=["./data"])
     web_port: int | None = Field(default=None, ge=1, le=65535, examples=[8080])
-    web_host: str = Field(default="127.0.0.1", examples=["127.0.0.1"])
+    web_host: ListenHost = Field(default="127.0.0.1", examples=["127.0.0.1"])
     web_token: Annotated[SecretStr | None, require_pattern(r"(?s).{16,}", "must be 16 characters or more")] = Field(
         default=None, examples=["a-long-random-word"]
     )

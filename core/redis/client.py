@@ -11,11 +11,13 @@ from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import redis.asyncio as redis
+from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, InvalidResponse, RedisClusterException, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
@@ -65,6 +67,19 @@ def open_redis(url: str | None) -> redis.Redis:
         case _:
             pool = redis.BlockingConnectionPool.from_url(url, max_connections=POOL_SIZE, timeout=POOL_WAIT_S, **options)
             return redis.Redis.from_pool(pool)
+
+
+async def subscribe(pubsub: PubSub, channel: str) -> None:
+    """Subscribes to a channel.
+
+    Raises:
+        RedisError: the server is unreachable or refuses it.
+    """
+    try:
+        await pubsub.subscribe(channel)
+    except KeyError:
+        # redis-py looks for the channel in the slots of a cluster that it has not reached yet.
+        raise RedisConnectionError("the cluster has not answered yet") from None
 
 
 def encode_credentials(url: str) -> str:

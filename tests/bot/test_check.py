@@ -211,8 +211,14 @@ async def test_check_fails_when_telegram_rejects(
         report = await run_check(
             settings_for(tmp_path, {"a": server.url}, TELEGRAM_BOT_TOKEN=TOKEN, TELEGRAM_API_BASE_URL=telegram.url)
         )
-    assert report.code == 1
+        other = await run_check(
+            settings_for(
+                tmp_path, {"a": server.url}, TELEGRAM_BOT_TOKEN=TOKEN, TELEGRAM_API_BASE_URL=f"{telegram.url}/bot"
+            )
+        )
+    assert (report.code, other.code) == (1, 1)
     assert report.rows["telegram"] == ("FAILED", reason)
+    assert other.rows["telegram"] == ("FAILED", "HTTP 404: not an answer of a Bot API server")
 
 
 async def test_check_fails_without_printing_secrets(tmp_path: Path, run_check: CheckRunner) -> None:

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from core.bounded_json import parse_json
 from core.clock import Clock
 from core.messages import ConversationKey, Surface
-from core.redis.client import REDIS_ERRORS
+from core.redis.client import REDIS_ERRORS, subscribe
 from services.chat.reply import ActiveReplies
 
 log = structlog.get_logger()
@@ -88,7 +88,7 @@ class ReplyCancellation:
         while self._redis is not None:
             try:
                 async with self._redis.pubsub() as pubsub:
-                    await pubsub.subscribe(self._channel)
+                    await subscribe(pubsub, self._channel)
                     is_lost = False
                     while True:
                         message = cast(  # the types of message values are not declared

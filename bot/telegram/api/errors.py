@@ -17,6 +17,8 @@ from aiogram.exceptions import (
 )
 from aiohttp import ClientConnectorError, ConnectionTimeoutError
 
+from services.llm.transport_errors import recognise_connection_error
+
 
 class ApiFailure(Enum):
     """The class of a failure. Its names are label values of the API call metrics."""
@@ -128,9 +130,11 @@ def describe_api_error(error: BaseException) -> str:
     """Returns a short reason for the log, without the payload: that may contain message text."""
     if isinstance(error, TelegramNetworkError):
         # Without its text: some contain the URL, and with it the token.
-        return f"{type(error).__name__}: {type(error.__cause__).__name__}"
+        return recognise_connection_error(error) or f"{type(error).__name__}: {type(error.__cause__).__name__}"
     if isinstance(error, TelegramAPIError):
         return error.message[:200]
+    if isinstance(error, ClientDecodeError):
+        return "the answer is none of the Bot API"
     return type(error).__name__
 
 

@@ -25,7 +25,10 @@ def test_port_in_use_is_reported_with_another(host: str) -> None:
 
 
 def test_impossible_host_is_reported() -> None:
-    assert str(find_bind_fault("192.0.2.1", 8080)).startswith("WEB_HOST: 192.0.2.1 cannot be listened on")
+    assert find_bind_fault("192.0.2.1", 8080) == (
+        "WEB_HOST: 192.0.2.1 cannot be listened on with WEB_PORT=8080 (Cannot assign requested address), "
+        "for example WEB_HOST=127.0.0.1"
+    )
     assert str(find_bind_fault("no-such-host.invalid", 8080)).startswith("WEB_HOST: no-such-host.invalid cannot")
 
 

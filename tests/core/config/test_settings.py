@@ -71,6 +71,12 @@ class TestValues:
             ("DATABASE_URL", "postgresql://u:p%40%2F%3A@h/d"),  # a password of odd characters
             ("DATABASE_URL", "postgresql://h/d?user=me@cloud"),  # an @ that ends no password
             ("TIMEZONE", "Europe/Berlin"),
+            ("REDIS_URL", "redis://h"),  # the default database
+            ("REDIS_URL", "redis+sentinel://:p/w@a/stage"),
+            ("REDIS_URL", "redis+cluster://a:7000,b:7000/0"),
+            ("WEB_HOST", "::"),  # all interfaces, IPv6
+            ("WEB_HOST", "fe80::1%eth0"),
+            ("WEB_HOST", "bot.internal"),
             ("DATABASE_URL", "sqlite:////var/lib/understudy.db"),  # a file elsewhere
             ("TELEGRAM_API_BASE_URL", "http://127.0.0.1:8081"),  # self-hosted
             ("TELEGRAM_BOT_TOKEN", "42:TEST-token_1"),  # an emulator's short one
@@ -104,9 +110,21 @@ class TestValues:
             ("REDIS_URL", "localhost:6379", "must begin with redis://"),
             ("REDIS_URL", "redis://:hunter22@", "is not a URL"),  # no host
             ("REDIS_URL", "redis://h:port", "is not a URL"),
+            ("REDIS_URL", "redis://h/first", "must name its database by a number"),
+            ("REDIS_URL", "redis+sentinel://a:1,b:port/stage", "is not a URL"),  # the second of two sentinels
+            ("REDIS_URL", "redis+sentinel://a/stage/first", "must name its database by a number"),
+            ("REDIS_URL", "redis+cluster://a:7000/3", "must name no database"),
             ("REDIS_PREFIX", "a{b}", "must be 1 to 64"),  # braces choose a cluster's slot
             ("DATABASE_URL", "mysql://u:hunter22@h/d", "must begin with postgresql://"),
             ("DATABASE_URL", "postgresql://h:port/d", "is not a URL"),
+            ("DATABASE_URL", "sqlite://", "must name a file"),
+            ("DATABASE_URL", "sqlite:///:memory:", "must name a file"),  # a database for each connection
+            ("ADMIN_IDS", "-1001234567890", "must be ids of people"),  # a group's
+            ("ALLOWED_USER_IDS", "0", "must be ids of people"),
+            ("WEB_HOST", "http://0.0.0.0", "must be an address or a host name alone"),
+            ("WEB_HOST", "0.0.0.0:8080", "must be an address or a host name alone"),
+            ("BUDGET_USER_DAY", "-1", "must be at least 0, for example"),  # no 0.0
+            ("BUDGET_DAY", "1e30", "must be at most 1000000, for example"),
             ("WEB_PORT", "0", "must be at least 1"),
             ("WEB_PORT", "70000", "must be at most 65535"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318", "must begin with http:// or https://"),

@@ -24,6 +24,7 @@ from core.redis.client import (
     describe_redis_error,
     encode_credentials,
     open_redis,
+    subscribe,
 )
 from services.llm.routing.admission.concurrency import LoadShedding
 from services.llm.routing.state import changes
@@ -219,6 +220,14 @@ async def test_client_notices_the_connections_that_a_restart_of_the_server_has_c
         await redis_server.stop()
         await redis_server.start()
         assert await asyncio.gather(*(client.ping() for _ in range(3))) == [True] * 3
+
+
+async def test_subscribe_to_an_unreachable_cluster_is_an_error_of_redis() -> None:
+    client = open_redis(f"redis+cluster://127.0.0.1:{free_port()}")
+    async with client.pubsub() as pubsub:
+        with pytest.raises(REDIS_ERRORS):
+            await subscribe(pubsub, "changes")
+    await client.aclose()
 
 
 URLS: list[tuple[str, dict[str, Any]]] = [

@@ -24,7 +24,7 @@ from redis.exceptions import RedisError, ResponseError, WatchError
 
 from core.background import BackgroundTasks
 from core.clock import Clock, LoopTimeout
-from core.redis.client import REDIS_ERRORS, describe_redis_error
+from core.redis.client import REDIS_ERRORS, describe_redis_error, subscribe
 from services.llm.routing.state.changes import merged
 from services.llm.routing.state.clock_bounds import InstantBounds, clamped
 from services.llm.routing.state.codec import decode_routing, encode_routing, is_routing_field
@@ -185,7 +185,7 @@ class SharedRouting:
 
     async def _subscribe(self, pubsub: PubSub) -> bool:
         """Subscribes and waits for the confirmation, so that later reads miss no change; returns False if refused."""
-        await pubsub.subscribe(self._channel)
+        await subscribe(pubsub, self._channel)
         try:
             if await pubsub.get_message(timeout=self._timing.subscribe_s) is None:
                 raise TimeoutError("the subscription was not confirmed")

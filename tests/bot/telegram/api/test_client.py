@@ -7,14 +7,17 @@ from collections.abc import AsyncIterator
 import pytest
 from aiogram.exceptions import ClientDecodeError, TelegramAPIError, TelegramRetryAfter
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
 from bot.telegram.api.errors import describe_api_error
+from core.background import cancel_and_wait
 from core.errors import StartupError
 from core.i18n import Texts
-from tests.support.clock import ManualClock, settle
+from tests.support.clock import ManualClock, settle, until
 from tests.support.fake_telegram.chats import bad
 from tests.support.fake_telegram.server import TOKEN, TelegramServer
+from tests.support.processes.redis_server import free_port
 
 
 @pytest.fixture
@@ -91,6 +94,29 @@ async def test_connect_retries_after_an_html_response(
     await server.wait_for(lambda: clock._sleepers)
     await clock.advance(1)
     assert (await asyncio.wait_for(connecting, 5)).id == 42
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ("{url}/bot", "the answer is none of the Bot API"),  # a path that the client appends itself
+        ("http://127.0.0.1:{port}", "connection refused"),
+        ("https://127.0.0.1:{port_of_server}", "TLS failed"),
+        ("http://no-such-host.invalid", "host not found"),
+    ],
+)
+async def test_connect_logs_why_an_address_does_not_work(
+    server: TelegramServer, clock: ManualClock, wrong: str, reason: str
+) -> None:
+    """In words, without the token, which is a part of each address."""
+    port_of_server = server.url.rpartition(":")[2]
+    bot = create_bot(TOKEN, wrong.format(url=server.url, port=free_port(), port_of_server=port_of_server))
+    with capture_logs() as logs:
+        connecting = asyncio.create_task(connect(bot, clock))
+        await until(lambda: clock._sleepers)
+        await cancel_and_wait(connecting)
+    await (await bot.session.create_session()).close()
+    assert [(entry["event"], entry["reason"]) for entry in logs] == [("telegram.unreachable", reason)]
 
 
 @pytest.mark.parametrize(
