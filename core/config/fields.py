@@ -46,7 +46,7 @@ Ids = Annotated[frozenset[int], NoDecode, BeforeValidator(parse_ids)]
 def parse_user_ids(value: object) -> object:
     """Parses ids of people; those of groups are negative."""
     ids = parse_ids(value)
-    if isinstance(ids, frozenset) and any(each <= 0 for each in cast("frozenset[int]", ids)):
+    if isinstance(value, str) and any(each <= 0 for each in cast("frozenset[int]", ids)):
         raise ValueError("must be ids of people, which are above 0; a negative id is that of a group")
     return ids
 
