@@ -45,7 +45,7 @@ from bot.telegram.moderation.settings_handlers import SettingsHandlers
 from bot.telegram.observability import UpdateSpans
 from bot.telegram.worker import JobWorker
 from services.chat.guests import GuestAnswers
-from services.chat.speaking import VoiceReplies
+from services.chat.media.speaking import VoiceReplies
 from services.chat.store.pictures import PictureStore
 from services.privacy.erasure import Eraser
 
@@ -72,7 +72,7 @@ def build_worker(
         texts=infra.texts,
         clock=infra.clock,
         display=AnswerDisplay(infra.settings.stream_mode, renderer, acknowledges=infra.settings.acknowledge_in_groups),
-        providers=lambda: services.llm.fallback.roster.usable,
+        providers=services.llm.fallback.usable_ids,
         voice=_voice_replies(services),
     )
     approvals = _approvals(services, queued, bot, delivery, responder)
@@ -175,7 +175,7 @@ def _operator_router(services: Services, queued: InboxServices, delivery: Delive
     infra, operators = services.infra, services.operators
     return OperatorHandlers(
         providers=operators.providers,
-        provider_ids=lambda: services.llm.fallback.roster.usable,
+        provider_ids=services.llm.fallback.usable_ids,
         dead_letters=DeadLetterCommands(queued.inbox, operators.audit, infra.settings.zone, infra.texts),
         console=ConsoleCommand(
             ConsoleLinks(infra.redis, infra.settings.redis_prefix), operators.audit, console_address(infra.settings)

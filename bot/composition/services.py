@@ -36,10 +36,10 @@ from services.admin.providers import ProviderAdmin
 from services.admin.statistics import Statistics
 from services.budgets.budgets import BudgetLimits, Budgets
 from services.chat.agent import create_agent
-from services.chat.documents import DocumentTools
-from services.chat.pictures import picture_tools
+from services.chat.footers import StandInNotices
+from services.chat.media.documents import DocumentTools
+from services.chat.media.pictures import picture_tools
 from services.chat.service import ChatService
-from services.chat.stand_ins import StandInNotices
 from services.chat.store.documents import DocumentStore
 from services.chat.store.memory import ThreadMemories
 from services.chat.store.notes import Notes

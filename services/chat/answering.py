@@ -17,9 +17,9 @@ from core.messages import ChatKind
 from core.shortening import shorten_line
 from services.chat.agent import LIMITS, prompt_text
 from services.chat.framing import mentions_parts
-from services.chat.hearing import VOICE, SpeechToText, has_recording, quote_transcripts, transcribe
+from services.chat.media.hearing import VOICE, SpeechToText, has_recording, quote_transcripts, transcribe
+from services.chat.media.pictures import IMAGES, MOST_PICTURES, TextToImage, find_description
 from services.chat.personas import instructions
-from services.chat.pictures import IMAGES, MOST_PICTURES, TextToImage, find_description
 from services.chat.reply import ShownPicture
 from services.chat.store.notes import Notes
 from services.chat.tools import FETCH_PAGE, TurnContext

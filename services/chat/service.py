@@ -17,12 +17,11 @@ from core.i18n import Texts
 from core.messages import ConversationKey, Incoming, Surface, UserRef
 from services.chat.agent import prompt_text, to_prompt
 from services.chat.answering import AnswerProducer
-from services.chat.footers import Footers
-from services.chat.hearing import SpeechToText, quote_transcripts
+from services.chat.footers import Footers, StandInNotices
+from services.chat.media.hearing import SpeechToText, quote_transcripts
+from services.chat.media.pictures import TextToImage, find_description, picture_prompt
 from services.chat.memory import Compaction, ConversationMemory, MemoryLimits
-from services.chat.pictures import TextToImage, find_description, picture_prompt
 from services.chat.reply import AskedCall, Reply, ReplyPhase
-from services.chat.stand_ins import StandInNotices
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
 from services.chat.thread_names import Beginning, ThreadNamer
 from services.chat.tools import TurnContext

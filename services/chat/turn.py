@@ -1,9 +1,7 @@
-"""A running turn: its state and outcome, its metrics and span, and its writes while the database is unavailable."""
+"""A running turn: its state and outcome, its metrics and span."""
 
-import asyncio
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
@@ -23,13 +21,11 @@ from core.errors import (
     NotTranscribed,
     ProviderError,
     RequestRejected,
-    StorageError,
 )
 from core.messages import Incoming
 from core.observability.metrics import Metrics
 from services.chat.agent import LIMITS
 from services.chat.reply import Reply, ReplyPhase
-from services.chat.stand_ins import StandIn
 from services.chat.store.conversation import Recall, Thread, Turn, TurnStatus
 from services.llm.models.routed import last_provenance
 from services.llm.request import ModelChoice
@@ -54,6 +50,14 @@ _KEYS: tuple[tuple[type[Exception], str], ...] = (
     (ProviderError, "failed-all-providers"),
     (UsageLimitExceeded, "failed-limit"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """A local provider that failed, and the remote one that answered in its place."""
+
+    local: str
+    remote: str
 
 
 @dataclass(slots=True)
@@ -273,70 +277,3 @@ class TurnObserver:
 def _span_attributes(reply: Reply) -> dict[str, str]:
     facts = {"phase": reply.phase.name.lower(), "provider": reply.provider, "model": reply.model}
     return {f"understudy.{name}": value for name, value in facts.items() if value is not None}
-
-
-Save = Callable[[], Awaitable[None]]
-
-
-class DeferredWrites:
-    """Saves at once, or later while the database is unavailable.
-
-    Args:
-        limit: pending writes; beyond it the oldest is dropped.
-    """
-
-    def __init__(self, limit: int = 1000) -> None:
-        self._limit = limit
-        self._pending: deque[Save] = deque()
-        self._flush_lock = asyncio.Lock()
-
-    def __len__(self) -> int:
-        return len(self._pending)
-
-    async def save(self, save: Save) -> bool:
-        """Saves after all pending writes; queues it where the database rejects it. Returns whether it is saved.
-
-        Raises:
-            StorageError: the database will never accept it.
-        """
-        if await self.flush():
-            try:
-                await save()
-            except StorageError as error:
-                if error.permanent:
-                    raise
-                log.error("turn.not_saved", error=str(error))  # noqa: TRY400 - the error text is the reason
-            else:
-                return True
-        self._queue(save)
-        return False
-
-    async def flush(self) -> bool:
-        """Saves the pending writes, as far as the database accepts them. Returns whether none is left."""
-        if self._flush_lock.locked():
-            # Each try may take a whole busy timeout; concurrent callers share one.
-            async with self._flush_lock:
-                return not self._pending
-        async with self._flush_lock:
-            while self._pending:
-                save = self._pending[0]
-                try:
-                    await save()
-                    log.info("turn.backlog_flushed")
-                except StorageError as error:
-                    if not error.permanent:
-                        return False
-                    log.warning("turn.write_rejected", error=str(error))
-                except Exception:
-                    # A bug in one write must not block the others.
-                    log.exception("turn.lost")
-                # It may have been dropped for a newer one while it was being saved.
-                if self._pending and self._pending[0] is save:
-                    self._pending.popleft()
-        return True
-
-    def _queue(self, save: Save) -> None:
-        if len(self._pending) >= self._limit:
-            self._pending.popleft()
-            log.error("turn.lost", pending=self._limit)
-        self._pending.append(save)

@@ -1,6 +1,8 @@
-"""The stored side of a turn: its prompt, history, answer, documents and pictures."""
+"""The stored side of a turn: its prompt, history, answer, documents and pictures; later while the database is away."""
 
-from collections.abc import Sequence
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -8,7 +10,7 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, Tool
 
 from core.errors import StorageError
 from services.chat.framing import split_parts
-from services.chat.hearing import has_recording
+from services.chat.media.hearing import has_recording
 from services.chat.memory import ConversationMemory
 from services.chat.reply import ShownPicture
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
@@ -17,13 +19,80 @@ from services.chat.store.memory import ThreadMemories
 from services.chat.store.notes import Notes
 from services.chat.store.pictures import PictureStore
 from services.chat.store.turns import TurnStore
-from services.chat.turn import DeferredWrites, TurnOutcome, TurnRun
+from services.chat.turn import TurnOutcome, TurnRun
 from services.llm.capabilities.asking import Picture
 from services.llm.models.routed import last_provenance
 from services.llm.request import RequestSpec
 from services.preferences import PreferenceStore
 
 log = structlog.get_logger()
+
+
+Save = Callable[[], Awaitable[None]]
+
+
+class DeferredWrites:
+    """Saves at once, or later while the database is unavailable.
+
+    Args:
+        limit: pending writes; beyond it the oldest is dropped.
+    """
+
+    def __init__(self, limit: int = 1000) -> None:
+        self._limit = limit
+        self._pending: deque[Save] = deque()
+        self._flush_lock = asyncio.Lock()
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    async def save(self, save: Save) -> bool:
+        """Saves after all pending writes; queues it where the database rejects it. Returns whether it is saved.
+
+        Raises:
+            StorageError: the database will never accept it.
+        """
+        if await self.flush():
+            try:
+                await save()
+            except StorageError as error:
+                if error.permanent:
+                    raise
+                log.error("turn.not_saved", error=str(error))  # noqa: TRY400 - the error text is the reason
+            else:
+                return True
+        self._queue(save)
+        return False
+
+    async def flush(self) -> bool:
+        """Saves the pending writes, as far as the database accepts them. Returns whether none is left."""
+        if self._flush_lock.locked():
+            # Each try may take a whole busy timeout; concurrent callers share one.
+            async with self._flush_lock:
+                return not self._pending
+        async with self._flush_lock:
+            while self._pending:
+                save = self._pending[0]
+                try:
+                    await save()
+                    log.info("turn.backlog_flushed")
+                except StorageError as error:
+                    if not error.permanent:
+                        return False
+                    log.warning("turn.write_rejected", error=str(error))
+                except Exception:
+                    # A bug in one write must not block the others.
+                    log.exception("turn.lost")
+                # It may have been dropped for a newer one while it was being saved.
+                if self._pending and self._pending[0] is save:
+                    self._pending.popleft()
+        return True
+
+    def _queue(self, save: Save) -> None:
+        if len(self._pending) >= self._limit:
+            self._pending.popleft()
+            log.error("turn.lost", pending=self._limit)
+        self._pending.append(save)
 
 
 @dataclass(frozen=True, slots=True)

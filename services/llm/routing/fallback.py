@@ -93,6 +93,10 @@ class LLMProviderFallback:
         """The providers that can be asked, by priority."""
         return self.roster.providers
 
+    def usable_ids(self) -> tuple[str, ...]:
+        """Returns the ids of the providers that can be asked now, by priority."""
+        return self.roster.usable
+
     def replace_providers(self, providers: Sequence[ProviderSettings]) -> None:
         """Applies these providers to new requests; those in flight finish with the old ones."""
         self.roster.replace(providers)

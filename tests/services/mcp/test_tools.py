@@ -9,8 +9,8 @@ import pytest
 from core.config.tool_servers import ToolServer
 from core.db.database import Database
 from core.messages import ConversationKey, Surface
-from services.chat.documents import DocumentTools
-from services.chat.pictures import picture_tools
+from services.chat.media.documents import DocumentTools
+from services.chat.media.pictures import picture_tools
 from services.chat.store.documents import DocumentStore
 from services.files.sandbox import Sandbox
 from services.mcp.calls import CallStatus, Decision, ToolCalls

@@ -183,11 +183,11 @@ class _Body(httpx2.AsyncByteStream):
         self._is_error = response.status >= 400  # noqa: PLR2004 - HTTP's own number
         content_type = response.headers.get("Content-Type", "")
         self._is_event_stream = "event-stream" in content_type and not self._is_error
-        repair = find_repair(path)
-        self.events = EventStream(
-            ChatChunks(self._pacing) if path.endswith("/chat/completions") else None,
-            NativeEvents(repair) if repair is not None else None,
-        )
+        if path.endswith("/chat/completions"):
+            self.events = EventStream(ChatChunks(self._pacing), None)
+        else:
+            repair = find_repair(path)
+            self.events = EventStream(None, NativeEvents(repair) if repair is not None else None)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         # Closed here: the event loop would close generators that are collected as garbage in tasks of their own.

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from core.errors import StorageError
-from services.chat.turn import DeferredWrites, Save
+from services.chat.turn_records import DeferredWrites, Save
 
 
 class Store:

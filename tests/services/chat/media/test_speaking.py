@@ -3,8 +3,8 @@
 import pytest
 
 from core.errors import AllProvidersFailed, StorageError
+from services.chat.media.speaking import MAX_SPOKEN, VoiceReplies, to_speech
 from services.chat.reply import Reply, ReplyPhase
-from services.chat.speaking import MAX_SPOKEN, VoiceReplies, to_speech
 from services.llm.request import RequestSpec
 from services.preferences import ChatPreferences
 from tests.support.chat_harness import message

@@ -1,0 +1,1 @@
+"""Files, recordings, pictures and speech of a turn."""
