@@ -110,11 +110,11 @@ async def _telegram(settings: Settings) -> int:
     for warning in settings.warnings:
         log.warning("settings.warning", detail=warning)
     with _importing():
-        from bot.telegram.api.deferred_types import import_aiogram  # noqa: PLC0415 - see above
+        from bot.telegram.api.deferred_types import import_aiogram
 
         import_aiogram()
-        from bot.composition.services import open_services  # noqa: PLC0415 - see above
-        from bot.composition.telegram import run_daemon  # noqa: PLC0415 - the same
+        from bot.composition.services import open_services
+        from bot.composition.telegram import run_daemon
 
     while True:
         async with open_services(settings) as services:
@@ -130,26 +130,26 @@ async def _serve(settings: Settings) -> int:
     log_uncaught()
     for warning in settings.warnings:
         log.warning("settings.warning", detail=warning)
-    from bot.composition.serve import run_endpoint  # noqa: PLC0415 - see above
+    from bot.composition.serve import run_endpoint
 
     return await run_endpoint(settings)
 
 
 async def _console(settings: Settings) -> int:
     with _importing():
-        from bot.composition.console import run_console  # noqa: PLC0415 - see above
+        from bot.composition.console import run_console
 
     return await run_console(settings)
 
 
 async def _check(settings: Settings) -> int:
-    from bot.check import run  # noqa: PLC0415 - see above
+    from bot.check import run
 
     return await run(settings)
 
 
 async def _train(settings: Settings, options: argparse.Namespace) -> int:
-    from bot.train import reset, run  # noqa: PLC0415 - see above
+    from bot.train import reset, run
 
     if options.reset:
         return await reset(settings)

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import httpx2
 
@@ -27,10 +27,9 @@ from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
 from services.llm.providers.probe import ProbeResult, probe_providers
 from services.llm.transport_errors import describe_connection_error
+from services.mcp.servers import McpServers, ServerTrial
 from services.usage.prices import Prices
-
-if TYPE_CHECKING:
-    from services.mcp.servers import ServerTrial
+from services.web.pages import SearxSearch
 
 TIMEOUT_S = 5.0
 TELEGRAM_URL = "https://api.telegram.org"
@@ -144,15 +143,12 @@ async def _check_tool_servers(settings: Settings) -> list[CheckResult]:
     """Connects to each MCP server; one that fails stops nothing else."""
     if not settings.tool_servers:
         return []
-    # Imported here: a check without servers needs none of it.
-    from services.mcp.servers import McpServers  # noqa: PLC0415 - as above
-
     servers = McpServers((), SystemClock())
     trials = await asyncio.gather(*map(servers.try_server, settings.tool_servers))
     return [_to_tools_row(server, trial) for server, trial in zip(settings.tool_servers, trials, strict=True)]
 
 
-def _to_tools_row(server: ToolServer, trial: "ServerTrial") -> CheckResult:
+def _to_tools_row(server: ToolServer, trial: ServerTrial) -> CheckResult:
     name = f"tools {server.name}"
     if trial.fault is not None:
         return CheckResult(name, FAILED, trial.fault)
@@ -167,8 +163,6 @@ def _to_tools_row(server: ToolServer, trial: "ServerTrial") -> CheckResult:
 async def _check_search(settings: Settings) -> list[CheckResult]:
     if settings.web_search_url is None:
         return []
-    from services.web.pages import SearxSearch  # noqa: PLC0415 - imports the readers of documents
-
     search = SearxSearch(settings.web_search_url)
     began = time.perf_counter()
     try:

@@ -4,6 +4,7 @@ Production uses the system clock, tests one that they advance.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,6 +67,11 @@ class Backoff:
     def pause_s(self, failures: int) -> float:
         """Returns the pause after this many failures in a row, the first of which counts as 1."""
         return min(self.first_s * 2.0 ** min(max(failures - 1, 0), _LARGEST_EXPONENT), self.longest_s)
+
+
+def draw_pause_s(shortest_s: float, longest_s: float) -> float:
+    """Returns a random pause in seconds: those that wait for the same thing do not all come at once."""
+    return random.uniform(shortest_s, longest_s)  # noqa: S311 - no secret
 
 
 STEPS = 4

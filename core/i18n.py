@@ -102,7 +102,7 @@ class _Language:
 
 
 def _read(language: str) -> _Language:
-    from fluent.runtime import FluentBundle, FluentResource  # noqa: PLC0415 - costs 130 ms, see Texts
+    from fluent.runtime import FluentBundle, FluentResource
 
     # Isolation marks are invisible characters around variables: some terminals show them as boxes, and they count
     # towards Telegram's message limit.

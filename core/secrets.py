@@ -28,7 +28,7 @@ class SecretBox:
 
     def __init__(self, keys: Sequence[SecretStr]) -> None:
         # Imported here, since a bot that stores no secret does not need it.
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - see above
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         derived = [_derive(key.get_secret_value()) for key in keys]
         self._ciphers = {key_id: AESGCM(key) for key_id, key in derived}
@@ -46,7 +46,7 @@ class SecretBox:
         Raises:
             SecretUnreadable: no key of the list sealed it, or it was sealed for another name.
         """
-        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - as above
+        from cryptography.exceptions import InvalidTag
 
         body = sealed[1 + _ID_BYTES :]
         cipher = self._ciphers.get(sealed[1 : 1 + _ID_BYTES]) if sealed[:1] == _FORMAT else None
@@ -64,8 +64,8 @@ class SecretBox:
 
 def _derive(value: str) -> tuple[bytes, bytes]:
     """Returns the public id and the 256-bit key of one value of SECRETS_KEY."""
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 - as above
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415 - as above
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
     material = HKDF(hashes.SHA256(), _ID_BYTES + 32, salt=None, info=b"understudy secrets").derive(value.encode())
     return material[:_ID_BYTES], material[_ID_BYTES:]

@@ -86,19 +86,19 @@ async def open_capabilities(
 
     embeddings = transcriber = synthesizer = image_generator = None
     if settings.embedders:
-        from services.llm.capabilities.embeddings import Embeddings  # noqa: PLC0415 - imported only where it is on
+        from services.llm.capabilities.embeddings import Embeddings
 
         embeddings = Embeddings(await start("embeddings"), builder, infra.database)
     if settings.transcribers:
-        from services.llm.capabilities.transcription import Transcriber  # noqa: PLC0415 - as above
+        from services.llm.capabilities.transcription import Transcriber
 
         transcriber = Transcriber(await start("voice"), builder)
     if settings.speakers:
-        from services.llm.capabilities.speech import SpeechSynthesizer  # noqa: PLC0415 - as above
+        from services.llm.capabilities.speech import SpeechSynthesizer
 
         synthesizer = SpeechSynthesizer(await start("speech"), builder, partial(_convert, infra.sandbox))
     if settings.painters:
-        from services.llm.capabilities.images import ImageGenerator  # noqa: PLC0415 - as above
+        from services.llm.capabilities.images import ImageGenerator
 
         image_generator = ImageGenerator(await start("images"), builder)
     return Capabilities(embeddings, transcriber, synthesizer, image_generator, fallbacks)

@@ -143,6 +143,6 @@ def _open_account_lists(infra: Infrastructure) -> "AccountLists | None":
     names = infra.settings.moderation_spam_lists
     if not names:
         return None
-    from services.moderation.signals.account_lists import AccountList, AccountLists  # noqa: PLC0415 - off by default
+    from services.moderation.signals.account_lists import AccountList, AccountLists
 
     return AccountLists([AccountList(name) for name in names], infra.clock)

@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bot.composition.services import LLMServices, Services
-from bot.operators.console_links import ConsoleLinks
 from bot.web.api.battleground import Battleground
 from bot.web.api.completions import ChatCompletions
 from bot.web.api.gateway import ApiGateway
@@ -67,7 +66,11 @@ async def serve_web(
     states = StateHistory(llm.fallback, services.operators.history, infra.database, infra.clock)
     endpoints = Endpoints(readiness, infra.metrics, llm.fallback, services.operators.totals, redactor)
     tokens = TokenStore(infra.database, infra.clock, settings.named_api_tokens, llm.budgets)
-    console = _build_console_routes(services, states, tokens, daemon)
+    console: Sequence[HttpRoute] = ()
+    if settings.web_token is not None:
+        from bot.composition.web_console import build_console_routes
+
+        console = build_console_routes(services, states, tokens, settings.web_token, daemon)
     server = WebServer(
         host=settings.web_host,
         port=settings.web_port,
@@ -125,7 +128,7 @@ def _build_capabilities(llm: LLMServices, directory: ModelDirectory, gateway: Ap
     embeddings, transcriber = llm.capabilities.embeddings, llm.capabilities.transcriber
     if embeddings is None and transcriber is None:
         return ()
-    from bot.web.api.capabilities import EmbeddingsApi, TranscriptionsApi  # noqa: PLC0415 - see above
+    from bot.web.api.capabilities import EmbeddingsApi, TranscriptionsApi
 
     routes: list[HttpRoute] = []
     if embeddings is not None:
@@ -133,56 +136,6 @@ def _build_capabilities(llm: LLMServices, directory: ModelDirectory, gateway: Ap
     if transcriber is not None:
         routes.append(TranscriptionsApi(directory, transcriber, gateway).route)
     return routes
-
-
-def _build_console_routes(
-    services: Services, states: StateHistory, tokens: TokenStore, daemon: "DaemonServices | None"
-) -> Sequence[HttpRoute]:
-    """Builds the operator's console; without WEB_TOKEN there is none."""
-    infra, llm, operators = services.infra, services.llm, services.operators
-    token = infra.settings.web_token
-    if token is None:
-        return ()
-    # Imported here, since a bot without a console does without its template engine.
-    from bot.operators.daemon_services import DaemonServices  # noqa: PLC0415 - see above
-    from bot.web.console.access import ConsoleAccess, Credentials  # noqa: PLC0415 - see above
-    from bot.web.console.acts import ConsoleActs, UndoActs  # noqa: PLC0415 - see above
-    from bot.web.console.broadcast_pages import BroadcastPages  # noqa: PLC0415 - see above
-    from bot.web.console.frame import ConsoleParts, Frame  # noqa: PLC0415 - see above
-    from bot.web.console.operations import OperationPages  # noqa: PLC0415 - see above
-    from bot.web.console.pages import ConsolePages  # noqa: PLC0415 - see above
-    from bot.web.console.sign_in import SignIn  # noqa: PLC0415 - see above
-    from bot.web.console.token_pages import TokenPages  # noqa: PLC0415 - see above
-    from bot.web.console.undo import UndoStore  # noqa: PLC0415 - see above
-    from bot.web.console.usage_pages import UsagePages  # noqa: PLC0415 - see above
-
-    parts = ConsoleParts(
-        settings=infra.settings,
-        clock=infra.clock,
-        texts=infra.texts,
-        fallback=llm.fallback,
-        configuration=llm.configuration,
-        admin=operators.admin,
-        audit=operators.audit,
-        totals=operators.totals,
-        history=operators.history,
-        states=states,
-        tokens=tokens,
-        broadcasts=operators.broadcasts,
-        budgets=operators.budgets,
-        daemon=daemon or DaemonServices(),
-    )
-    settings = infra.settings
-    access = ConsoleAccess(
-        infra.redis,
-        settings.redis_prefix,
-        Credentials(token, settings.telegram_bot_token, settings.admin_ids),
-        ConsoleLinks(infra.redis, settings.redis_prefix),
-        infra.clock,
-    )
-    frame = Frame(parts, access, UndoStore(infra.redis, settings.redis_prefix))
-    pages = (SignIn, ConsolePages, UsagePages, OperationPages, TokenPages, BroadcastPages, ConsoleActs, UndoActs)
-    return [route for page in pages for route in page(frame).routes]
 
 
 def console_address(settings: Settings) -> str | None:

@@ -135,7 +135,7 @@ class Commands:
                 words = [*(provider.id for provider in self._fallback.providers), AUTOMATIC, "footers"]
             case ["/model", name]:
                 words = [model for each in self._fallback.providers if each.id == name for model in each.models]
-            case ["/compare", *named] if len(named) < 2:  # noqa: PLR2004 - a pair
+            case ["/compare", *named] if len(named) <= 1:
                 words = [f"{each.id}/{model}" for each in self._fallback.providers for model in each.models]
             case ["/broadcast"]:
                 words = sorted(BROADCAST_ACTS)

@@ -30,10 +30,10 @@ class PromptInput:
 
     def __init__(self, history: Path) -> None:
         # Imported here: 60 ms that piped input need not wait for.
-        from prompt_toolkit import PromptSession  # noqa: PLC0415 - see above
-        from prompt_toolkit.completion import CompleteEvent, Completer, Completion  # noqa: PLC0415 - the same
-        from prompt_toolkit.document import Document  # noqa: PLC0415 - the same
-        from prompt_toolkit.history import FileHistory, History, InMemoryHistory  # noqa: PLC0415 - the same
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+        from prompt_toolkit.document import Document
+        from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
         self.complete: Callable[[str], Sequence[str]] = lambda _: ()
         """Returns the words that may stand at the end of a line."""
@@ -53,7 +53,7 @@ class PromptInput:
 
     async def next(self) -> str | None:
         """Returns the next line. Ctrl-C clears the line being edited, Ctrl-D on an empty line ends the input."""
-        from prompt_toolkit.patch_stdout import patch_stdout  # noqa: PLC0415 - as above
+        from prompt_toolkit.patch_stdout import patch_stdout
 
         while True:
             try:

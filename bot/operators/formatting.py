@@ -54,7 +54,7 @@ class Wording:
 
     def join(self, items: Sequence[str]) -> str:
         """Joins words: `a, b and c`."""
-        if len(items) < 2:  # noqa: PLR2004 - one word needs no conjunction
+        if len(items) <= 1:
             return "".join(items)
         return self.get("operator-and", first=", ".join(items[:-1]), last=items[-1])
 

@@ -352,7 +352,7 @@ def _validate_api_tokens(value: object) -> object:
 ApiTokens = BeforeValidator(_validate_api_tokens)
 
 
-def parse_directory_path(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+def parse_directory_path(value: str | Path) -> Path:
     """Returns the path with `~` expanded."""
     try:
         return Path(value).expanduser()

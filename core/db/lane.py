@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 
@@ -62,8 +62,8 @@ class _Transaction:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
-    value: Any = None
+class _Outcome(Generic[T]):
+    value: T | None = None
     error: Exception | None = None
 
     @property
@@ -79,10 +79,10 @@ class _Outcome:
         else:
             future.set_result(self.value)
 
-    def result(self) -> Any:  # noqa: ANN401 - as above
+    def result(self) -> T:
         if self.error is not None:
             raise self.error
-        return self.value
+        return cast("T", self.value)  # None only where T admits it
 
 
 class LaneThreads:
@@ -212,7 +212,7 @@ class SqliteLane:
             return
         batch = [each for each in self._pending[:LARGEST_BATCH] if not each.done.cancelled()]
         del self._pending[:LARGEST_BATCH]
-        outcomes: Sequence[_Outcome] = ()
+        outcomes: Sequence[_Outcome[Any]] = ()
         try:
             if batch:
                 outcomes = await self._writer.submit(partial(self._execute_together, batch))
@@ -221,7 +221,7 @@ class SqliteLane:
         for transaction, outcome in zip(batch, outcomes, strict=True):
             outcome.hand_to(transaction.done)
 
-    def _execute_together(self, batch: Sequence[_Transaction]) -> Sequence[_Outcome]:
+    def _execute_together(self, batch: Sequence[_Transaction]) -> Sequence[_Outcome[Any]]:
         if len(batch) > 1:
 
             def work(connection: Connection) -> list[Any]:
@@ -230,10 +230,10 @@ class SqliteLane:
             # A span of the commit belongs to the first; a context can be entered once only.
             together = _execute(self._writing, batch[0].context.copy(), work)
             if together.error is None:
-                return [_Outcome(value) for value in together.value]
+                return [_Outcome(value) for value in together.result()]
             if together.is_outage:
                 return [together] * len(batch)
-        outcomes: list[_Outcome] = []
+        outcomes: list[_Outcome[Any]] = []
         for each in batch:
             # During an outage each would wait for the whole busy timeout.
             is_outage = bool(outcomes) and outcomes[-1].is_outage
@@ -260,8 +260,9 @@ class PostgresLane:
         """Transactions that wait for a thread."""
         return self._slots.waiting
 
-    async def run(self, work: Callable[[Connection], T], *, urgent: bool = False, reading: bool = False) -> T:  # noqa: ARG002 - writers do not wait for each other
-        """Executes a transaction."""
+    async def run(self, work: Callable[[Connection], T], *, urgent: bool = False, reading: bool = False) -> T:
+        """Executes a transaction. Writers do not wait for each other here, so none is urgent."""
+        del urgent, reading
         # A task of its own: the slot is taken until the thread is free, also when the caller is cancelled.
         executing = asyncio.create_task(self._execute(work), name="database.lane")
         self._executing.add(executing)
@@ -278,7 +279,7 @@ class PostgresLane:
         await self._threads.stop(max(0.0, deadline - time.monotonic()))
         self._engine.dispose()
 
-    async def _execute(self, work: Callable[[Connection], T]) -> _Outcome:
+    async def _execute(self, work: Callable[[Connection], T]) -> _Outcome[T]:
         try:
             async with self._slots.slot():
                 return await self._threads.submit(partial(_execute, self._engine, copy_context(), work))
@@ -286,8 +287,8 @@ class PostgresLane:
             return _Outcome(error=StorageError(f"the database failed: {BUSY}"))
 
 
-def _execute(engine: Engine, context: Context, work: Callable[[Connection], Any]) -> _Outcome:
-    def transact() -> _Outcome:
+def _execute(engine: Engine, context: Context, work: Callable[[Connection], T]) -> _Outcome[T]:
+    def transact() -> _Outcome[T]:
         with translate_errors(), engine.begin() as connection:
             return _Outcome(work(connection))
 

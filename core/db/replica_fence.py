@@ -20,11 +20,18 @@ from sqlalchemy.pool import ConnectionPoolEntry
 IS_REGISTERED = "SELECT 1 FROM replicas WHERE name = %s AND expires_at > '-infinity'"
 
 
+class _LibpqConnection(Protocol):
+    """A connection of libpq, whose types are private to psycopg."""
+
+    @property
+    def socket(self) -> int: ...
+
+
 class _DriverConnection(Protocol):
     """A connection of psycopg, synchronous or not."""
 
     @property
-    def pgconn(self) -> Any: ...  # noqa: ANN401 - libpq's connection; its types are private to psycopg
+    def pgconn(self) -> _LibpqConnection: ...
 
 
 class ReplicaFence:

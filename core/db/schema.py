@@ -40,9 +40,10 @@ def migrate(connection: Connection) -> None:
         # Beginning a transaction does not reveal a read-only file or standby server; a write does.
         connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
         return
-    from alembic import command  # noqa: PLC0415  # 0.3 s, needed only to migrate
-    from alembic.config import Config  # noqa: PLC0415  # the same
-    from alembic.util import CommandError  # noqa: PLC0415  # the same
+    # Imported here: 0.3 s that only a migration needs.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", "core.db:migrations")

@@ -72,7 +72,7 @@ def open_tracing(settings: TracingSettings) -> Tracing:
     """Returns the configured tracing."""
     if settings.otel_exporter_otlp_endpoint is None:
         return Tracing(NoOpTracerProvider(), on=False, close=_close_nothing)
-    from core.observability.trace_export import Export  # noqa: PLC0415 - imports the SDK
+    from core.observability.trace_export import Export
 
     headers = settings.otel_exporter_otlp_headers
     export = Export(

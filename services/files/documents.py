@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from html.parser import HTMLParser
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 from urllib.parse import urljoin
 from xml.etree import ElementTree as ET
@@ -38,6 +39,8 @@ _WORKBOOK_STREAM = "Workbook".encode("utf-16-le")
 _ODS = b"application/vnd.oasis.opendocument.spreadsheet"
 _PDF_PASSWORD = 4
 """PDFium's code of a document that needs a password."""
+_EXACT = 1e15
+"""Whole numbers below are exact in a float."""
 _DRAWING = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 _SLIDE = re.compile(r"ppt/slides/slide(\d+)\.xml")
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w-]{1,20})""", re.IGNORECASE)
@@ -111,7 +114,7 @@ def _collect(pieces: Pieces, kind: str, most: int) -> Answer:
     return {"kind": kind, "is_cut": left <= 0}, text.encode("utf-8", "replace")
 
 
-def _read_pdf(data: bytes, pdfium: Any) -> Pieces:  # noqa: ANN401 - the library is imported by its name
+def _read_pdf(data: bytes, pdfium: ModuleType) -> Pieces:
     try:
         document = pdfium.PdfDocument(data)
     except pdfium.PdfiumError as error:
@@ -123,7 +126,7 @@ def _read_pdf(data: bytes, pdfium: Any) -> Pieces:  # noqa: ANN401 - the library
         page.close()
 
 
-def _read_docx(data: bytes, mammoth: Any) -> Pieces:  # noqa: ANN401 - as above
+def _read_docx(data: bytes, mammoth: ModuleType) -> Pieces:
     without_images = mammoth.images.img_element(_omit_image)
     found = mammoth.convert_to_html(io.BytesIO(data), convert_image=without_images, external_file_access=False)
     yield from _html_text(found.value)
@@ -133,7 +136,7 @@ def _omit_image(_: object) -> Mapping[str, str]:
     return {}
 
 
-def _read_sheet(data: bytes, calamine: Any) -> Pieces:  # noqa: ANN401 - as above
+def _read_sheet(data: bytes, calamine: ModuleType) -> Pieces:
     try:
         book = calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
     except calamine.PasswordError as error:
@@ -151,7 +154,7 @@ def _read_sheet(data: bytes, calamine: Any) -> Pieces:  # noqa: ANN401 - as abov
 
 def _cell(value: object) -> str:
     """Returns a cell on one line; whole numbers without the point that every number of a sheet has."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:  # noqa: PLR2004 - exact in a float
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         return str(int(value))
     return " ".join(str(value).split())
 
@@ -282,6 +285,7 @@ def _decode(data: bytes) -> str:
         return data.decode("utf-8", "replace")
 
 
+# Any: the module of the library, or None for the kinds without one.
 _READERS: Mapping[str, Callable[[bytes, Any], Pieces]] = {
     "pdf": _read_pdf,
     "docx": _read_docx,

@@ -101,7 +101,7 @@ class DBOSRuntime:
             StartupError: the database cannot be used.
         """
         _silence_library()
-        from dbos import DBOS, DBOSClient  # noqa: PLC0415 - 0.5 s that the console does not need
+        from dbos import DBOS, DBOSClient
 
         async def job(lane: str, priority: int, payload: str) -> None:
             if DBOS.workflow_id is None:
@@ -142,8 +142,8 @@ class DBOSRuntime:
 
     async def start_worker(self, poll_s: float) -> None:
         """Starts the thread that claims jobs, at the latest `poll_s` after they were enqueued elsewhere."""
-        from dbos import DBOS  # noqa: PLC0415 - already loaded
-        from dbos._queue import queue_worker_thread  # noqa: PLC0415 - private, see the module docstring
+        from dbos import DBOS
+        from dbos._queue import queue_worker_thread
 
         queue = await asyncio.to_thread(
             lambda: DBOS.register_queue(
@@ -185,7 +185,7 @@ class DBOSRuntime:
 
     async def destroy(self) -> None:
         """Stops the library and closes its database connections."""
-        from dbos import DBOS  # noqa: PLC0415 - already loaded
+        from dbos import DBOS
 
         # In a thread, since the library's threads may need the event loop before they end.
         await asyncio.to_thread(lambda: DBOS.destroy(destroy_registry=True))
@@ -201,7 +201,7 @@ class DBOSRuntime:
 
     def enqueue(self, connection: sa.Connection, job: Job) -> None:
         """Inserts a job in the transaction of a connection."""
-        from dbos import WorkflowSerializationFormat  # noqa: PLC0415 - already loaded
+        from dbos import WorkflowSerializationFormat
 
         self._client.enqueue_in_transaction(
             connection,

@@ -10,7 +10,6 @@ of Redis a replica decides alone. Leases of a replica that died expire.
 
 import asyncio
 import math
-import random
 import uuid
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -21,7 +20,7 @@ from itertools import count
 import structlog
 from redis.asyncio import Redis
 
-from core.clock import Clock
+from core.clock import Clock, draw_pause_s
 from core.redis.guard import FailFastRedis, RedisUnavailable
 
 log = structlog.get_logger()
@@ -67,7 +66,7 @@ class RunningLeases:
         self._held[name] = party
         try:
             while not await self._acquire(name, party, limit):
-                await self._clock.sleep(random.uniform(*self._timing.poll_s))  # noqa: S311 - jitter, not a secret
+                await self._clock.sleep(draw_pause_s(*self._timing.poll_s))
             yield
         finally:
             del self._held[name]

@@ -7,6 +7,10 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, cast
 
+from pydantic_ai import InlineDefsJsonSchemaTransformer
+from pydantic_ai.profiles.google import GoogleJsonSchemaTransformer
+from pydantic_ai.profiles.openai import OpenAIJsonSchemaTransformer
+
 from core.bounded_json import parse_json
 
 DEEPEST = 32
@@ -18,11 +22,6 @@ MOST_VALUES = 4_000
 @lru_cache(maxsize=512)
 def find_schema_fault(text: str) -> str | None:
     """Returns why a schema, as JSON text, cannot be offered to models; None if it can. Cached: servers repeat them."""
-    # Imported here: without a server none of it is needed.
-    from pydantic_ai import InlineDefsJsonSchemaTransformer  # noqa: PLC0415 - as above
-    from pydantic_ai.profiles.google import GoogleJsonSchemaTransformer  # noqa: PLC0415 - as above
-    from pydantic_ai.profiles.openai import OpenAIJsonSchemaTransformer  # noqa: PLC0415 - as above
-
     try:
         schema = cast("dict[str, Any]", parse_json(text))  # Any: JSON
         if schema.get("type") != "object":

@@ -171,8 +171,8 @@ class McpServers:
         return self._to_text(result)
 
     def _explain(self, connection: _Connection, server: str, tool: str, error: Exception) -> str:
-        from mcp import MCPError  # noqa: PLC0415 - loaded with the connection
-        from mcp.types import CONNECTION_CLOSED  # noqa: PLC0415 - as above
+        from mcp import MCPError
+        from mcp.types import CONNECTION_CLOSED
 
         log.warning("mcp.call_failed", server=server, tool=tool, error=type(error).__name__)
         if isinstance(error, MCPError) and connection.link.is_forgotten:
@@ -296,7 +296,7 @@ async def _call(link: ServerLink, tool: str, arguments: dict[str, Any]) -> "Call
 
     That check runs the server's regular expressions on the event loop, which a server can make last for hours.
     """
-    from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult  # noqa: PLC0415 - loaded with the link
+    from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult
 
     request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=arguments))
     return await link.client.session.send_request(request, CallToolResult)

@@ -11,6 +11,7 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, Tool
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 from pydantic_core import SchemaValidator, core_schema
+from typing_extensions import override
 
 from core.errors import StorageError
 from core.messages import Surface
@@ -86,9 +87,10 @@ class McpTools(AbstractToolset[TurnContext]):
             )
         return offered
 
+    @override
     async def call_tool(
         self,
-        name: str,  # noqa: ARG002 - of the base class
+        name: str,
         tool_args: dict[str, Any],
         ctx: RunContext[TurnContext],
         tool: ToolsetTool[TurnContext],

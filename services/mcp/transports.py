@@ -22,6 +22,8 @@ from services.llm.transport_errors import describe_connection_error
 if TYPE_CHECKING:
     from anyio.abc import ByteReceiveStream, ByteSendStream, Process
     from mcp import Client
+    from mcp.client import Transport
+    from mcp.shared.message import SessionMessage
 
 MESSAGE_COST = 1024
 """Bytes added to the size of each message: handling a short one costs as much CPU as this much text."""
@@ -79,7 +81,7 @@ async def open_link(server: ToolServer, limits: TransportLimits) -> AsyncGenerat
         ServerFault: the connection could not be opened, or broke meanwhile; alone or in an exception group.
     """
     await asyncio.to_thread(_import_sdk)
-    from mcp import Client  # noqa: PLC0415 - see `_import_sdk`
+    from mcp import Client
 
     http = _HttpBounds(limits)
     try:
@@ -141,9 +143,9 @@ class _HttpBounds:
         self._pace = _Pace(limits)
         self.status: int | None = None
 
-    async def open(self, stack: AsyncExitStack, url: str, headers: Mapping[str, str]) -> Any:  # noqa: ANN401 - a transport of the SDK
+    async def open(self, stack: AsyncExitStack, url: str, headers: Mapping[str, str]) -> "Transport":
         """Returns the transport to a server."""
-        from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415 - see `_import_sdk`
+        from mcp.client.streamable_http import streamable_http_client
 
         # Compressed bodies are refused, since a short one may become a long one.
         sent = {**headers, "Accept-Encoding": "identity"}
@@ -191,8 +193,8 @@ class _BoundedBody(httpx2.AsyncByteStream):
 @asynccontextmanager
 async def _open_process(server: ToolServer, limits: TransportLimits) -> AsyncGenerator[Any]:
     """Starts a server, in a process group of its own, and exchanges lines of JSON with it."""
-    import anyio  # noqa: PLC0415 - see `_import_sdk`
-    from mcp.client.stdio import get_default_environment  # noqa: PLC0415 - see `_import_sdk`
+    import anyio
+    from mcp.client.stdio import get_default_environment
 
     process = await anyio.open_process(
         [server.command or "", *server.arguments],
@@ -247,9 +249,9 @@ async def _read_lines(stream: "ByteReceiveStream", most: int) -> AsyncIterator[b
             raise ServerFault("it sent a message that is too long")
 
 
-def _parse(line: bytes) -> Any:  # noqa: ANN401 - a message of the SDK, or an error
-    from mcp.shared.message import SessionMessage  # noqa: PLC0415 - see `_import_sdk`
-    from mcp.types import jsonrpc_message_adapter  # noqa: PLC0415 - see `_import_sdk`
+def _parse(line: bytes) -> "SessionMessage | ValueError":
+    from mcp.shared.message import SessionMessage
+    from mcp.types import jsonrpc_message_adapter
 
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
@@ -273,7 +275,7 @@ async def _finish(work: Coroutine[Any, Any, None]) -> None:
 
 async def _end_process(process: "Process", exit_s: float) -> None:
     """Closes the input of a process, which asks it to end, then ends it and its children."""
-    import anyio  # noqa: PLC0415 - see `_import_sdk`
+    import anyio
 
     if process.stdin is not None:
         with suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):

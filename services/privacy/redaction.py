@@ -47,7 +47,7 @@ class NameErasure:
             return "[]"
         return json.dumps(self._walk(messages, is_own=is_own, is_text=False), ensure_ascii=True, separators=(",", ":"))
 
-    def _walk(self, tree: Any, *, is_own: bool, is_text: bool) -> Any:  # noqa: ANN401 - JSON of any shape
+    def _walk(self, tree: object, *, is_own: bool, is_text: bool) -> object:
         if isinstance(tree, str):
             return self.in_text(tree, is_own=is_own) if is_text else tree
         if isinstance(tree, list):
@@ -100,7 +100,7 @@ def erase_json(stored: str, person: Person, until_s: float | None = None) -> str
     return json.dumps(_without(tree, person.user_id), separators=(",", ":"))
 
 
-def _mentions(tree: Any, user_id: int) -> bool:  # noqa: ANN401 - JSON of any shape
+def _mentions(tree: object, user_id: int) -> bool:
     if isinstance(tree, dict):
         fields = cast("dict[str, Any]", tree)
         if any(fields.get(name) == user_id for name in ("id", "user_id", "chat_id", "speaker_id")):
@@ -109,7 +109,7 @@ def _mentions(tree: Any, user_id: int) -> bool:  # noqa: ANN401 - JSON of any sh
     return isinstance(tree, list) and any(_mentions(each, user_id) for each in cast("list[Any]", tree))
 
 
-def _is_by(tree: Any, user_id: int) -> bool:  # noqa: ANN401 - as above
+def _is_by(tree: object, user_id: int) -> bool:
     """Returns whether a payload is of the person: sent by them, about their membership, or in their private chat."""
     if not isinstance(tree, dict):
         return False
@@ -119,16 +119,16 @@ def _is_by(tree: Any, user_id: int) -> bool:  # noqa: ANN401 - as above
     speaker, update = fields.get("speaker"), fields.get("update", fields)
     if isinstance(speaker, dict) and cast("dict[str, Any]", speaker).get("user_id") == user_id:
         return True
-    contents = cast("dict[str, Any]", update).values() if isinstance(update, dict) else ()
+    values = cast("dict[str, object]", update).values() if isinstance(update, dict) else ()
+    contents = [cast("dict[str, object]", value) for value in values if isinstance(value, dict)]
     return any(
         _id(content, "from") == user_id or _id(content, "chat") == user_id or _id(content, "user") == user_id
         or _id(content.get("new_chat_member"), "user") == user_id
         for content in contents
-        if isinstance(content, dict)
     )  # fmt: skip
 
 
-def _id(content: Any, name: str) -> int | None:  # noqa: ANN401 - as above
+def _id(content: object, name: str) -> int | None:
     party = cast("dict[str, Any]", content).get(name) if isinstance(content, dict) else None
     number = cast("dict[str, Any]", party).get("id") if isinstance(party, dict) else None
     return number if isinstance(number, int) else None
@@ -143,7 +143,7 @@ def _date(tree: dict[str, Any]) -> float:
     return 0.0
 
 
-def _without(tree: Any, user_id: int) -> Any:  # noqa: ANN401 - as above
+def _without(tree: object, user_id: int) -> object:
     if isinstance(tree, list):
         return [_without(each, user_id) for each in cast("list[Any]", tree)]
     if not isinstance(tree, dict):

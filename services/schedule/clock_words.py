@@ -8,6 +8,8 @@ from typing import TypeVar
 from core.errors import ScheduleRefused
 
 T = TypeVar("T")
+
+HALF_DAY_H = 12
 AM, PM, MORNING, AFTERNOON, EVENING, NIGHT = "am", "pm", "morning", "afternoon", "evening", "night"
 _PARTS_BEFORE: Mapping[str, str] = {
     r"(?:in the )?morning|утром": MORNING,
@@ -133,15 +135,19 @@ def _to_time(hour: int, minute: int, part: str | None) -> time:
     """Returns a time of day, of which a half may be named: 9 in the evening is 21:00."""
     if part is None:
         return time(hour, minute)
-    if not 1 <= hour <= 12:  # noqa: PLR2004 - hours of a half day
+    if not 1 <= hour <= HALF_DAY_H:
         # As in `21:00 вечера`.
         if part in {AM, PM, MORNING} or not hour:
             raise ScheduleRefused("schedule-unreadable")
         return time(hour, minute)
-    hour %= 12
+    hour %= HALF_DAY_H
     # 9 дня is no time, and 12 or 1 in the evening is after midnight or a slip.
-    if (part == AFTERNOON and 6 < hour < 10) or (part == EVENING and hour < 4):  # noqa: PLR2004 - as above
+    if (part == AFTERNOON and hour in range(7, 10)) or (part == EVENING and hour in range(4)):
         raise ScheduleRefused("schedule-unreadable")
     # 2 at night is before dawn, 11 at night before midnight; 11 дня is before noon.
-    is_later = {AM: False, PM: True, MORNING: False, AFTERNOON: hour < 10, EVENING: True, NIGHT: hour >= 6}  # noqa: PLR2004 - as above
-    return time(hour + 12 * is_later[part], minute)
+    is_later = (
+        part in {PM, EVENING}
+        or (part == AFTERNOON and hour in range(10))
+        or (part == NIGHT and hour in range(6, HALF_DAY_H))
+    )
+    return time(hour + HALF_DAY_H * is_later, minute)

@@ -14,6 +14,7 @@ from core.errors import ScheduleRefused
 from services.schedule.clock_words import EVENING, MONTHS, MORNING, NIGHT, Words, require_clock, take_clock
 from services.schedule.times import Frequency, Recurrence, When, to_instant
 
+LONGEST_MONTH = 31
 MOST_HOURS = 24 * 7
 """Longest pause of a recurrence in hours."""
 LEAP_YEARS = 9
@@ -202,7 +203,7 @@ def _read_week(words: Words, local: datetime) -> Recurrence:
 def _read_month(words: Words, local: datetime) -> Recurrence:
     day = words.take(r"(?:on\s+)?(?:the\s+)?(\d{1,2})(?:st|nd|rd|th)?(?:\s*числа)?(?=\s+(?:at\s+|в\s+)?\d)")
     number = int(day.group(1)) if day is not None else local.day
-    if not 1 <= number <= 31:  # noqa: PLR2004 - days of the longest month
+    if not 1 <= number <= LONGEST_MONTH:
         raise ScheduleRefused("schedule-unreadable")
     return Recurrence(Frequency.MONTH, at=require_clock(words), days=(number,))
 

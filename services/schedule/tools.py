@@ -48,7 +48,8 @@ class ScheduleTools:
         context: RunContext[TurnContext],
         when: str,
         text: str,
-        is_prompt: bool = False,  # noqa: FBT001, FBT002 - a model passes arguments by name
+        *,
+        is_prompt: bool = False,
         time_zone: str | None = None,
     ) -> str:
         """Remind the user of something, or answer a prompt of theirs, at a later time or regularly.

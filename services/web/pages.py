@@ -90,7 +90,7 @@ class PageReader:
     async def _download(self, url: str) -> httpx2.Response:
         # Imported with the first page, since most processes fetch none. Private to the library, which offers it with a
         # conversion in this process only; tests/services/web/test_pages.py fails if it changes.
-        from pydantic_ai._ssrf import safe_download  # noqa: PLC0415 - as above
+        from pydantic_ai._ssrf import safe_download
 
         return await safe_download(
             url,

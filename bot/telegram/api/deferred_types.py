@@ -9,7 +9,7 @@ the modules import the names of their annotations for type checkers only, and me
 
 import importlib
 import sys
-from typing import Any, Final
+from typing import Final, cast
 
 from pydantic import BaseModel
 
@@ -20,16 +20,16 @@ def import_aiogram() -> None:
     """Imports aiogram; without effect where it is imported already."""
     if "aiogram" in sys.modules:
         return
-    names: dict[str, Any] = {}
+    names: dict[str, object] = {}
     originals = {name: BaseModel.__dict__[name] for name in _HOOKS}
 
-    def postpone(cls: type[BaseModel], **options: Any) -> bool | None:  # noqa: ANN401 - as pydantic's own
+    def postpone(cls: type[BaseModel], **options: object) -> bool | None:
         if not _is_aiogram(cls.__module__):
             return originals["model_rebuild"].__func__(cls, **options)
-        names.update(options.get("_types_namespace") or {})
+        names.update(cast("dict[str, object]", options.get("_types_namespace") or {}))
         return None
 
-    def defer_methods(cls: type[BaseModel], **options: Any) -> None:  # noqa: ANN401 - as pydantic's own
+    def defer_methods(cls: type[BaseModel], **options: object) -> None:
         if cls.__module__ == "aiogram.methods.base" and cls.__name__ == "TelegramMethod":
             cls.model_config["defer_build"] = True  # its subclasses inherit it
         originals["__pydantic_init_subclass__"].__func__(cls, **options)

@@ -13,6 +13,7 @@ from aiogram.enums import ChatMemberStatus, ChatType
 from aiogram.exceptions import ClientDecodeError, TelegramAPIError, TelegramBadRequest
 from aiogram.types import Message
 from cachetools import LRUCache
+from pydantic import JsonValue
 
 from bot.telegram.api.errors import describe_api_error
 from core.clock import Clock
@@ -229,7 +230,7 @@ def _is_no_member(error: Exception) -> bool:
     return isinstance(error, TelegramBadRequest) and _NO_MEMBER.search(error.message) is not None
 
 
-def _payload(error: Exception) -> Any:  # noqa: ANN401 - unvalidated JSON
+def _payload(error: Exception) -> JsonValue:
     """Returns the result of a successful call that aiogram could not parse; None for other errors."""
     match getattr(error, "data", None):
         case {"ok": True, "result": result}:

@@ -33,7 +33,7 @@ _LONGEST_INTEGER = 20
 """Characters of the smallest 64-bit integer. Python refuses to convert one of thousands, and with it the whole body."""
 
 
-def parse_api_json(body: str | bytes) -> Any:  # noqa: ANN401 - any JSON
+def parse_api_json(body: str | bytes) -> object:
     """Returns the value of a JSON text; an integer beyond 64 bits becomes None.
 
     Raises:

@@ -6,7 +6,6 @@ they have holds of their own: an advert is deleted while cards wait. A send with
 most, since blind retries triple messages; an edit may be repeated freely.
 """
 
-import random
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum, auto
 from typing import Any, TypeVar
@@ -21,7 +20,7 @@ from cachetools import FIFOCache, TLRUCache
 from bot.telegram.api.errors import ApiFailure, classify_api_error, find_pause_s
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.observability import TelegramMetrics
-from core.clock import Backoff, Clock
+from core.clock import Backoff, Clock, draw_pause_s
 
 log = structlog.get_logger()
 
@@ -224,8 +223,7 @@ class DeliveryTiming:
 
     def pause_s(self, failures: int) -> float:
         """Returns the pause after this many failures."""
-        jitter = random.uniform(0, self.jitter_s)  # noqa: S311 - jitter, not a secret
-        return min(self.backoff.pause_s(failures) + jitter, self.backoff.longest_s)
+        return min(self.backoff.pause_s(failures) + draw_pause_s(0, self.jitter_s), self.backoff.longest_s)
 
 
 class CallKind(StrEnum):

@@ -93,6 +93,8 @@ Event: TypeAlias = tuple[Any, dict[str, int]]
 _OURS = re.compile("[\ufdd0-\ufdef]")
 _ANGLE_OR_LINK = re.compile(r"\]\(<[^<>\n]*>|<(?:https?|ftp|tg|mailto):[^\s<>]*>|(<)")
 _INDEXED_PER_UNIT = 16
+_LAST_OF_ONE, _LAST_OF_TWO, _LAST_OF_THREE = 0x7F, 0x7FF, 0xFFFF
+"""The last code points that take one, two and three bytes of UTF-8."""
 _LEAVES = frozenset({"Code", "InlineMath", "DisplayMath"})
 
 
@@ -218,6 +220,6 @@ def _character_index(text: str, work: Work) -> Mapping[int, int] | range:
     for index, character in enumerate(text):
         index_of[offset] = index
         code = ord(character)
-        offset += 1 + (code > 0x7F) + (code > 0x7FF) + (code > 0xFFFF)  # noqa: PLR2004 - the borders of UTF-8
+        offset += 1 + (code > _LAST_OF_ONE) + (code > _LAST_OF_TWO) + (code > _LAST_OF_THREE)
     index_of[offset] = len(text)
     return index_of

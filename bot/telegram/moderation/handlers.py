@@ -136,7 +136,7 @@ class ModerationHandlers:
         handler: Callable[[TelegramObject, dict[str, Any]], Awaitable[Any]],
         event: TelegramObject,
         data: dict[str, Any],
-    ) -> Any:  # noqa: ANN401 - aiogram's middleware signature
+    ) -> object:
         """Runs a command only in a moderated group, in reply to a message, and an admin command only for admins."""
         if not isinstance(event, Message):
             return None

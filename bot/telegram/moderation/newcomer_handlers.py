@@ -26,6 +26,8 @@ LARGEST_RATE = 1000
 LARGEST_BUDGET = 10_000
 MAX_DIGITS = 6
 """Of a number in a command: Python refuses to read one of thousands of digits."""
+_LONGEST_ID = 19
+"""Characters of the id of any group."""
 LOCKABLE = (*(kind.value for kind in MediaKind if kind is not MediaKind.OTHER), "links", "forwards", "media")
 
 
@@ -242,4 +244,4 @@ def _read_group(command: CommandObject) -> int | None:
     argument = command.args or ""
     number = argument.removeprefix(START_PREFIX)
     is_number = argument.startswith(START_PREFIX) and number.removeprefix("-").isdecimal()
-    return int(number) if is_number and len(number) < 20 else None  # noqa: PLR2004 - digits of the largest id
+    return int(number) if is_number and len(number) <= _LONGEST_ID else None

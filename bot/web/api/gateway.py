@@ -3,11 +3,11 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, cast
+from typing import cast
 
 import structlog
 from aiohttp import web
@@ -58,8 +58,8 @@ class ApiCall:
     facts: dict[str, object] = field(default_factory=dict[str, object])
 
     @property
-    def body(self) -> Any:  # noqa: ANN401 - JSON of any shape
-        """The JSON of the body.
+    def body(self) -> Mapping[str, object]:
+        """The JSON object of the body.
 
         Raises:
             ApiError: it is none.

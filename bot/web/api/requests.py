@@ -7,7 +7,7 @@ from pydantic import Field, TypeAdapter
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.output import OutputObjectDefinition
-from pydantic_ai.settings import ModelSettings, ThinkingLevel, ToolOrOutput
+from pydantic_ai.settings import ModelSettings, ThinkingLevel, ToolChoice, ToolOrOutput
 from pydantic_ai.tools import ToolDefinition
 
 from services.llm.openai_messages import MAX_MESSAGES, InvalidRequest, Message, WirePart, to_messages, validate
@@ -189,7 +189,7 @@ def _thinking(effort: str | None) -> ThinkingLevel | None:
     return False if effort == "none" else cast("ThinkingLevel | None", effort)
 
 
-def _tool_choice(body: _ChatBody) -> Any:  # noqa: ANN401 - the library's union
+def _tool_choice(body: _ChatBody) -> ToolChoice:
     choice = body.tool_choice
     names = {tool.function.name for tool in body.tools or ()}
     match choice:
@@ -197,7 +197,7 @@ def _tool_choice(body: _ChatBody) -> Any:  # noqa: ANN401 - the library's union
             return choice if names else None
         case "required":
             chosen = sorted(names)
-            wanted: Any = "required"
+            wanted: ToolChoice = "required"
         case _ChosenFunction():
             chosen = [choice.function.name]
             wanted = chosen

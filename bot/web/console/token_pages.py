@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 LARGEST: Final = 10**6
+LONGEST_PATTERN: Final = 200
+"""Characters; far longer than the name of any model."""
 """Bound of every number in the form."""
 _CONSENT: Final = {"": None, "yes": True, "no": False}
 
@@ -202,7 +204,7 @@ def _limits(form: Mapping[str, str]) -> TokenLimits | None:
     except ValueError:
         return None
     models = tuple(dict.fromkeys(form.get("models", "").split()))
-    if any("/" not in pattern or len(pattern) > 200 for pattern in models):  # noqa: PLR2004 - far longer than any name
+    if any("/" not in pattern or len(pattern) > LONGEST_PATTERN for pattern in models):
         return None
     return TokenLimits(models, rate, running, budget, _CONSENT.get(form.get("remote_consent", "")))
 
@@ -210,7 +212,7 @@ def _limits(form: Mapping[str, str]) -> TokenLimits | None:
 def _whole(text: str) -> int | None:
     if not text:
         return None
-    if not text.isdecimal() or int(text[:9]) > LARGEST or len(text) > 9:  # noqa: PLR2004 - digits of a number that is read at all
+    if not text.isdecimal() or len(text) > len(str(LARGEST)) or int(text) > LARGEST:
         raise ValueError(text)
     return int(text)
 

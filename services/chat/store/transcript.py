@@ -138,13 +138,13 @@ def _detach_item(item: UserContent, attachments: dict[str, BinaryContent]) -> Us
     return TextContent(_as_text(item), metadata={_DIGEST: digest})
 
 
-def _without_files(content: Any) -> Any:  # noqa: ANN401 - a tool may return any tree
+def _without_files(content: object) -> object:
     if isinstance(content, BinaryContent):
         return _as_text(content)
     if isinstance(content, list | tuple):
-        return [_without_files(item) for item in cast("Sequence[Any]", content)]  # as above
+        return [_without_files(item) for item in cast("Sequence[object]", content)]
     if isinstance(content, dict):
-        return {key: _without_files(value) for key, value in cast("dict[Any, Any]", content).items()}  # as above
+        return {key: _without_files(value) for key, value in cast("dict[object, object]", content).items()}
     return content
 
 

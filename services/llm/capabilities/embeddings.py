@@ -229,16 +229,16 @@ class Embeddings:
 def _build(spec: ModelSpec) -> EmbeddingModel:
     """Builds a model. The SDK of its kind is imported here only, since each takes up to two seconds."""
     if spec.provider.kind is ProviderKind.GOOGLE:
-        from pydantic_ai.embeddings.google import GoogleEmbeddingModel  # noqa: PLC0415 - slow import, see above
-        from pydantic_ai.providers.google import GoogleProvider  # noqa: PLC0415 - the same
+        from pydantic_ai.embeddings.google import GoogleEmbeddingModel
+        from pydantic_ai.providers.google import GoogleProvider
 
-        from services.llm.providers.google import build_google_client  # noqa: PLC0415 - the same
+        from services.llm.providers.google import build_google_client
 
         return GoogleEmbeddingModel(spec.wire_name, provider=GoogleProvider(client=build_google_client(spec)))
-    from pydantic_ai.embeddings.openai import OpenAIEmbeddingModel  # noqa: PLC0415 - slow import, see above
-    from pydantic_ai.providers.openai import OpenAIProvider  # noqa: PLC0415 - the same
+    from pydantic_ai.embeddings.openai import OpenAIEmbeddingModel
+    from pydantic_ai.providers.openai import OpenAIProvider
 
-    from services.llm.providers.openai import build_azure_client, build_client  # noqa: PLC0415 - the same
+    from services.llm.providers.openai import build_azure_client, build_client
 
     match spec.provider.kind:
         case ProviderKind.AZURE_OPENAI:

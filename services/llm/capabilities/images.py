@@ -34,6 +34,8 @@ _MAGIC: Mapping[bytes, str] = {
 }  # fmt: skip
 _DATA_URL = "data:image/"
 _MAX_COUNTED = 10_000_000
+_DEEPEST = 8
+"""Levels of nesting that are searched for pictures; no known answer has as many."""
 
 
 class ImageGenerator:
@@ -150,7 +152,7 @@ def read_picture(body: bytes, usage: RequestUsage) -> tuple[tuple[bytes, str], R
 
 def _find_encoded(tree: object, depth: int) -> Iterator[str]:
     """Yields the pictures in an answer: of an endpoint, of a chat as data URLs, of Gemini."""
-    if depth > 8:  # noqa: PLR2004 - deeper than any of these answers
+    if depth > _DEEPEST:
         return
     if isinstance(tree, list):
         for each in cast("list[object]", tree):

@@ -124,7 +124,7 @@ class ModelBuilder:
         backstop = max(provider.timeout_s, provider.first_token_timeout_s, provider.stall_timeout_s) + 5
         connect = min(CONNECT_TIMEOUT_S, provider.first_token_timeout_s)
         # Imported on first use, since aiohttp takes as long to import as an SDK.
-        from services.llm.providers.wire.transport import Transport  # noqa: PLC0415 - as above
+        from services.llm.providers.wire.transport import Transport
 
         return httpx2.AsyncClient(
             timeout=httpx2.Timeout(backstop, connect=connect),
@@ -153,22 +153,22 @@ def _build_native(spec: ModelSpec) -> Model:
     """Builds a model. The SDK of its kind is imported here only, since each takes up to two seconds."""
     match spec.provider.kind:
         case ProviderKind.ANTHROPIC:
-            from services.llm.providers.anthropic import build_anthropic  # noqa: PLC0415 - slow import, see above
+            from services.llm.providers.anthropic import build_anthropic
 
             return build_anthropic(spec)
         case ProviderKind.GOOGLE:
-            from services.llm.providers.google import build_google  # noqa: PLC0415 - slow import, see above
+            from services.llm.providers.google import build_google
 
             return build_google(spec)
         case ProviderKind.GROQ:
-            from services.llm.providers.groq import build_groq  # noqa: PLC0415 - slow import, see above
+            from services.llm.providers.groq import build_groq
 
             return build_groq(spec)
         case ProviderKind.MISTRAL:
-            from services.llm.providers.mistral import build_mistral  # noqa: PLC0415 - slow import, see above
+            from services.llm.providers.mistral import build_mistral
 
             return build_mistral(spec)
         case kind:
-            from services.llm.providers.openai import BUILDERS  # noqa: PLC0415 - slow import, see above
+            from services.llm.providers.openai import BUILDERS
 
             return BUILDERS[kind](spec)

@@ -22,6 +22,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RequestUsage
+from typing_extensions import override
 
 from core.clock import Clock
 
@@ -93,11 +94,12 @@ class DemoModel(Model[None]):
         """The provider name that is recorded with its answers."""
         return "demo"
 
+    @override
     async def request(
         self,
         messages: list[ModelMessage],
-        model_settings: ModelSettings | None,  # noqa: ARG002 - the library's signature
-        model_request_parameters: ModelRequestParameters,  # noqa: ARG002 - the same
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
         """Returns the whole answer."""
         answer = build_demo_answer(messages)
@@ -109,13 +111,14 @@ class DemoModel(Model[None]):
             finish_reason="stop",
         )
 
+    @override
     @asynccontextmanager
     async def request_stream(
         self,
         messages: list[ModelMessage],
-        model_settings: ModelSettings | None,  # noqa: ARG002 - the library's signature
+        model_settings: ModelSettings | None,
         model_request_parameters: ModelRequestParameters,
-        run_context: RunContext[Any] | None = None,  # noqa: ARG002 - the same
+        run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
         """Streams the answer word by word."""
         answer = build_demo_answer(messages)

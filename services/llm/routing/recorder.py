@@ -1,12 +1,11 @@
 """Records outcomes of requests: counts, cooldowns, the preferred provider, and events for metrics and notices."""
 
-import random
 from collections import defaultdict
 from collections.abc import Sequence
 
 import structlog
 
-from core.clock import Clock
+from core.clock import Clock, draw_pause_s
 from core.config.providers import ProviderSettings
 from core.errors import FailedAttempt
 from services.llm.request import Adaptation, Candidate, Capability
@@ -261,7 +260,7 @@ class OutcomeRecorder:
 
     async def pause(self) -> None:
         """Waits before a provider that had a hiccup is asked again."""
-        await self._clock.sleep(random.uniform(*self.timing.retry_pause_s))  # noqa: S311 - jitter, not a secret
+        await self._clock.sleep(draw_pause_s(*self.timing.retry_pause_s))
 
     def keep_user(self, user: str, provider: str) -> None:
         """Routes a user to this provider for some minutes, since it answered in place of a busy one."""

@@ -54,8 +54,9 @@ class Indivisible:
         """Returns False."""
         return False
 
-    def smaller(self, current: Adaptation, outcome: Outcome) -> tuple[int, bool]:  # noqa: ARG002 - of the protocol
+    def smaller(self, current: Adaptation, outcome: Outcome) -> tuple[int, bool]:
         """Returns that nothing can be left out."""
+        del current, outcome
         return 0, False
 
     def size(self) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -85,14 +85,14 @@ class RuleSet:
     mixed_scripts: bool = False
 
     @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Self:
+    def from_json(cls, value: Mapping[str, object]) -> "RuleSet":
         """Parses a JSON object. Unknown keys are ignored, missing ones get their default.
 
         Raises:
             ValueError: a value is invalid; the message names it, on one line.
         """
         try:
-            return _ADAPTER.validate_python(dict(value))  # pyright: ignore[reportReturnType] - the adapter is of this class
+            return _ADAPTER.validate_python(dict(value))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             path = ".".join(map(str, first["loc"]))

@@ -115,7 +115,7 @@ class VerdictCache:
     async def _get(self, key: CacheKey) -> Judged | None:
         # A client with `decode_responses` returns strings, which its types do not say.
         keys = (self._redis_key(key), self._redis_key(key, key.author_id))
-        values = cast("list[str | None]", await self._try("read", lambda: self._redis.mget(*keys), []))
+        values = cast("list[str | None]", await self._try("read", lambda: self._redis.mget(*keys), otherwise=[]))
         for value in values:
             if value:
                 try:
@@ -129,12 +129,13 @@ class VerdictCache:
         is_shared = judged.verdict.is_spam and judged.evidence is Evidence.OWN and judged.verdict.about is About.AUTHOR
         redis_key = self._redis_key(key) if is_shared else self._redis_key(key, key.author_id)
         value, expiry_s = _encode(judged), self._timing.retention_s
-        await self._try("write", lambda: self._redis.set(redis_key, value, ex=expiry_s), None)
+        await self._try("write", lambda: self._redis.set(redis_key, value, ex=expiry_s), otherwise=None)
 
     async def _acquire(self, lock: str, holder: str) -> bool:
         """Returns whether no other replica judges this text."""
         expiry_s = self._timing.lock_s
-        return bool(await self._try("lock", lambda: self._redis.set(lock, holder, nx=True, ex=expiry_s), True))  # noqa: FBT003 - the value in place of Redis's answer
+        acquired = await self._try("lock", lambda: self._redis.set(lock, holder, nx=True, ex=expiry_s), otherwise=True)
+        return bool(acquired)
 
     async def _wait_for_other(self, key: CacheKey, lock: str) -> Judged | None:
         """Waits for another replica's verdict; None if its flight ends or times out without one."""
@@ -143,16 +144,16 @@ class VerdictCache:
             known = await self._get(key)
             if known is not None:
                 return known
-            if not await self._try("lock", lambda: self._redis.exists(lock), 0):
+            if not await self._try("lock", lambda: self._redis.exists(lock), otherwise=0):
                 return None
         return None
 
     async def _release(self, lock: str, holder: str) -> None:
         # Not atomic: at worst a flight longer than the lock's lifetime lets one more replica ask.
-        if await self._try("lock", lambda: self._redis.get(lock), None) == holder:
-            await self._try("lock", lambda: self._redis.delete(lock), 0)
+        if await self._try("lock", lambda: self._redis.get(lock), otherwise=None) == holder:
+            await self._try("lock", lambda: self._redis.delete(lock), otherwise=0)
 
-    async def _try(self, operation: str, command: Callable[[], Awaitable[_Result]], otherwise: _Result) -> _Result:
+    async def _try(self, operation: str, command: Callable[[], Awaitable[_Result]], *, otherwise: _Result) -> _Result:
         """Runs a Redis command; returns `otherwise` if Redis fails."""
         try:
             return await command()

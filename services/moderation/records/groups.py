@@ -80,7 +80,7 @@ class GroupStore:
             await session.execute(statement.on_conflict_do_update(index_elements=["group_id"], set_=values))
         self._cache[settings.group_id] = settings
 
-    async def change(self, settings: GroupSettings, **choices: Any) -> GroupSettings:  # noqa: ANN401 - the fields' own types, which `replace` checks by name
+    async def change(self, settings: GroupSettings, **choices: object) -> GroupSettings:
         """Stores the settings with some fields replaced, and returns them."""
         changed = replace(settings, **choices)
         await self.put(changed)

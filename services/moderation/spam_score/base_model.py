@@ -73,7 +73,7 @@ def fit_vectors(vectors: Sequence[Vector], labels: Sequence[bool]) -> Weights:
     typical = math.sqrt(1 / math.sqrt(REGULARISATION))
     first = 1 / (typical * REGULARISATION)
     weights, scale, intercept, step = [0.0] * COLUMNS, 1.0, 0.0, 0
-    shuffler, best, stalled = random.Random(SEED), math.inf, 0  # noqa: S311 - an order, no secret
+    shuffler, best, stalled = random.Random(SEED), math.inf, 0
     for _ in range(ROUNDS):
         shuffler.shuffle(rows)
         loss = 0.0

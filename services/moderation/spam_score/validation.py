@@ -118,7 +118,7 @@ def split(examples: Sequence[Example]) -> tuple[list[list[int]], str]:
         if all(_has_both_labels(examples, fold) for fold in by_size):
             return by_size, ""
         note = "all spam or all ham is of one source"
-    shuffler = random.Random(SEED)  # noqa: S311 - an order, no secret
+    shuffler = random.Random(SEED)
     folds: list[list[int]] = [[] for _ in range(FOLDS_WITHOUT_SOURCES)]
     for label in (True, False):
         indices = [index for index, each in enumerate(examples) if each.is_spam is label]

@@ -121,7 +121,7 @@ def _find_scripts(word: str) -> frozenset[str]:
 
 def _classify_mixture(word: str, scripts: frozenset[str]) -> _Mixture | None:
     """Classifies a word of several scripts; None if the mixture is ordinary."""
-    if len(scripts) < 2:  # noqa: PLR2004 - one script is no mixture
+    if len(scripts) <= 1:
         return None
     letters = [char for char in word if char.isalpha()]
     own = [character_script(char) for char in letters]
@@ -190,7 +190,7 @@ def _find_look_alike(char: str, target: str, *, is_loose: bool) -> str:
         return ""
     if close := _CLOSE[target].get(char):
         return close
-    from confusable_homoglyphs import confusables  # noqa: PLC0415 - 7 MiB for bots that moderate
+    from confusable_homoglyphs import confusables
 
     found = [glyph["c"] for glyph in confusables.confusables_data.get(char, ())]
     known = [each for each in found if len(each) == 1 and each.lower() in _ALPHABET[target]]

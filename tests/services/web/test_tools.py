@@ -11,6 +11,7 @@ from core.db.database import Database
 from services.chat.tools import TurnContext
 from services.files.sandbox import Sandbox
 from services.llm.request import Capability
+from services.llm.routing.faults.refusals import KNOWN_WORDS
 from services.web.pages import PageReader, SearxSearch
 from services.web.tools import WebTools
 from tests.support.chat_harness import chat_harness, instructions, sent_messages
@@ -150,8 +151,6 @@ async def test_a_search_tool_of_a_client_stays_its_own(file: Database, first: LL
 
 
 def test_the_refusal_of_a_search_is_a_capability() -> None:
-    from services.llm.routing.faults.refusals import KNOWN_WORDS  # noqa: PLC0415
-
     for words in (
         "Web search is not enabled for this organization",
         "tools.0: web_search_20250305 is not supported by this model",

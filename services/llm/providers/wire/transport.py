@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import aclosing, contextmanager
+from http import HTTPStatus
 from ssl import SSLContext
 
 import aiohttp
@@ -180,7 +181,7 @@ class _Body(httpx2.AsyncByteStream):
         self._flood_lock = flood_lock
         self._pacing = pacing
         self._encoding = find_encoding(response.headers.get("Content-Encoding", ""))
-        self._is_error = response.status >= 400  # noqa: PLR2004 - HTTP's own number
+        self._is_error = response.status >= HTTPStatus.BAD_REQUEST
         content_type = response.headers.get("Content-Type", "")
         self._is_event_stream = "event-stream" in content_type and not self._is_error
         if path.endswith("/chat/completions"):

@@ -13,7 +13,6 @@ question needs theirs.
 
 import asyncio
 import contextlib
-import random
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 import structlog
 from redis.asyncio import Redis
 
-from core.clock import Clock
+from core.clock import Clock, draw_pause_s
 from core.config.settings import ProviderSettings
 from core.redis.guard import FailFastRedis, RedisPatience
 from services.llm.routing.admission.leases import LeaseTiming, ProviderLeases
@@ -154,7 +153,7 @@ class ConcurrencyLimiter:
                         self._leave(queue, wakeup)
                 left_s = [began + _patience_s(provider) - loop.time() for provider in waiting.values()]
                 if left_s:
-                    pause_s = random.uniform(*self._timing.poll_s)  # noqa: S311 - jitter, not a secret
+                    pause_s = draw_pause_s(*self._timing.poll_s)
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(min(pause_s, *left_s)):
                             await wakeup.wait()
@@ -235,9 +234,8 @@ class ConcurrencyLimiter:
             def has_waiters() -> bool:
                 return bool(self._queues[provider].waiters)
 
-            def wake(is_alone: bool) -> None:  # noqa: FBT001 - a callback of one argument
-                if is_alone:
-                    self._queues[provider].wake()
+            def wake() -> None:
+                self._queues[provider].wake()
 
             leases = ProviderLeases(
                 self._redis, self._prefix, provider, self._replica, self._clock, self._timing, has_waiters, wake

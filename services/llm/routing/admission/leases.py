@@ -61,7 +61,7 @@ class ProviderLeases:
         provider: its id.
         replica: identifies this process.
         has_queue: returns whether requests of this replica wait for a slot.
-        on_written: called after each round of writes; the argument is False if another replica has a queue.
+        on_written: called after each round of writes, unless another replica has a queue.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ProviderLeases:
         clock: Clock,
         timing: LeaseTiming,
         has_queue: Callable[[], bool],
-        on_written: Callable[[bool], None],
+        on_written: Callable[[], None],
     ) -> None:
         self._redis = redis
         self._key = f"{prefix}:inflight:{provider}"
@@ -198,8 +198,8 @@ class ProviderLeases:
             log.exception("concurrency.write_failed", provider=self._provider)
         finally:
             self.writer = None
-            if is_alone is not None:
-                self._on_written(is_alone)
+            if is_alone:
+                self._on_written()
 
     async def _write_batch(self, batch: dict[str, float | None]) -> bool:
         """Writes, or waits until Redis may be back; returns whether the queue of this replica may be woken at once."""
@@ -207,7 +207,7 @@ class ProviderLeases:
             is_alone = await self._redis.call(lambda redis: self._write(redis, batch))
         except RedisUnavailable:
             self._drop_expired()
-            self._on_written(True)  # noqa: FBT003 - a callback of one argument
+            self._on_written()
             await asyncio.sleep(max(self._redis.opens_in_s, self._timing.rewrite_s))
             return True
         self._note_written(batch)

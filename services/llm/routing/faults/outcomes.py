@@ -7,6 +7,7 @@ import socket
 import ssl
 import traceback
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TypeGuard, cast
 
 import httpx2
@@ -241,9 +242,9 @@ def _status_fault(error: ModelHTTPError) -> Fault:
     if status in HICCUP_STATUSES and error.retry_after is None and not error.in_stream:
         # An error object in a 200 is no hiccup: the provider did answer.
         return Fault.HICCUP
-    if status >= 500 or status in DOWN_STATUSES:  # noqa: PLR2004 - HTTP's own number
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in DOWN_STATUSES:
         return Fault.DOWN
-    if status == 403:  # noqa: PLR2004 - HTTP's own number
+    if status == HTTPStatus.FORBIDDEN:
         # OpenRouter's for input that its moderation flagged. The library raises another error for a wrong key.
         return Fault.REFUSED
     return Fault.MISCONFIGURED if status in {401, 402, 404} else Fault.UNCLEAR

@@ -6,6 +6,7 @@ Known words are a shortcut. A refusal that none of them matches is settled by ev
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Final, cast
 
 from services.llm.routing.faults.refusal_words import ALWAYS, CODES, FOR_REFUSALS, Meaning, Words
@@ -32,7 +33,7 @@ class KnownWords:
             if code is not None and code in self.codes:
                 return self.codes[code]
         text = _opening(body)
-        rules = self.always if status == 429 else (*self.always, *self.for_refusals)  # noqa: PLR2004 - HTTP's own number
+        rules = self.always if status == HTTPStatus.TOO_MANY_REQUESTS else (*self.always, *self.for_refusals)
         return next((meaning for meaning, patterns in rules if any(re.search(each, text) for each in patterns)), None)
 
 
