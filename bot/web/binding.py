@@ -39,9 +39,11 @@ def is_own_server(host: str, port: int) -> bool:
 
 def describe_bind_error(error: OSError | OverflowError, host: str, port: int) -> str:
     """Returns the line that reports an address which cannot be listened on."""
-    number = getattr(error, "errno", None)
-    # asyncio repeats the address in its message.
-    reason = os.strerror(number) if number in errno.errorcode else getattr(error, "strerror", None) or str(error)
+    number = error.errno if isinstance(error, OSError) else None
+    if number is not None and number in errno.errorcode:
+        reason = os.strerror(number)  # asyncio repeats the address in its message
+    else:
+        reason = getattr(error, "strerror", None) or str(error)
     match number:
         case errno.EADDRINUSE:
             return f"WEB_PORT: port {port} of {host} is in use by another process, for example WEB_PORT={port + 1}"
