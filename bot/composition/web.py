@@ -113,7 +113,7 @@ def build_api_routes(services: Services, tokens: TokenStore) -> Sequence[HttpRou
         clock,
         lambda path, status: requests.labels(path, str(status)).inc(),
     )
-    directory = ModelDirectory(llm.fallback, llm.catalog, admission, clock.time())
+    directory = ModelDirectory(llm.fallback, llm.catalog, admission, clock.time(), settings.history_tokens)
     return (
         *directory.routes(gateway),
         ChatCompletions(directory, llm.models, gateway, clock).route,

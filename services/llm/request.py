@@ -71,6 +71,11 @@ class RequestSpec:
         is_whole: no message may be left out for a small context window: the caller manages its history itself.
         is_pinned: only the chosen provider and model are asked.
         merges_arrivals: text of a stream that arrives in one read may be handed on as one piece.
+        unusual: parts that another program composed in ways in which the bot asks nobody. A failure that they may have
+            caused says nothing about the bot's own requests: no provider cools down by it, and no refusal is learned.
+        is_long: longer than a conversation of the bot gets, so that a missed deadline says as little.
+        may_be_empty_at: finish reasons after which an answer without text is the caller's own doing: its limit, or one
+            of its stop sequences.
     """
 
     purpose: str
@@ -84,6 +89,9 @@ class RequestSpec:
     is_whole: bool = False
     is_pinned: bool = False
     merges_arrivals: bool = False
+    unusual: frozenset[Capability] = field(default_factory=frozenset[Capability])
+    is_long: bool = False
+    may_be_empty_at: frozenset[str] = field(default_factory=frozenset[str])
 
     def with_choice(self, choice: ModelChoice | None) -> "RequestSpec":
         """Returns the request with a choice of its user."""

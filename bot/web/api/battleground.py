@@ -18,6 +18,7 @@ from bot.web.api.completions import CompletionEvents
 from bot.web.api.errors import ApiError, invalid
 from bot.web.api.gateway import ApiCall, ApiGateway
 from bot.web.api.models import ModelDirectory
+from bot.web.api.requests import unusual_messages
 from bot.web.api.responses import DONE, count_tokens, encode_event, usage_of
 from bot.web.server import HttpRoute
 from core.errors import StorageError
@@ -91,7 +92,11 @@ class Battleground:
             raise invalid("model_b: choose two different models", "model_b", "same_model")
         messages = parse_messages(body.messages)
         call.facts["asked"] = " ".join(names)
-        specs = [await self._spec(call, name, side) for side, name in zip(SIDES, names, strict=True)]
+        unusual, is_long = unusual_messages(messages), self._directory.is_long(messages)
+        specs = [
+            replace(await self._spec(call, name, side), unusual=unusual, is_long=is_long)
+            for side, name in zip(SIDES, names, strict=True)
+        ]
         number = await self._open(call, names)
         events: asyncio.Queue[_Event] = asyncio.Queue(QUEUED_EVENTS)
         tasks = [

@@ -3,6 +3,7 @@
 import base64
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from aiohttp import web
@@ -17,8 +18,11 @@ from core.errors import UnknownProvider
 from services.llm.capabilities.embeddings import Embeddings
 from services.llm.capabilities.transcription import Recording, Transcriber
 from services.llm.openai_messages import WirePart, validate
+from services.llm.request import Capability
 
 MAX_INPUTS = 2048
+LONG_RECORDING_S = 120.0
+"""Longer than most voice messages: a deadline that such a recording misses proves nothing about those."""
 _TEXT_FIELDS = frozenset({"model", "language", "prompt", "temperature", "response_format", "stream"})
 
 
@@ -54,6 +58,8 @@ class EmbeddingsApi:
         parsed = validate(_EMBEDDING_BODY, body)
         call.facts["asked"] = parsed.model
         spec = await self._directory.spec(call.token, AUTO)
+        if parsed.dimensions is not None:
+            spec = replace(spec, unusual=frozenset({Capability.SETTINGS}))
         texts = [parsed.input] if isinstance(parsed.input, str) else parsed.input
         try:
             found = await self._embeddings.embed(texts, spec, parsed.model, parsed.dimensions)
@@ -106,7 +112,11 @@ class TranscriptionsApi:
             raise invalid("stream: a transcript is answered at once", "stream", "unsupported_parameter")
         name = fields.get("model", AUTO)
         call.facts["asked"] = name[:100]
-        spec = await self._directory.spec(call.token, AUTO)
+        # The bot's own recordings are voice messages of one format, without further settings.
+        is_long = recording.seconds > LONG_RECORDING_S
+        spec = replace(
+            await self._directory.spec(call.token, AUTO), unusual=frozenset({Capability.SETTINGS}), is_long=is_long
+        )
         try:
             choice = self._transcriber.find(name)
         except UnknownProvider:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import structlog
 from aiohttp import web
@@ -84,7 +85,12 @@ class ChatCompletions:
         chat = parse_chat_request(call.body)
         # Its images are in the messages now.
         call.raw = b""
-        spec = await self._directory.spec(call.token, chat.model, chat.required)
+        spec = replace(
+            await self._directory.spec(call.token, chat.model, chat.required),
+            unusual=chat.unusual,
+            is_long=self._directory.is_long(chat.messages, chat.parameters),
+            may_be_empty_at=chat.may_be_empty_at,
+        )
         call.facts["asked"] = chat.model
         model = self._factory.create_routed_model(spec)
         if chat.is_streamed:

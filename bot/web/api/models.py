@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aiohttp import web
+from pydantic_ai.messages import ModelMessage
+from pydantic_ai.models import ModelRequestParameters
 
 from bot.web.api.errors import model_not_found
 from bot.web.api.gateway import ApiCall, ApiGateway
@@ -14,6 +16,7 @@ from services.api.tokens import ApiToken
 from services.llm.providers.catalog import Catalog, CatalogError
 from services.llm.request import Capability, ModelChoice, RequestSpec, matches_any
 from services.llm.routing.fallback import LLMProviderFallback
+from services.llm.usage import estimate_tokens, text_tokens
 
 AUTO = "auto"
 """The model that stands for the order of the fallback service."""
@@ -44,7 +47,15 @@ class ModelOption:
 
 
 class ModelDirectory:
-    """Lists and finds models."""
+    """Lists and finds models.
+
+    Args:
+        fallback: orders the providers.
+        catalog: their live models.
+        admission: the consent of tokens.
+        started_at: the instant at which the list says that its models were made.
+        history_tokens: the length of the bot's own conversations.
+    """
 
     def __init__(
         self,
@@ -52,11 +63,13 @@ class ModelDirectory:
         catalog: Catalog,
         admission: ApiAdmission,
         started_at: float,
+        history_tokens: int,
     ) -> None:
         self._fallback = fallback
         self._catalog = catalog
         self._admission = admission
         self._started_at = int(started_at)
+        self._history_tokens = history_tokens
 
     def routes(self, gateway: ApiGateway) -> Sequence[HttpRoute]:
         """Returns the routes of the lists."""
@@ -109,6 +122,12 @@ class ModelDirectory:
         if wanted not in provider.models and wanted not in await self._models(provider):
             raise model_not_found(model)
         return replace(spec, choice=ModelChoice(name, wanted))
+
+    def is_long(self, messages: Sequence[ModelMessage], parameters: ModelRequestParameters | None = None) -> bool:
+        """Returns whether a request is longer than a conversation of the bot gets."""
+        tools = parameters.function_tools if parameters is not None else ()
+        described = sum(text_tokens(str(tool.parameters_json_schema)) for tool in tools)
+        return estimate_tokens(messages) + described > self._history_tokens
 
     async def _models(self, provider: ProviderSettings) -> Sequence[str]:
         if provider.live_models is not LiveModels.TRUE:

@@ -1,15 +1,17 @@
 """Chat requests in OpenAI's format: validated, and as messages and parameters of a model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, TypeAdapter
-from pydantic_ai.messages import ModelMessage
+from pydantic_ai.messages import ModelMessage, ModelResponse, SystemPromptPart, TextPart, UserPromptPart
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.output import OutputObjectDefinition
 from pydantic_ai.settings import ModelSettings, ThinkingLevel, ToolChoice, ToolOrOutput
 from pydantic_ai.tools import ToolDefinition
 
+from services.llm.models.adapted import has_image
 from services.llm.openai_messages import MAX_MESSAGES, InvalidRequest, Message, WirePart, to_messages, validate
 from services.llm.request import Capability
 
@@ -119,6 +121,8 @@ class ChatRequest:
     Args:
         model: `auto` or `<provider>/<model>`, as it was sent.
         required: the parts that must not be left out for a model that refuses them.
+        unusual: the parts that differ from those of a chat of the bot.
+        may_be_empty_at: finish reasons with which an answer without text is what the program asked for.
     """
 
     model: str
@@ -126,6 +130,8 @@ class ChatRequest:
     settings: ModelSettings
     parameters: ModelRequestParameters
     required: frozenset[Capability]
+    unusual: frozenset[Capability]
+    may_be_empty_at: frozenset[str]
     is_streamed: bool
     wants_usage: bool
 
@@ -139,12 +145,15 @@ def parse_chat_request(body: object) -> ChatRequest:
     parsed = validate(_BODY, body)
     _refuse_unsupported(parsed)
     messages = list(to_messages(parsed.messages))
+    settings = _settings(parsed)
     return ChatRequest(
         model=parsed.model,
         messages=messages,
-        settings=_settings(parsed),
+        settings=settings,
         parameters=_parameters(parsed),
         required=_required(parsed),
+        unusual=_unusual(parsed, settings) | unusual_messages(messages),
+        may_be_empty_at=_may_be_empty_at(parsed),
         is_streamed=bool(parsed.stream),
         wants_usage=bool(parsed.stream_options and parsed.stream_options.include_usage),
     )
@@ -234,6 +243,49 @@ def _parameters(body: _ChatBody) -> ModelRequestParameters:
             return ModelRequestParameters(function_tools=tools, output_mode="prompted", prompted_output_template=False)
         case _:
             return ModelRequestParameters(function_tools=tools)
+
+
+def _unusual(body: _ChatBody, settings: ModelSettings) -> frozenset[Capability]:
+    unusual: set[Capability] = set()
+    if settings:
+        unusual.add(Capability.SETTINGS)
+    if body.tools:
+        unusual |= {Capability.TOOLS, Capability.TOOL_CHOICE}
+    if body.response_format is not None and body.response_format.type != "text":
+        unusual.add(Capability.STRUCTURED_OUTPUT)
+    return frozenset(unusual)
+
+
+def unusual_messages(messages: Sequence[ModelMessage]) -> frozenset[Capability]:
+    """Returns the parts of a conversation that differ from those of a chat of the bot.
+
+    A chat is one system text and turns of one text each, the last of them the user's.
+    """
+    unusual: set[Capability] = set()
+    if any(map(has_image, messages)):
+        unusual.add(Capability.IMAGES)
+    if not all(_is_usual_turn(message, index) for index, message in enumerate(messages)) or isinstance(
+        messages[-1], ModelResponse
+    ):
+        unusual |= {Capability.SYSTEM_ROLE, Capability.TOOLS}
+    return frozenset(unusual)
+
+
+def _is_usual_turn(message: ModelMessage, index: int) -> bool:
+    is_answer_due = index % 2 == 1
+    if isinstance(message, ModelResponse):
+        return is_answer_due and all(isinstance(part, TextPart) for part in message.parts)
+    parts = message.parts[1:] if index == 0 and isinstance(message.parts[0], SystemPromptPart) else message.parts
+    return not is_answer_due and len(parts) == 1 and isinstance(parts[0], UserPromptPart) and bool(parts[0].content)
+
+
+def _may_be_empty_at(body: _ChatBody) -> frozenset[str]:
+    ends: set[str] = set()
+    if body.max_tokens is not None or body.max_completion_tokens is not None:
+        ends.add("length")
+    if body.stop:
+        ends.add("stop")
+    return frozenset(ends)
 
 
 def _required(body: _ChatBody) -> frozenset[Capability]:

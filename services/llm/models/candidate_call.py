@@ -1,7 +1,7 @@
 """One request to one candidate, plain or streamed: ask under its deadline, require an answer, record the outcome."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +31,7 @@ from services.llm.usage import TokenUse, used_whole
 
 log = structlog.get_logger()
 
+_AT_LENGTH = ("length",)
 COLLECTED_WINDOW_S = 2.0
 """Longest time for which the text of a plain request is held: it is read as a whole."""
 
@@ -106,7 +107,7 @@ async def request_answer(
     try:
         async with AsyncExitStack() as stack:
             start = await _start_stream(
-                stack, attempt, prepare, None, merges_arrivals=True, accepts_empty_at_length=is_parsed
+                stack, attempt, prepare, None, merges_arrivals=True, may_be_empty_at=_AT_LENGTH if is_parsed else ()
             )
             start.hold_text(COLLECTED_WINDOW_S, attempt.candidate)
             reader = StreamReader(start.opened, attempt.candidate, start.began, attempt.longest_stream_s, start.pacing)
@@ -174,8 +175,8 @@ async def request_stream_start(
         await stack.aclose()
         await attempt.failed(error)
         return None
-    if not start.opened.held:
-        response = start.opened.response
+    response = start.opened.response
+    if not start.opened.held and response.finish_reason == "content_filter":
         raise attempt.refused(refusal(response.provider_details), used_whole(response.usage, (), messages))
     return start
 
@@ -187,7 +188,7 @@ async def _start_stream(
     run_context: RunContext[Any] | None,
     *,
     merges_arrivals: bool,
-    accepts_empty_at_length: bool = False,
+    may_be_empty_at: Collection[str] = (),
 ) -> StreamStart:
     """Opens a stream and waits for its first output, which is recorded."""
     call = prepare(attempt.candidate, attempt.adaptation)
@@ -199,7 +200,7 @@ async def _start_stream(
             _open(attempt, call, run_context),
             attempt.candidate,
             _first_output_timeout_s(attempt),
-            accepts_empty_at_length=accepts_empty_at_length,
+            may_be_empty_at={*may_be_empty_at, *attempt.may_be_empty_at},
         )
     if opened.held:
         attempt.opened()

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +98,7 @@ async def open_stream(
     candidate: Candidate,
     timeout_s: float,
     *,
-    accepts_empty_at_length: bool = False,
+    may_be_empty_at: Collection[str] = (),
 ) -> OpenedStream:
     """Reads a stream up to its first text. Nothing was passed on yet, so another candidate can still answer.
 
@@ -109,7 +109,7 @@ async def open_stream(
         opening: the result of `request_stream` of the candidate's model.
         candidate: its stall timeout applies after the first output.
         timeout_s: longest time to the first output.
-        accepts_empty_at_length: a stream that ended at its length limit may be without output.
+        may_be_empty_at: finish reasons with which a stream may be without output.
 
     Raises:
         ModelRequestTimeout: nothing within the timeout.
@@ -136,7 +136,7 @@ async def open_stream(
         raise EmptyAnswer("no answer within 8 MiB", RequestUsage()) from error
     finally:
         deadline.close()
-    return first.result(accepts_empty=accepts_empty_at_length)
+    return first.result(may_be_empty_at)
 
 
 class _StreamStart:
@@ -172,7 +172,7 @@ class _StreamStart:
         finally:
             self._deadline.close()
 
-    def result(self, *, accepts_empty: bool) -> OpenedStream:
+    def result(self, may_be_empty_at: Collection[str]) -> OpenedStream:
         """Returns the stream so far.
 
         Raises:
@@ -184,7 +184,7 @@ class _StreamStart:
             if response.finish_reason == "content_filter":
                 self._held.clear()
             else:
-                _require_output(response, has_output=self.output_at is not None, accepts_empty=accepts_empty)
+                _require_output(response, may_be_empty_at, has_output=self.output_at is not None)
         return OpenedStream(response, self._events, self._held, self.output_at or self._loop.time(), self._bounds)
 
     async def _next(self) -> Event | None:
@@ -219,12 +219,12 @@ async def _no_events() -> AsyncIterator[Event]:
     yield
 
 
-def _require_output(response: StreamedResponse, *, has_output: bool, accepts_empty: bool) -> None:
+def _require_output(response: StreamedResponse, may_be_empty_at: Collection[str], *, has_output: bool) -> None:
     if has_output:
         require_finish(response)
         if response.finish_reason == "length" and _ends_in_half_call(response.get().parts):
             raise AnswerGivenUp("cut within a tool call", response.usage)
-    elif not (accepts_empty and response.finish_reason == "length"):
+    elif response.finish_reason not in may_be_empty_at:
         raise EmptyAnswer(emptiness(response.get().parts), response.usage)
 
 

@@ -90,6 +90,11 @@ class Attempt:
         return self._recorder.timing.longest_stream_s
 
     @property
+    def may_be_empty_at(self) -> frozenset[str]:
+        """Finish reasons after which an answer without text is the caller's own doing."""
+        return self._request.spec.may_be_empty_at
+
+    @property
     def has_candidates_left(self) -> bool:
         """True if another candidate could answer in place of this one."""
         return not self._request.queue.is_empty
@@ -208,7 +213,8 @@ class Attempt:
         self._end(AttemptResult.INTERRUPTED, outcome.fault)
         self._request.settle_evidence(self)
         provider = self.candidate.provider
-        self._recorder.failed(provider, replace(outcome, cooldown_s=cooldown_s), self._purpose)
+        cooled = self._request.recourse.judge(replace(outcome, cooldown_s=cooldown_s))
+        self._recorder.failed(provider, cooled, self._purpose)
         return AnswerInterrupted(provider.id, outcome.reason)
 
     def refused(self, reason: str, used: TokenUse) -> ContentRefused:
@@ -232,9 +238,8 @@ class Attempt:
         self._report(RequestEnd.ANSWERED, used, first_output_s=first_output_s)
         self._state = AttemptState.ENDED
         if self._is_structure_suspected:
-            self._recorder.capabilities_refused(
-                self.candidate, frozenset({Capability.STRUCTURED_OUTPUT}), is_guess=True
-            )
+            structure = frozenset({Capability.STRUCTURED_OUTPUT})
+            self._request.recourse.learn_refused(self.candidate, structure, is_guess=True)
         self._request.note_answer(self)
         self._recorder.model_answered(self.candidate, self._began)
         self._recorder.succeeded(
@@ -314,6 +319,7 @@ class Attempt:
 
     def _classify(self, error: Exception) -> Outcome:
         outcome = self._with_words(classify(error, self._recorder.limits.cooldown_s, self._recorder.words), error)
+        outcome = self._request.recourse.judge(outcome)
         if outcome.capability is Capability.TOOL_CHOICE and Capability.TOOL_CHOICE in self.adaptation.without:
             # Without the choice it says the same: it means the tools.
             outcome = replace(outcome, capability=Capability.TOOLS)

@@ -105,6 +105,25 @@ class Recourse:
         """The first candidate with a server that loads its model."""
         return next(iter(self._loading.values()), None)
 
+    def judge(self, outcome: Outcome) -> Outcome:
+        """Returns the outcome without a cooldown where the request itself may have caused it, as no chat would."""
+        if outcome.is_late:
+            is_proof = not self._spec.is_long
+        else:
+            is_about_contents = outcome.is_internal or outcome.fault in {Fault.UNCLEAR, Fault.UNREADABLE}
+            is_proof = not (is_about_contents and self._spec.unusual)
+        return outcome if is_proof or outcome.cooldown_s is None else replace(outcome, cooldown_s=None)
+
+    def learn_refused(self, candidate: Candidate, capabilities: frozenset[Capability], *, is_guess: bool) -> None:
+        """Remembers that a model refuses capabilities, as far as the request used them as a chat does.
+
+        A guess from a request with unusual parts may be about any of them.
+        """
+        unusual = self._spec.unusual
+        learned = capabilities - unusual
+        if learned and not (is_guess and unusual):
+            self._recorder.capabilities_refused(candidate, learned, is_guess=is_guess)
+
     def known_adaptation(self, candidate: Candidate) -> Adaptation:
         """Returns the changes that a model is known to need, except those that the request does not allow."""
         adaptation = self._recorder.adaptation(candidate)
@@ -128,7 +147,7 @@ class Recourse:
         capability = outcome.capability
         if capability is None or not self.can_be_meant(current, capability):
             return None
-        self._recorder.capabilities_refused(candidate, frozenset({capability}), is_guess=False)
+        self.learn_refused(candidate, frozenset({capability}), is_guess=False)
         if self._is_required(capability):
             return None
         return replace(current, without=current.without | {capability})
@@ -157,6 +176,9 @@ class Recourse:
             # A request that should have fitted into the named window was refused for more than its length, such as
             # the answer that it asks for: that must not cost later ones their history.
             learned = limit if outcome.sent else max(limit, (outcome.window or 0) // SHORTEST_SHARE)
+            if self._spec.is_whole:
+                # Another program's text may be much denser than a conversation.
+                learned = max(learned, (outcome.window or 0) // 2)
             self._recorder.length_learned(candidate, learned, outcome.window)
         if not is_smaller:
             return None
@@ -192,8 +214,7 @@ class Recourse:
         unclear, self._unclear = self._unclear, []
         self._last_resorts.clear()
         if resort is not None:
-            if resort.learned:
-                self._recorder.capabilities_refused(candidate, resort.learned, is_guess=True)
+            self.learn_refused(candidate, resort.learned, is_guess=True)
             return []
         return [
             (other, replace(outcome, cooldown_s=self._blame(other)))
@@ -203,9 +224,11 @@ class Recourse:
 
     def _blame(self, candidate: Candidate) -> float | None:
         """Returns the cooldown of a candidate that was at fault for its refusal."""
+        if self._spec.unusual:
+            return None
         if _key(candidate) not in self._structured:
             return self._recorder.limits.cooldown_s
-        self._recorder.capabilities_refused(candidate, frozenset({Capability.STRUCTURED_OUTPUT}), is_guess=True)
+        self.learn_refused(candidate, frozenset({Capability.STRUCTURED_OUTPUT}), is_guess=True)
         return None
 
     def take_unsettled(self) -> list[tuple[Candidate, Outcome]]:

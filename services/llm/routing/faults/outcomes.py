@@ -67,6 +67,7 @@ class Outcome:
         sent: the size of the request that it names, in tokens.
         words: the server's message, for operators; it quotes no user and holds no key.
         is_internal: the server answered with an internal error, which the contents of the request may cause.
+        is_late: no output came within the deadline, which the length of the request may cause.
     """
 
     fault: Fault
@@ -77,6 +78,7 @@ class Outcome:
     sent: int | None = None
     words: str | None = field(default=None, compare=False)
     is_internal: bool = field(default=False, compare=False)
+    is_late: bool = field(default=False, compare=False)
 
     @property
     def try_next(self) -> bool:
@@ -120,7 +122,8 @@ def classify(error: BaseException, cooldown_s: float, words: KnownWords = KNOWN_
     window, sent = find_window(error.body) if fault is Fault.CONTEXT_WINDOW and _has_body(error) else (None, None)
     is_internal = isinstance(error, ModelHTTPError) and error.status_code in INTERNAL_ERRORS
     cools_s = _cooldown_s(fault, error, cooldown_s)
-    return Outcome(fault, describe(error), cools_s, capability, window, sent, is_internal=is_internal)
+    is_late = isinstance(error, ModelRequestTimeout)
+    return Outcome(fault, describe(error), cools_s, capability, window, sent, is_internal=is_internal, is_late=is_late)
 
 
 def _cooldown_s(fault: Fault, error: BaseException, default_s: float) -> float | None:
