@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from bot.composition.infrastructure import Infrastructure
 from core.config.providers import ProviderSettings
 from core.config.settings import Settings, read_capability_providers
 from services.files.sandbox import SOUND_LIMITS, FileRefused, Sandbox, Task
@@ -21,7 +22,6 @@ log = structlog.get_logger()
 LONGEST_SPEECH_S = 1200
 
 if TYPE_CHECKING:
-    from bot.composition.services import Infrastructure
     from services.llm.capabilities.embeddings import Embeddings
     from services.llm.capabilities.images import ImageGenerator
     from services.llm.capabilities.speech import SpeechSynthesizer
@@ -61,7 +61,7 @@ class Capabilities:
 
 async def open_capabilities(
     stack: AsyncExitStack,
-    infra: "Infrastructure",
+    infra: Infrastructure,
     variables: Mapping[str, str],
     ledger: UsageLedger,
     builder: ModelBuilder,

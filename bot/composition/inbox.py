@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import URL, make_url
 
-from bot.composition.services import Infrastructure
+from bot.composition.infrastructure import Infrastructure
 from core.background import BackgroundTasks
 from core.db.database import resolve_url
 from services.inbox.album_parts import AlbumParts

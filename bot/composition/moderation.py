@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bot.composition.services import Infrastructure, Services
+from bot.composition.infrastructure import Infrastructure
+from bot.composition.services import Services
 from bot.telegram.api.client import KnownBot
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.delivery import Delivery

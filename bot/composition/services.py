@@ -6,9 +6,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
-from redis.asyncio import Redis
 
-from bot.composition.capabilities import Capabilities, open_capabilities
+from bot.composition.chat import ChatServices, open_chat
+from bot.composition.infrastructure import Infrastructure, open_infrastructure
+from bot.composition.llm import LLMServices, open_llm_services
 from bot.operators.audit import AuditReports
 from bot.operators.broadcasts import BroadcastReports
 from bot.operators.budget import BudgetCommands
@@ -17,128 +18,18 @@ from bot.operators.provider import ProviderCommands
 from bot.operators.usage import UsageReports
 from core.background import BackgroundTasks, restart_on_error
 from core.clock import Clock, SystemClock
-from core.config.providers import ProviderKind
 from core.config.settings import Settings
-from core.db.database import Database, resolve_url
-from core.db.replica_fence import ReplicaFence
-from core.i18n import Texts
 from core.messages import Surface, user_ref
-from core.observability.log import mask_secrets_too
-from core.observability.metrics import Metrics
-from core.observability.tracing import Tracing, open_tracing, trace_transactions
-from core.redis.client import open_redis
-from core.secrets import SecretBox
 from services.admin.audit import Audit
 from services.admin.bans import Bans
 from services.admin.broadcasts import Broadcasts
-from services.admin.configuration import Configuration, ProviderConfiguration
 from services.admin.providers import ProviderAdmin
 from services.admin.statistics import Statistics
-from services.budgets.budgets import BudgetLimits, Budgets
-from services.chat.agent import create_agent
-from services.chat.footers import StandInNotices
-from services.chat.media.documents import DocumentTools
-from services.chat.media.pictures import picture_tools
-from services.chat.service import ChatService
-from services.chat.store.documents import DocumentStore
-from services.chat.store.memory import ThreadMemories
-from services.chat.store.notes import Notes
-from services.chat.store.pictures import PictureStore
-from services.chat.store.thread_list import ThreadList
-from services.chat.store.turns import TurnStore
-from services.chat.thread_names import ThreadNamer
-from services.chat.turn import TurnMetrics, TurnObserver
-from services.chat.turn_records import ChatStores
-from services.compare.contest import Contests
-from services.compare.votes import Votes
-from services.files.sandbox import Sandbox
 from services.history.figures import FigureHistory
-from services.inbox.lease import ReplicaLease
-from services.inbox.replicas import replica_name
-from services.languages import Languages
-from services.llm.models.factory import LLMModelFactory
-from services.llm.providers.builder import ModelBuilder
-from services.llm.providers.catalog import Catalog
-from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.metrics import AttemptSpans, CapabilityMetrics, ProviderMetrics
-from services.llm.routing.opening import open_fallback
-from services.mcp.calls import ToolCalls
-from services.mcp.servers import McpServers
-from services.mcp.tools import McpTools
-from services.moderation.domain.verdict import Verdict
-from services.preferences import Consent, PreferenceStore
-from services.pseudonyms import Pseudonyms, load_pseudonyms
-from services.schedule.schedules import Schedules
-from services.schedule.tools import ScheduleTools
 from services.usage.ledger import UsageLedger
 from services.usage.totals import UsageTotals
-from services.web.pages import PageReader, SearxSearch
-from services.web.tools import WebTools
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Infrastructure:
-    """Settings, storage and observability."""
-
-    settings: Settings
-    clock: Clock
-    texts: Texts
-    database: Database
-    redis: Redis
-    metrics: Metrics
-    tracing: Tracing
-    lease: ReplicaLease
-    """Right of this process to act; it lapses only where replicas share a database."""
-    fence: ReplicaFence
-    pseudonyms: Pseudonyms
-    languages: Languages
-    sandbox: Sandbox
-    """Reads the files of people, a few at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class LLMServices:
-    """Access to the providers."""
-
-    fallback: LLMProviderFallback
-    builder: ModelBuilder
-    catalog: Catalog
-    configuration: ProviderConfiguration
-    models: LLMModelFactory[Verdict]
-    budgets: Budgets
-    capabilities: Capabilities
-
-
-@dataclass(frozen=True, slots=True)
-class ActingTools:
-    """The tools of MCP servers, and the calls of those that act."""
-
-    servers: McpServers
-    tools: McpTools
-    calls: ToolCalls
-
-    @property
-    def connected(self) -> float:
-        """Number of servers that are connected."""
-        return float(self.servers.connected)
-
-
-@dataclass(frozen=True, slots=True)
-class ChatServices:
-    """Conversations and the choices of a chat."""
-
-    service: ChatService
-    turns: TurnStore
-    threads: ThreadList
-    preferences: PreferenceStore
-    consent: Consent
-    schedules: Schedules
-    votes: Votes
-    contests: Contests
-    acting: ActingTools | None
-    namer: ThreadNamer
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +85,13 @@ async def open_services(settings: Settings, clock: Clock | None = None) -> Async
         StartupError: DATA_DIR or the database cannot be used.
     """
     async with AsyncExitStack() as stack:
-        infra = await _open_infrastructure(stack, settings, clock or SystemClock())
+        infra = await open_infrastructure(stack, settings, clock or SystemClock())
         history = FigureHistory(infra.database, infra.clock, settings.zone)
         ledger = UsageLedger(infra.database, infra.clock, history=history, zone=settings.zone)
         await ledger.start()
         stack.push_async_callback(ledger.close)
-        llm = await _open_llm(stack, infra, ledger)
-        chat = await _open_chat(stack, infra, llm)
+        llm = await open_llm_services(stack, infra, ledger)
+        chat = await open_chat(stack, infra, llm)
         totals = UsageTotals(infra.database, ledger, infra.clock, settings.zone)
         operators = await _open_operators(stack, infra, llm, totals, history)
         yield Services(infra, llm, chat, operators, ledger)
@@ -239,183 +130,4 @@ async def _open_operators(
         BanCommands(bans, settings.admin_ids.__contains__, texts, settings.zone),
         broadcasts,
         BroadcastReports(broadcasts, texts, settings.zone),
-    )
-
-
-async def _open_infrastructure(stack: AsyncExitStack, settings: Settings, clock: Clock) -> Infrastructure:
-    settings.prepare_data_dir()
-    tracing = open_tracing(settings)
-    stack.push_async_callback(tracing.close)
-    fence = ReplicaFence(replica_name())
-    database = Database(resolve_url(settings), fence=fence)
-    await database.start()
-    stack.push_async_callback(database.close)
-    if tracing.on:
-        trace_transactions(tracing.tracer, database.engines)
-    if settings.redis_url is None:
-        log.info("redis.embedded", detail="REDIS_URL is not set: provider state is kept in this process")
-    redis = open_redis(settings.redis_url.get_secret_value() if settings.redis_url is not None else None)
-    stack.push_async_callback(redis.aclose)
-    metrics = Metrics()
-    pseudonyms = await load_pseudonyms(database)
-    languages = Languages(database, clock)
-    await languages.load()
-    return Infrastructure(
-        settings,
-        clock,
-        Texts(),
-        database,
-        redis,
-        metrics,
-        tracing,
-        ReplicaLease(),
-        fence,
-        pseudonyms,
-        languages,
-        Sandbox(),
-    )
-
-
-async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageLedger) -> LLMServices:
-    settings, clock, tracing = infra.settings, infra.clock, infra.tracing
-    budgets = await _open_budgets(stack, infra)
-    configuration = ProviderConfiguration(
-        settings.variables,
-        settings.providers,
-        infra.database,
-        clock,
-        SecretBox(settings.secrets_key) if settings.secrets_key else None,
-    )
-    await configuration.start()
-    opened = await open_fallback(
-        stack, settings, infra.redis, clock, ledger, providers=configuration.current.providers, budgets=budgets
-    )
-    fallback, shared = opened.fallback, opened.shared
-    mask_secrets_too(configuration.current.secrets)
-    infra.metrics.allow_models(_models(configuration.current))
-    ProviderMetrics(infra.metrics, fallback, shared)
-    if tracing.on:
-        fallback.watch(AttemptSpans(tracing.tracer).note)
-    builder = ModelBuilder(clock)
-    stack.push_async_callback(builder.aclose)
-
-    variables = configuration.variables()
-    capabilities = await open_capabilities(stack, infra, variables, ledger, builder, opened)
-    CapabilityMetrics(infra.metrics, capabilities.fallbacks)
-
-    def apply(changed: Configuration) -> None:
-        mask_secrets_too(changed.secrets)
-        infra.metrics.allow_models(_models(changed))
-        fallback.replace_providers(changed.providers)
-        builder.keep_only([*changed.providers, *capabilities.follow(settings, configuration.variables())])
-
-    configuration.on_change(apply)
-    if settings.web_port is not None or not infra.database.is_embedded:
-        tasks = BackgroundTasks()
-        stack.push_async_callback(tasks.close)
-        tasks.start(restart_on_error(configuration.run, "configuration", clock), "configuration")
-    return LLMServices(
-        fallback,
-        builder,
-        Catalog(builder.http_client, clock),
-        configuration,
-        LLMModelFactory(fallback, builder, Verdict),
-        budgets,
-        capabilities,
-    )
-
-
-def _models(configuration: Configuration) -> set[tuple[str, str]]:
-    return {(provider.id, model) for provider in configuration.providers for model in provider.models}
-
-
-async def _open_budgets(stack: AsyncExitStack, infra: Infrastructure) -> Budgets:
-    settings = infra.settings
-    limits = BudgetLimits(settings.budget_user_day, settings.budget_chat_day, settings.budget_day)
-    budgets = Budgets(infra.database, infra.clock, infra.pseudonyms, limits, zone=settings.zone)
-    await budgets.start()
-    stack.push_async_callback(budgets.close)
-    return budgets
-
-
-def _open_web(stack: AsyncExitStack, infra: Infrastructure) -> WebTools:
-    settings = infra.settings
-    search = SearxSearch(settings.web_search_url) if settings.web_search_url is not None else None
-    if search is not None:
-        stack.push_async_callback(search.aclose)
-    return WebTools(PageReader(infra.sandbox), search, is_native=settings.web_search_native)
-
-
-def _open_mcp(stack: AsyncExitStack, infra: Infrastructure) -> ActingTools:
-    servers = McpServers(infra.settings.tool_servers, infra.clock)
-    servers.start()
-    stack.push_async_callback(servers.close)
-    calls = ToolCalls(infra.database, infra.clock)
-    return ActingTools(servers, McpTools(servers, calls), calls)
-
-
-async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServices) -> ChatServices:
-    settings, database, clock, tracing = infra.settings, infra.database, infra.clock, infra.tracing
-    asks_consent = settings.remote_consent == "ask"
-    stores = ChatStores(
-        TurnStore(database, clock),
-        Notes(database, clock),
-        PreferenceStore(database, clock),
-        ThreadMemories(database, clock),
-        DocumentStore(database),
-        PictureStore(database),
-    )
-    observer = TurnObserver(tracing.tracer if tracing.on else None, TurnMetrics(infra.metrics).record)
-    namer = ThreadNamer(stores.turns, llm.models)
-    await namer.start()
-    stack.push_async_callback(namer.close)
-    schedules = Schedules(database, clock, settings.zone)
-    acting = _open_mcp(stack, infra) if settings.tool_servers else None
-    toolsets = [
-        ScheduleTools(schedules).toolset(),
-        _open_web(stack, infra).toolset(),
-        DocumentTools(stores.documents).toolset(),
-        picture_tools(),
-        *([acting.tools] if acting is not None else []),
-    ]
-    service = ChatService(
-        agent=create_agent(tracing.provider if tracing.on else None, toolsets),
-        models=llm.models,
-        stores=stores,
-        texts=infra.texts,
-        clock=clock,
-        history_tokens=settings.history_tokens,
-        asks_consent=asks_consent,
-        observer=observer,
-        namer=namer,
-        stand_ins=StandInNotices(infra.redis, settings.redis_prefix, clock, llm.fallback),
-        zone=settings.zone,
-        demo_ids=frozenset(p.id for p in settings.providers if p.kind is ProviderKind.DEMO),
-        transcriber=llm.capabilities.transcriber,
-        image_generator=llm.capabilities.image_generator,
-        find_asked=acting.tools.asked if acting is not None else None,
-    )
-    stack.push_async_callback(service.save_unsaved)
-    infra.metrics.reading("turns_running", "Turns that are being answered", lambda: float(observer.running))
-    infra.metrics.reading(
-        "mcp_connected", "MCP servers that are connected", lambda: acting.connected if acting else 0.0
-    )
-    infra.metrics.reading("turns_unsaved", "Turns that wait for the database", lambda: float(service.unsaved))
-    fallbacks = (llm.fallback, *llm.capabilities.fallbacks.values())
-    consent = Consent(stores.preferences, fallbacks, infra.texts, is_asked=asks_consent)
-    votes = Votes(database, clock, infra.pseudonyms)
-    contests = Contests(
-        llm.models, llm.fallback, stores.preferences, infra.texts, settings.zone, asks_consent=asks_consent
-    )
-    return ChatServices(
-        service,
-        stores.turns,
-        ThreadList(database),
-        stores.preferences,
-        consent,
-        schedules,
-        votes,
-        contests,
-        acting,
-        namer,
     )

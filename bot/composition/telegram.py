@@ -11,8 +11,9 @@ from aiogram.methods import EditForumTopic
 
 from bot.composition.handlers import administration, build_worker
 from bot.composition.inbox import InboxServices, open_inbox
+from bot.composition.infrastructure import Infrastructure
 from bot.composition.moderation import Moderation, build_moderation
-from bot.composition.services import Infrastructure, Services
+from bot.composition.services import Services
 from bot.composition.web import serve_web
 from bot.operators.daemon_services import DaemonServices, ModerationQueue
 from bot.operators.dead_letters import DeadLetterCommands

@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bot.composition.services import LLMServices, Services
+from bot.composition.llm import LLMServices
+from bot.composition.services import Services
 from bot.web.api.battleground import Battleground
 from bot.web.api.completions import ChatCompletions
 from bot.web.api.gateway import ApiGateway
