@@ -3,20 +3,18 @@
 import asyncio
 import sys
 from collections.abc import Coroutine
-from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
-from aiogram.types import InlineKeyboardMarkup
 
-from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place, append_lines, build_keyboard
-from bot.telegram.delivery.calls import FileShape, OutgoingFile, SendOutcome, SendResult, Sent
+from bot.telegram.answers.answer_messages import AnswerMessages, PageSends
+from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place, append_lines
+from bot.telegram.delivery.calls import SendResult
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.pages import MESSAGE_LIMIT, Pages
 from bot.telegram.markdown.parse import tidy
 from bot.telegram.markdown.render import Rendered
 from core.clock import Clock
-from services.chat.reply import Reply, ReplyPhase, ShownPicture
+from services.chat.reply import Reply, ReplyPhase
 from services.preferences import StreamMode
 
 log = structlog.get_logger()
@@ -40,34 +38,6 @@ MOST_MESSAGES = 4
 """Messages of an answer; a longer one is its first message and a file."""
 MOST_MESSAGES_WITHOUT_FILE = 20
 """Messages of an answer in a chat that takes no file; the rest is left out, and said to be."""
-FILE_NAME = "answer.txt"
-FILE_PAGE = -1
-"""Number of the file among the pages of an answer."""
-FIRST_PICTURE_PAGE = -2
-"""Number of its first picture; the others follow downwards."""
-LARGEST_PHOTO = 10 * 1024 * 1024
-"""Telegram takes a larger picture as a file only."""
-
-
-class PageSends(Protocol):
-    """Notes the messages of an answer, page by page."""
-
-    async def begin(self, page: int) -> int | None:
-        """Notes that a page is about to be sent; returns its message if an earlier attempt has sent it."""
-        ...
-
-    async def record(self, page: int, message_id: int) -> None:
-        """Notes a new message, before anything else is sent."""
-        ...
-
-
-@dataclass(slots=True)
-class _PageMessage:
-    """A message of the answer as currently displayed."""
-
-    sent: Sent
-    rendered: Rendered
-    markup: InlineKeyboardMarkup | None
 
 
 class StreamedAnswer:
@@ -89,7 +59,6 @@ class StreamedAnswer:
         texts: AnswerTexts,
         sends: PageSends | None = None,
     ) -> None:
-        self._sends = sends
         self._renderer = display.renderer
         self._delivery = delivery
         self._clock = clock
@@ -100,15 +69,12 @@ class StreamedAnswer:
         self._mode: StreamMode = self._find_mode(display.mode)
         self._interval_s = GROUP_INTERVAL_S if place.is_group else PRIVATE_INTERVAL_S
         self._pages = Pages(most=MOST_MESSAGES)
-        self._messages: dict[int, _PageMessage] = {}
+        self._messages = AnswerMessages(delivery, reply, place, keyboards, sends)
         self._delivered_pages = 0
         self._muted_page = -1
         self._draft: Rendered | None = None
         self._draft_shown_at = 0.0
         self._waiting_at = clock.monotonic() + WAITING_AFTER_S
-        self._unreachable = False
-        self._sent_pictures: dict[int, int] = {}
-        """Messages of the pictures that an earlier attempt has sent, by their numbers."""
         self._is_file_delivered = False
         self.draft_id = int(clock.time() * 1000) % (2**31 - 1) + 1
 
@@ -131,53 +97,17 @@ class StreamedAnswer:
 
     async def finish(self) -> None:
         """Delivers the final state of the reply with its pictures; delivered pages stay as they are."""
-        if self._unreachable:
+        if self._messages.is_unreachable:
             return
-        if self._sends is not None and self._reply.is_resumed:
-            for number in range(len(self._reply.pictures)):
-                if (sent := await self._sends.begin(FIRST_PICTURE_PAGE - number)) is not None:
-                    self._sent_pictures[number] = sent
+        messages = self._messages
+        await messages.recover_pictures()
         if not self._reply.pictures or self._reply.shown.strip():
             await self._finish_text()
-            await self._deliver_pictures(None)
+            await messages.show_pictures(None)
         else:
-            await self._deliver_pictures(self._keyboards.final())
+            await messages.show_pictures(self._keyboards.final())
             # The progress lines of the drawing.
-            await self._delete_after(-1)
-
-    async def _deliver_pictures(self, markup: InlineKeyboardMarkup | None) -> None:
-        """Sends the pictures, the last one with this keyboard too; what an earlier attempt has sent stays."""
-        for number, picture in enumerate(self._reply.pictures):
-            if number in self._sent_pictures:
-                continue
-            keyboard = self._keyboards.picture(number)
-            if markup is not None and number == len(self._reply.pictures) - 1:
-                rows = [*(keyboard.inline_keyboard if keyboard is not None else []), *markup.inline_keyboard]
-                keyboard = build_keyboard(rows)
-            await self._deliver_picture(number, picture, keyboard, self._place.reply_to if markup is not None else None)
-
-    async def _deliver_picture(
-        self, number: int, picture: ShownPicture, markup: InlineKeyboardMarkup | None, reply_to: int | None
-    ) -> None:
-        """Sends a picture as a photo, or as a file where Telegram refuses that."""
-        page = FIRST_PICTURE_PAGE - number
-        if self._sends is not None:
-            await self._sends.begin(page)
-        for shape in (FileShape.PHOTO, FileShape.DOCUMENT):
-            if shape is FileShape.PHOTO and len(picture.data) > LARGEST_PHOTO:
-                continue
-            outcome = await self._delivery.post(
-                self._place.chat_id,
-                Rendered(""),
-                topic_id=self._place.topic_id,
-                reply_to=reply_to,
-                markup=markup,
-                file=OutgoingFile(picture.name, picture.data, shape),
-            )
-            if outcome.sent is not None:
-                await self._record(page, outcome)
-            if outcome.result is not SendResult.LOST:
-                return
+            await messages.delete_after(-1)
 
     async def _finish_text(self) -> None:
         await self._renderer.fill(self._pages, self._reply.shown)
@@ -186,11 +116,11 @@ class StreamedAnswer:
         index, last = await self._deliver_all_but_last()
         markup = self._keyboards.final()
         if last is not None:
-            await self._show_page(index, last, markup, final=True)
+            await self._messages.show_page(index, last, markup, final=True)
         else:
             index -= 1
-            await self._close_full_page(index, markup)
-        await self._delete_after(index)
+            await self._messages.close_full_page(index, markup)
+        await self._messages.delete_after(index)
 
     async def _deliver_file(self) -> bool:
         """Delivers an answer that is too long: its first message, and a file with all of it.
@@ -199,45 +129,18 @@ class StreamedAnswer:
         """
         if self._delivered_pages == 0:
             await self._deliver_page(self._pages.frozen[0].rendered)
-        lines = [line for line in (self._reply.notice, self._reply.footer) if line]
-        lines = [line[: CAPTION_LIMIT // 4] for line in lines]
-        place = self._place
-        outcome = await self._delivery.post(
-            place.chat_id,
-            append_lines(Rendered(self._texts.whole), lines),
-            topic_id=place.topic_id,
-            markup=self._keyboards.final(),
-            file=OutgoingFile(FILE_NAME, tidy(self._reply.shown).encode()),
-        )
-        if outcome.result is SendResult.SHOWN:
+        lines = [line[: CAPTION_LIMIT // 4] for line in (self._reply.notice, self._reply.footer) if line]
+        caption = append_lines(Rendered(self._texts.whole), lines)
+        result = await self._messages.show_file(caption, tidy(self._reply.shown).encode(), self._keyboards.final())
+        if result is SendResult.SHOWN:
             self._is_file_delivered = True
-            await self._record(FILE_PAGE, outcome)
-            await self._delete_after(0)
+            await self._messages.delete_after(0)
             return True
-        log.warning("answer.file_not_sent", chat_id=place.chat_id, result=outcome.result)
+        log.warning("answer.file_not_sent", chat_id=self._place.chat_id, result=result)
         self._pages = Pages(most=MOST_MESSAGES_WITHOUT_FILE)
         await self._renderer.fill(self._pages, self._reply.shown)
         self._delivered_pages = 0
         return False
-
-    async def _delete_after(self, index: int) -> None:
-        """Deletes the messages of later pages: of an earlier attempt that was longer, or that a file replaces."""
-        shown = [message.sent.message_id for later, message in self._messages.items() if later > index]
-        kept = set(self._sent_pictures.values())
-        for message_id in dict.fromkeys([*shown, *self._reply.earlier_ids[index + 1 :]]):
-            if message_id in kept:
-                continue
-            await self._delivery.delete(self._place.chat_id, message_id)
-
-    async def _close_full_page(self, index: int, markup: InlineKeyboardMarkup | None) -> None:
-        """Puts the buttons under a full page if nothing visible follows it."""
-        if (stale := self._messages.pop(index + 1, None)) is not None:
-            await self._delivery.delete(stale.sent.chat_id, stale.sent.message_id)
-        shown = self._messages.get(index)
-        if shown is None or shown.markup == markup:
-            return
-        if await self._delivery.edit_markup(shown.sent.chat_id, shown.sent.message_id, markup):
-            shown.markup = markup
 
     def _find_mode(self, wanted: StreamMode) -> StreamMode:
         return "edit" if wanted == "draft" and self._place.is_group else wanted
@@ -247,7 +150,7 @@ class StreamedAnswer:
         return self._reply.phase is not ReplyPhase.RUNNING
 
     async def _keep_typing(self) -> None:
-        while not self._unreachable:
+        while not self._messages.is_unreachable:
             await self._delivery.typing(self._place.chat_id, topic_id=self._place.topic_id)
             await self._clock.sleep(TYPING_INTERVAL_S)
 
@@ -255,7 +158,7 @@ class StreamedAnswer:
         await self._wait_for_beginning()
         # The chat's own choice is known by now.
         self._mode = self._find_mode(self._reply.stream_mode or self._mode)
-        while self._mode != "off" and not self._is_final and not self._unreachable:
+        while self._mode != "off" and not self._is_final and not self._messages.is_unreachable:
             seen, activity = len(self._reply.text), self._reply.activity
             up_to_date = await self._update_chat()
             pause_s = max(self._interval_s, self._delivery.held_s(self._place.chat_id))
@@ -327,10 +230,10 @@ class StreamedAnswer:
             self._mode = "edit"
         if self._muted_page == index:
             return SendResult.SHOWN
-        result = await self._show_page(index, live, self._keyboards.live, final=False)
+        result = await self._messages.show_page(index, live, self._keyboards.live, final=False)
         if result is SendResult.UNSUPPORTED:
             self._mode = "off"
-        elif result is SendResult.GONE or (result is SendResult.UNKNOWN and index not in self._messages):
+        elif result is SendResult.GONE or (result is SendResult.UNKNOWN and not self._messages.has(index)):
             # Another attempt could add a second message, or bring back a message that a user deleted.
             self._muted_page = index
         return SendResult.SKIPPED if result is SendResult.UNKNOWN else result
@@ -342,12 +245,12 @@ class StreamedAnswer:
         result = await self._delivery.draft(self._place.chat_id, self.draft_id, live, topic_id=self._place.topic_id)
         if result is SendResult.SHOWN:
             self._draft, self._draft_shown_at = live, now
-        self._unreachable = result is SendResult.UNREACHABLE
+        self._messages.is_unreachable = result is SendResult.UNREACHABLE
         return result
 
     async def _deliver_page(self, page: Rendered) -> None:
         """Delivers a page that will not change any more."""
-        await self._show_page(self._delivered_pages, page, None, final=True)
+        await self._messages.show_page(self._delivered_pages, page, None, final=True)
         self._delivered_pages += 1
 
     async def _deliver_all_but_last(self) -> tuple[int, Rendered | None]:
@@ -369,48 +272,6 @@ class StreamedAnswer:
             await self._deliver_page(pages[-1])
             last = append_lines(None, lines)
         return self._delivered_pages, last
-
-    async def _show_page(
-        self, index: int, rendered: Rendered, markup: InlineKeyboardMarkup | None, *, final: bool
-    ) -> SendResult:
-        """Shows a page in its message, or in a new one if it has none yet."""
-        shown = self._messages.get(index) or self._earlier_message(index)
-        if self._unreachable or rendered.blank or (shown and (shown.rendered, shown.markup) == (rendered, markup)):
-            return SendResult.SHOWN
-        place, is_new = self._place, shown is None
-        if shown is None:
-            shown = await self._recover_message(index)
-        if shown is None:
-            reply_to = place.reply_to if index == 0 else None
-            outcome = await self._delivery.post(
-                place.chat_id, rendered, topic_id=place.topic_id, reply_to=reply_to, markup=markup, final=final
-            )
-        else:
-            chat_id, message_id = shown.sent.chat_id, shown.sent.message_id
-            outcome = await self._delivery.edit(
-                chat_id, message_id, rendered, topic_id=place.topic_id, markup=markup, final=final
-            )
-        if outcome.sent is not None:
-            self._messages[index] = _PageMessage(outcome.sent, rendered, markup)
-            if is_new or shown is None or shown.sent != outcome.sent:
-                await self._record(index, outcome)
-        self._unreachable = outcome.result is SendResult.UNREACHABLE
-        return outcome.result
-
-    async def _record(self, index: int, outcome: SendOutcome) -> None:
-        if self._sends is not None and outcome.sent is not None:
-            await self._sends.record(index, outcome.sent.message_id)
-
-    async def _recover_message(self, index: int) -> _PageMessage | None:
-        """Returns the message of this page that a killed process had sent and could not record."""
-        message_id = await self._sends.begin(index) if self._sends is not None else None
-        return _PageMessage(Sent(self._place.chat_id, message_id), Rendered(""), None) if message_id else None
-
-    def _earlier_message(self, index: int) -> _PageMessage | None:
-        """Returns the message of this page from an earlier attempt; its current text is unknown."""
-        if index >= len(self._reply.earlier_ids):
-            return None
-        return _PageMessage(Sent(self._place.chat_id, self._reply.earlier_ids[index]), Rendered(""), None)
 
 
 async def _wait_for_first(*waits: Coroutine[object, object, None]) -> None:

@@ -1,0 +1,184 @@
+"""The messages of one answer in one chat: a page in each, then its pictures, or a file with all of it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiogram.types import InlineKeyboardMarkup
+
+from bot.telegram.answers.display import Keyboards, Place, build_keyboard
+from bot.telegram.delivery.calls import FileShape, OutgoingFile, SendOutcome, SendResult, Sent
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.markdown.render import Rendered
+from services.chat.reply import Reply, ShownPicture
+
+FILE_NAME = "answer.txt"
+FILE_PAGE = -1
+"""Number of the file among the pages of an answer."""
+FIRST_PICTURE_PAGE = -2
+"""Number of its first picture; the others follow downwards."""
+LARGEST_PHOTO = 10 * 1024 * 1024
+"""Telegram takes a larger picture as a file only."""
+
+
+class PageSends(Protocol):
+    """Notes the messages of an answer, page by page."""
+
+    async def begin(self, page: int) -> int | None:
+        """Notes that a page is about to be sent; returns its message if an earlier attempt has sent it."""
+        ...
+
+    async def record(self, page: int, message_id: int) -> None:
+        """Notes a new message, before anything else is sent."""
+        ...
+
+
+@dataclass(slots=True)
+class _PageMessage:
+    """A message of the answer as currently displayed."""
+
+    sent: Sent
+    rendered: Rendered
+    markup: InlineKeyboardMarkup | None
+
+
+class AnswerMessages:
+    """Sends, edits and deletes the messages of an answer, those of an earlier attempt included.
+
+    Args:
+        sends: told about each new message, before and after it is sent.
+    """
+
+    def __init__(
+        self, delivery: Delivery, reply: Reply, place: Place, keyboards: Keyboards, sends: PageSends | None
+    ) -> None:
+        self._delivery = delivery
+        self._reply = reply
+        self._place = place
+        self._keyboards = keyboards
+        self._sends = sends
+        self._messages: dict[int, _PageMessage] = {}
+        self._sent_pictures: dict[int, int] = {}
+        """Messages of the pictures that an earlier attempt has sent, by their numbers."""
+        self.is_unreachable = False
+        """True if the chat accepts no message any more."""
+
+    def has(self, index: int) -> bool:
+        """Returns whether a page is displayed."""
+        return index in self._messages
+
+    async def show_page(
+        self, index: int, rendered: Rendered, markup: InlineKeyboardMarkup | None, *, final: bool
+    ) -> SendResult:
+        """Shows a page in its message, or in a new one if it has none yet."""
+        shown = self._messages.get(index) or self._earlier_message(index)
+        if self.is_unreachable or rendered.blank or (shown and (shown.rendered, shown.markup) == (rendered, markup)):
+            return SendResult.SHOWN
+        place, is_new = self._place, shown is None
+        if shown is None:
+            shown = await self._recover_message(index)
+        if shown is None:
+            reply_to = place.reply_to if index == 0 else None
+            outcome = await self._delivery.post(
+                place.chat_id, rendered, topic_id=place.topic_id, reply_to=reply_to, markup=markup, final=final
+            )
+        else:
+            chat_id, message_id = shown.sent.chat_id, shown.sent.message_id
+            outcome = await self._delivery.edit(
+                chat_id, message_id, rendered, topic_id=place.topic_id, markup=markup, final=final
+            )
+        if outcome.sent is not None:
+            self._messages[index] = _PageMessage(outcome.sent, rendered, markup)
+            if is_new or shown is None or shown.sent != outcome.sent:
+                await self._record(index, outcome)
+        self.is_unreachable = outcome.result is SendResult.UNREACHABLE
+        return outcome.result
+
+    async def _record(self, index: int, outcome: SendOutcome) -> None:
+        if self._sends is not None and outcome.sent is not None:
+            await self._sends.record(index, outcome.sent.message_id)
+
+    async def _recover_message(self, index: int) -> _PageMessage | None:
+        """Returns the message of this page that a killed process had sent and could not record."""
+        message_id = await self._sends.begin(index) if self._sends is not None else None
+        return _PageMessage(Sent(self._place.chat_id, message_id), Rendered(""), None) if message_id else None
+
+    def _earlier_message(self, index: int) -> _PageMessage | None:
+        """Returns the message of this page from an earlier attempt; its current text is unknown."""
+        if index >= len(self._reply.earlier_ids):
+            return None
+        return _PageMessage(Sent(self._place.chat_id, self._reply.earlier_ids[index]), Rendered(""), None)
+
+    async def show_file(self, caption: Rendered, data: bytes, markup: InlineKeyboardMarkup | None) -> SendResult:
+        """Sends a file with the whole answer."""
+        place = self._place
+        outcome = await self._delivery.post(
+            place.chat_id,
+            caption,
+            topic_id=place.topic_id,
+            markup=markup,
+            file=OutgoingFile(FILE_NAME, data),
+        )
+        if outcome.result is SendResult.SHOWN:
+            await self._record(FILE_PAGE, outcome)
+        return outcome.result
+
+    async def recover_pictures(self) -> None:
+        """Finds the pictures that an earlier attempt has sent."""
+        if self._sends is None or not self._reply.is_resumed:
+            return
+        for number in range(len(self._reply.pictures)):
+            if (sent := await self._sends.begin(FIRST_PICTURE_PAGE - number)) is not None:
+                self._sent_pictures[number] = sent
+
+    async def show_pictures(self, markup: InlineKeyboardMarkup | None) -> None:
+        """Sends the pictures, the last one with this keyboard too; what an earlier attempt has sent stays."""
+        for number, picture in enumerate(self._reply.pictures):
+            if number in self._sent_pictures:
+                continue
+            keyboard = self._keyboards.picture(number)
+            if markup is not None and number == len(self._reply.pictures) - 1:
+                rows = [*(keyboard.inline_keyboard if keyboard is not None else []), *markup.inline_keyboard]
+                keyboard = build_keyboard(rows)
+            await self._show_picture(number, picture, keyboard, self._place.reply_to if markup is not None else None)
+
+    async def _show_picture(
+        self, number: int, picture: ShownPicture, markup: InlineKeyboardMarkup | None, reply_to: int | None
+    ) -> None:
+        """Sends a picture as a photo, or as a file where Telegram refuses that."""
+        page = FIRST_PICTURE_PAGE - number
+        if self._sends is not None:
+            await self._sends.begin(page)
+        for shape in (FileShape.PHOTO, FileShape.DOCUMENT):
+            if shape is FileShape.PHOTO and len(picture.data) > LARGEST_PHOTO:
+                continue
+            outcome = await self._delivery.post(
+                self._place.chat_id,
+                Rendered(""),
+                topic_id=self._place.topic_id,
+                reply_to=reply_to,
+                markup=markup,
+                file=OutgoingFile(picture.name, picture.data, shape),
+            )
+            if outcome.sent is not None:
+                await self._record(page, outcome)
+            if outcome.result is not SendResult.LOST:
+                return
+
+    async def delete_after(self, index: int) -> None:
+        """Deletes the messages of later pages: of an earlier attempt that was longer, or that a file replaces."""
+        shown = [message.sent.message_id for later, message in self._messages.items() if later > index]
+        kept = set(self._sent_pictures.values())
+        for message_id in dict.fromkeys([*shown, *self._reply.earlier_ids[index + 1 :]]):
+            if message_id in kept:
+                continue
+            await self._delivery.delete(self._place.chat_id, message_id)
+
+    async def close_full_page(self, index: int, markup: InlineKeyboardMarkup | None) -> None:
+        """Puts the buttons under a full page if nothing visible follows it."""
+        if (stale := self._messages.pop(index + 1, None)) is not None:
+            await self._delivery.delete(stale.sent.chat_id, stale.sent.message_id)
+        shown = self._messages.get(index)
+        if shown is None or shown.markup == markup:
+            return
+        if await self._delivery.edit_markup(shown.sent.chat_id, shown.sent.message_id, markup):
+            shown.markup = markup
