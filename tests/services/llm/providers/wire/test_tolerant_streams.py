@@ -10,7 +10,7 @@ from pydantic_ai.messages import ModelRequest, TextPart, ThinkingPart, ToolCallP
 from pydantic_ai.models import ModelRequestParameters
 
 from core.config.providers import ProviderKind
-from services.llm.models.stream_reader import is_finished
+from services.llm.models.stream_start import is_finished
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.wire.tolerant_streams import ThinkingTags, TolerantParts, TolerantStream
 from services.llm.routing.faults.outcomes import classify
