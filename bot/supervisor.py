@@ -45,7 +45,7 @@ class Supervisor:
         self,
         command: Sequence[str],
         timing: RestartTiming | None = None,
-        report: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - its output
+        report: Callable[[str], object] = lambda line: sys.stderr.write(f"{line}\n"),
     ) -> None:
         self._command = list(command)
         self._timing = timing or RestartTiming()

@@ -294,7 +294,7 @@ class JobWorker:
             if not arrived.is_for_bot:
                 raise
             # A database failure that prevents moderation must not prevent the answer.
-            log.error("moderation.failed", update_id=update.update_id, error=str(error))  # noqa: TRY400 - no bug of ours
+            log.error("moderation.failed", update_id=update.update_id, error=str(error))
             return False
 
     async def _select_part(self, update: Update, album: Sequence[Message]) -> Update:

@@ -44,8 +44,8 @@ class WebTiming:
     client_check_s: float = 0.1
 
 
-NO_TOKEN = "WEB_TOKEN is not set, so this path is closed. Set it to a long random word and send it as a bearer token.\n"  # noqa: S105 - a hint, not a token
-WRONG_TOKEN = "Send the value of WEB_TOKEN as `Authorization: Bearer ...`.\n"  # noqa: S105 - the same
+CLOSED = "WEB_TOKEN is not set, so this path is closed. Set it to a long random word and send it as a bearer token.\n"
+UNAUTHORIZED = "Send the value of WEB_TOKEN as `Authorization: Bearer ...`.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +153,14 @@ class WebServer:
                     return await self._answer(request, handler)
             return await self._answer(request, handler)
         if self._token is None:
-            return web.Response(status=403, text=NO_TOKEN)
+            return web.Response(status=403, text=CLOSED)
         scheme, _, shown = request.headers.get(AUTHORIZATION, "").partition(" ")
         if (
             not hmac.compare_digest(shown.strip().encode(errors="surrogateescape"), self._token)
             or scheme.lower() != "bearer"
         ):
             log.info("web.unauthorized", method=request.method, path=request.path[:100])
-            return web.Response(status=401, text=WRONG_TOKEN, headers={WWW_AUTHENTICATE: "Bearer"})
+            return web.Response(status=401, text=UNAUTHORIZED, headers={WWW_AUTHENTICATE: "Bearer"})
         return await self._answer(request, handler)
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:

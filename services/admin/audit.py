@@ -86,7 +86,7 @@ class Audit:
         try:
             await self.record(actor_id, action, target, detail)
         except StorageError as error:
-            log.error("audit.not_recorded", action=action, target=target, error=str(error))  # noqa: TRY400 - the error text is the reason
+            log.error("audit.not_recorded", action=action, target=target, error=str(error))
             return False
         return True
 

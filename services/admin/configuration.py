@@ -297,7 +297,7 @@ class ProviderConfiguration:
             providers = read_providers(self._merge({name: each.value for name, each in stored.items()}))
         except ConfigurationError as error:
             # Saved values were valid: the environment has changed since, and no longer fits them.
-            log.error("config.invalid", revision=latest, mistakes=error.mistakes)  # noqa: TRY400 - the lines say it all
+            log.error("config.invalid", revision=latest, mistakes=error.mistakes)
             providers = self._environment
         return Configuration(latest, stored, providers)
 

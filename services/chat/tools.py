@@ -18,6 +18,8 @@ log = structlog.get_logger()
 
 FETCH_PAGE = "fetch_page"
 """Name of the tool that reads a web page."""
+LONGEST_URL = 300
+"""Characters of an address that is shown on a line."""
 MOST_SOURCES = 5
 UNCITED_SOURCES = 3
 """Results of a search that are named where the answer cites none of them."""
@@ -138,6 +140,10 @@ def find_sources(messages: Sequence[ModelMessage], answer: str) -> list[CitedPag
     return list(chosen.values())[:MOST_SOURCES]
 
 
+def _is_link(url: str) -> bool:
+    return url.startswith(("http://", "https://")) and url.isprintable() and len(url) <= LONGEST_URL
+
+
 def _pages(content: object, depth: int) -> Iterator[CitedPage]:
     """Yields every page in a tool's result: of our own tools, or of a provider's own search."""
     if isinstance(content, list) and depth:
@@ -146,7 +152,7 @@ def _pages(content: object, depth: int) -> Iterator[CitedPage]:
     elif isinstance(content, dict) and depth:
         fields = cast("Mapping[str, Any]", content)  # Any: JSON
         url = fields.get("url") or fields.get("uri")
-        if isinstance(url, str) and url.startswith(("http://", "https://")) and url.isprintable() and len(url) <= 300:  # noqa: PLR2004 - shown on a line
+        if isinstance(url, str) and _is_link(url):
             title = fields.get("title")
             yield CitedPage(url, " ".join(title.split())[:80] if isinstance(title, str) else "")
         else:

@@ -58,7 +58,7 @@ class DeferredWrites:
             except StorageError as error:
                 if error.permanent:
                     raise
-                log.error("turn.not_saved", error=str(error))  # noqa: TRY400 - the error text is the reason
+                log.error("turn.not_saved", error=str(error))
             else:
                 return True
         self._queue(save)
@@ -152,14 +152,14 @@ class TurnRecords:
             run.recall = await self._memory.recall(run.thread, before_turn=run.replaces_id)
             history = run.recall.history
         except StorageError as error:
-            log.error("turn.history_unavailable", error=str(error))  # noqa: TRY400 - the error text is the reason
+            log.error("turn.history_unavailable", error=str(error))
             run.has_memory = False
         # While earlier turns wait for the database, this one waits too: their order counts.
         if is_flushed:
             try:
                 await self._open_turn(run)
             except StorageError as error:
-                log.error("turn.prompt_not_saved", error=str(error))  # noqa: TRY400 - as above
+                log.error("turn.prompt_not_saved", error=str(error))
         return history
 
     async def fit(self, run: TurnRun, history: Sequence[ModelMessage], spec: RequestSpec) -> Sequence[ModelMessage]:

@@ -2,19 +2,20 @@
 
 import io
 from collections.abc import Callable, Iterator
+from importlib import import_module
 
 import av
-
-# Used as soon as a container has such a stream, when nothing can be imported any more.
 import av.logging
-import av.subtitles.codeccontext  # pyright: ignore[reportUnusedImport] - as above
-import av.subtitles.stream  # pyright: ignore[reportUnusedImport] - as above
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container.input import InputContainer
 from av.error import FFmpegError, InvalidDataError
 
 from services.files.child import Answer, Options, Refused
+
+# Used as soon as a container has such a stream, when nothing can be imported any more.
+for _name in ("av.subtitles.codeccontext", "av.subtitles.stream"):
+    import_module(_name)
 
 CONTAINERS = "ogg,mov,mp3,wav,flac,aac,matroska,webm,amr,aiff,asf,caf,w64,au"
 """Containers that FFmpeg may open: those of playlists, in which a file may name addresses, are not among them."""

@@ -5,6 +5,8 @@ process polls once a second. That loop, and a switch that disables endless retri
 minor version is pinned, and tests/services/inbox/test_dbos_contract.py fails when they change.
 """
 
+# pyright: reportPrivateUsage=false
+
 import asyncio
 import logging
 import sys
@@ -129,10 +131,10 @@ class DBOSRuntime:
             # the event loop is blocked.
             await asyncio.to_thread(DBOS.launch)
             # Run jobs on the current event loop.
-            self._dbos._background_event_loop.set_main_loop()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - see the module's docstring
+            self._dbos._background_event_loop.set_main_loop()
             # Otherwise the library retries for ever in shared threads, with pauses of up to 90 s. The orphan scan
             # finds the outcomes that could not be recorded.
-            self._dbos._sys_db._retry_connection_errors = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - see the module's docstring
+            self._dbos._sys_db._retry_connection_errors = False
             self._client = DBOSClient(system_database_engine=self._engine)
         except (SQLAlchemyError, OSError) as error:
             await self.destroy()
@@ -193,11 +195,11 @@ class DBOSRuntime:
 
     def tasks(self) -> set[asyncio.Task[None]]:
         """Returns the tasks of claimed jobs, including those about to start."""
-        return set(self._dbos._workflow_tasks)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - see the module's docstring
+        return set(self._dbos._workflow_tasks)
 
     def active_ids(self) -> set[str]:
         """Returns the ids of started jobs without a settled outcome."""
-        return set(self._dbos._active_workflows_set.activeList())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - see the module's docstring
+        return set(self._dbos._active_workflows_set.activeList())
 
     def enqueue(self, connection: sa.Connection, job: Job) -> None:
         """Inserts a job in the transaction of a connection."""

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import LiteralString
 
 import psycopg
 
@@ -21,14 +22,14 @@ class ReplicaSession:
         self._connection = connection
         self._timeout_s = timeout_s
 
-    async def query(self, query: str, *arguments: object) -> list[tuple[object, ...]]:
+    async def query(self, query: LiteralString, *arguments: object) -> list[tuple[object, ...]]:
         """Executes a statement and returns its rows.
 
         Raises:
             TimeoutError: the database does not answer.
         """
         async with asyncio.timeout(self._timeout_s):
-            cursor = await self._connection.execute(query, arguments)  # pyright: ignore[reportArgumentType]  # constants only
+            cursor = await self._connection.execute(query, arguments)
             return await cursor.fetchall() if cursor.description is not None else []
 
     async def end_connections(self, names: list[str], wait_s: float) -> None:

@@ -277,6 +277,7 @@ def _iter_texts(messages: Iterable[ModelMessage]) -> Iterator[str]:
                 if isinstance(item, str):
                     yield item
                 elif isinstance(item, list):
-                    yield from (str(each.content if isinstance(each, TextContent) else each) for each in item)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - content of any kind
+                    pieces = cast("list[object]", item)
+                    yield from (str(each.content if isinstance(each, TextContent) else each) for each in pieces)
                 elif item is not None:
                     yield str(item)

@@ -208,7 +208,7 @@ class UsageLedger:
             if not error.permanent:
                 raise
             if len(batch) == 1:
-                log.error("usage.write_rejected", provider=batch[0].report.provider.id, error=str(error))  # noqa: TRY400 - the error text is the reason
+                log.error("usage.write_rejected", provider=batch[0].report.provider.id, error=str(error))
                 return
             for entry in batch:
                 await self._write([entry])

@@ -88,5 +88,5 @@ def locked_office() -> bytes:
 
 def _saved(document: object) -> bytes:
     target = io.BytesIO()
-    document.save(target)  # type: ignore[attr-defined]
+    document.save(target)
     return target.getvalue()

@@ -220,7 +220,7 @@ async def _ask(replica: LLMHarness, user: str, pieces: list[str], *, is_streamed
     if is_streamed:
         async with model_request_stream(model, HELLO) as stream:
             async for event in stream:
-                pieces.append(piece_of(event))  # noqa: PERF401 - kept where the stream breaks off
+                pieces.append(piece_of(event))
     else:
         pieces.append(said(await model_request(model, HELLO)))
     words = "".join(pieces).split()

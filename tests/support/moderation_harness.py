@@ -1,5 +1,4 @@
 """One replica of moderation without Telegram and models: a recording group and a scripted judge."""
-# ruff: noqa: ARG002 - the doubles take every argument of their protocols
 
 from collections import deque
 from collections.abc import Sequence

@@ -132,7 +132,7 @@ class Poller:
             self._failed_stores += 1
             pause_s = self._timing.backoff.pause_s(self._failed_stores)
             if isinstance(error, StorageError):
-                log.error("polling.store_failed", updates=len(batch), error=str(error), pause_s=pause_s)  # noqa: TRY400 - the reason is enough
+                log.error("polling.store_failed", updates=len(batch), error=str(error), pause_s=pause_s)
             else:
                 log.exception("polling.store_crashed", updates=len(batch), pause_s=pause_s)
             await self._clock.sleep(pause_s)

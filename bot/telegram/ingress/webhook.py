@@ -126,7 +126,7 @@ class Webhook:
         try:
             await self._sink([update])
         except StorageError as error:
-            log.error("webhook.store_failed", error=str(error))  # noqa: TRY400 - the reason is enough
+            log.error("webhook.store_failed", error=str(error))
             return self._unavailable("The database rejects the update.\n")
         except Exception:
             # Telegram delivers it again.

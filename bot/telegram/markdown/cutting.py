@@ -171,7 +171,7 @@ class Cutter:
                 mark = _ITEM_MARK.match(self._text, node.start)
                 gap = len(mark[1]) if mark else 1
                 # Five spaces or more are one space and the indentation of code (CommonMark 0.31, list items, rule 2).
-                gap = gap if 1 <= gap <= 4 else 1  # noqa: PLR2004 - see above
+                gap = gap if gap in range(1, 5) else 1
                 path = (*path, lead + (mark.start(1) - mark.start() if mark else 1) + gap)
         return path
 

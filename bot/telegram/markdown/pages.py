@@ -197,7 +197,7 @@ class Pages:
         except TooMuchWork:
             return split_plain(text, self._limit)
         except Exception as error:  # noqa: BLE001 - as in `render_within`: no answer may be lost to its formatting
-            log.error("markdown.unsplittable", error=type(error).__name__, length=len(text))  # noqa: TRY400 - its text
+            log.error("markdown.unsplittable", error=type(error).__name__, length=len(text))
             return split_plain(text, self._limit)
 
     def _start_page(self, text: str, at: SplitText) -> None:

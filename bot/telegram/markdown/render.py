@@ -84,7 +84,7 @@ def render_within(markdown: str, work: Work, limits: RenderLimits = _LIMITS) -> 
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         # Without the traceback: its message may contain the text.
-        log.error("markdown.unrenderable", error=type(error).__name__, length=len(markdown))  # noqa: TRY400 - as above
+        log.error("markdown.unrenderable", error=type(error).__name__, length=len(markdown))
         return None
     finally:
         work.spent += own.spent

@@ -216,9 +216,9 @@ class ConsoleAccess:
         """Returns the fields of init data that Telegram has signed for this bot."""
         if self._credentials.bot_token is None:
             raise _refuse("web-app-refused", "no bot")
+        if len(init_data) > self._rules.init_data_chars:
+            raise _refuse("web-app-refused", "malformed")
         try:
-            if len(init_data) > self._rules.init_data_chars:
-                raise ValueError("too long")  # noqa: TRY301 - one refusal for all that is malformed
             pairs = parse_qsl(init_data, keep_blank_values=True, strict_parsing=True, max_num_fields=50)
         except ValueError:
             raise _refuse("web-app-refused", "malformed") from None

@@ -4,6 +4,7 @@ import asyncio
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 
 from pydantic_ai.direct import model_request, model_request_stream
@@ -137,7 +138,7 @@ class ProviderTrial:
         for features in _ORDER:
             began = self._clock.monotonic()
             opened_at: list[float] = []
-            error = await self._try(provider, name, features, lambda: opened_at.append(self._clock.monotonic()))  # noqa: B023 - called while it is awaited
+            error = await self._try(provider, name, features, partial(self._note_time, opened_at))
             took_s = self._clock.monotonic() - began
             if error is None:
                 first_output_s = opened_at[0] - began if opened_at else None
@@ -153,6 +154,9 @@ class ProviderTrial:
         """Asks about a picture of a few pixels; returns why there is no answer, None if there is one."""
         error = await self._try(provider, model_name, frozenset(), picture=PICTURE)
         return None if error is None else self._describe(provider, error)
+
+    def _note_time(self, times: list[float]) -> None:
+        times.append(self._clock.monotonic())
 
     async def _try(
         self,

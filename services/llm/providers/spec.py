@@ -8,7 +8,7 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import httpx2
 from pydantic_ai.models import Model
@@ -99,7 +99,10 @@ class ModelSpec:
         return round((self.http.timeout.read or 0) * 1000)
 
 
-class ModelClass(Protocol):
+SdkProvider_contra = TypeVar("SdkProvider_contra", bound=Provider[Any], contravariant=True)
+
+
+class ModelClass(Protocol[SdkProvider_contra]):
     """Constructor of a pydantic-ai model with its own SDK."""
 
     def __call__(
@@ -107,14 +110,16 @@ class ModelClass(Protocol):
         model_name: str,
         /,
         *,
-        provider: Any,  # noqa: ANN401 - each accepts that of its own SDK
+        provider: SdkProvider_contra,
         profile: Callable[[ModelProfile], ModelProfile] | None = None,
     ) -> Model:
         """Constructs the model."""
         ...
 
 
-def build_native_model(spec: ModelSpec, model_class: ModelClass, sdk_provider: Provider[Any]) -> Model:
+def build_native_model(
+    spec: ModelSpec, model_class: ModelClass[SdkProvider_contra], sdk_provider: SdkProvider_contra
+) -> Model:
     """Returns a model with the profile of its family."""
     if spec.family == spec.wire_name:
         return model_class(spec.wire_name, provider=sdk_provider)

@@ -81,7 +81,7 @@ async def test_a_stream_of_a_script_never_goes_on_with_another_provider(
     async def collect() -> None:
         async with open_llm(settings_for(tmp_path, {"a": first.url, "b": second.url})) as llm:
             async for piece in llm.chat_complete_stream(HELLO):
-                seen.append(piece)  # noqa: PERF401 - the stream breaks, and what came counts
+                seen.append(piece)
 
     with pytest.raises(AnswerInterrupted):
         await collect()

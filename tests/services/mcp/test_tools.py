@@ -67,7 +67,7 @@ def calls(file: Database, clock: ManualClock) -> ToolCalls:
 
 @pytest.fixture
 def tools(servers: Servers, calls: ToolCalls) -> McpTools:
-    return McpTools(servers, calls)  # type: ignore[arg-type]
+    return McpTools(servers, calls)
 
 
 def results(server: LLMServer) -> list[str]:
@@ -94,7 +94,7 @@ async def test_names_of_the_own_tools_are_never_taken(file: Database, first: LLM
         ServerTool(ToolServer(name.partition("_")[0], "program"), name.partition("_")[2], "", SCHEMA, is_acting=False)
         for name in sorted(names | {"current_time"})
     ]
-    tools = McpTools(servers, ToolCalls(file, ManualClock()))  # type: ignore[arg-type]
+    tools = McpTools(servers, ToolCalls(file, ManualClock()))
     async with chat_harness(file, provider("first", first.url), toolsets=[*own, tools]) as harness:
         first.script(tool_call("current_time_mcp", {}), answer("Done."))
         reply = await harness.say("What time is it?", origin="job-1")
@@ -275,7 +275,7 @@ async def test_a_call_that_a_crash_cut_off_is_unknown(
     await calls.decide(call, Decision.ONCE)
     decided = await calls.find(call.id)
     assert decided is not None
-    servers.error = KeyboardInterrupt()  # type: ignore[assignment] # the process ends in the call
+    servers.error = KeyboardInterrupt()  # the process ends in the call
     with pytest.raises(KeyboardInterrupt):
         await tools.carry_out(decided)
     servers.error = None

@@ -89,7 +89,7 @@ class GeminiWire:
     def _call(self, name: str, arguments: str) -> dict[str, Any]:
         return {"functionCall": {"name": name, "args": json.loads(arguments)}, "thoughtSignature": "c2ln"}
 
-    def refusal(self, text: str) -> bytes:  # noqa: ARG002 - a refusal by the API has no words here
+    def refusal(self, text: str) -> bytes:
         return b""
 
     def finish(self, reason: str, *, usage: bool) -> bytes:

@@ -94,9 +94,8 @@ class ChatChunks:
     def merge(self, events: Iterable[bytes]) -> Iterator[bytes]:
         """Yields the data of events that arrived together, as every SDK reads it; neighbours with text only as one."""
         texts: list[bytes] = []
-        for data in events:
-            if b'"obfuscation"' in data:
-                data = _PADDING.sub(b"", data)  # noqa: PLW2901 - the same without padding
+        for event in events:
+            data = _PADDING.sub(b"", event) if b'"obfuscation"' in event else event
             text = self._text_of(data)
             self._has_begun = self._has_begun or bool(text)
             if text is not None and self._is_mergeable and self._pacing.merges:

@@ -7,6 +7,8 @@ Private API of aiohttp 3.14: `StreamReader._waiter`, `_buffer` and `_size`; the 
 tests/services/llm/providers/wire/test_merging.py fail if they move.
 """
 
+# pyright: reportPrivateUsage=false
+
 import asyncio
 import re
 
@@ -66,7 +68,7 @@ class _Gathering:
             await self._is_over
         finally:
             timer.cancel()
-            content._waiter = None  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - see the module
+            content._waiter = None
 
     def done(self) -> bool:
         """Returns False: every piece is looked at."""
@@ -79,7 +81,7 @@ class _Gathering:
         if is_new:
             self._seen_bytes = content.total_bytes
             self.arrived_at = self._loop.time()
-        buffer, size = content._buffer, content._size  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - see the module
+        buffer, size = content._buffer, content._size
         if content.is_eof() or size >= self._most_bytes or (is_new and _NOT_TEXT.search(buffer[-1])):
             self._end()
         else:
@@ -90,7 +92,7 @@ class _Gathering:
         self._end()
 
     def _arm(self) -> None:
-        self._content._waiter = self  # noqa: SLF001 # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue] - see the module
+        self._content._waiter = self  # pyright: ignore[reportAttributeAccessIssue] - as a future is used
 
     def _end(self) -> None:
         if not self._is_over.done():

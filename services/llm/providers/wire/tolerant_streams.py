@@ -14,10 +14,10 @@ import re
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from pydantic_ai._parts_manager import ModelResponsePartsManager
-from pydantic_ai.messages import ModelResponseStreamEvent
+from pydantic_ai.messages import Citation, ModelResponseStreamEvent
 from pydantic_ai.models import StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
@@ -146,6 +146,25 @@ class _ToolCallParts:
         return True
 
 
+class _ProviderDetails(TypedDict, total=False):
+    """Arguments of the library's own methods that are handed on."""
+
+    provider_name: str | None
+    provider_details: dict[str, Any] | None
+
+
+class _TextDetails(_ProviderDetails, total=False):
+    id: str | None
+    citations: list[Citation] | None
+    ignore_leading_whitespace: bool
+
+
+class _ToolCallDetails(_ProviderDetails, total=False):
+    tool_name: str | None
+    args: str | dict[str, Any] | None
+    tool_call_id: str | None
+
+
 class TolerantParts(ModelResponsePartsManager):
     """Assembles the parts of a response from deltas."""
 
@@ -163,7 +182,7 @@ class TolerantParts(ModelResponsePartsManager):
         vendor_part_id: Hashable | None,
         content: str,
         thinking_tags: tuple[str, str] | None = None,
-        **more: Any,  # noqa: ANN401 - passed through
+        **more: Unpack[_TextDetails],
     ) -> Iterator[ModelResponseStreamEvent]:
         """Handles text as the library does, with thinking tags that may be split."""
         pieces: Sequence[str] = (content,)
@@ -191,7 +210,7 @@ class TolerantParts(ModelResponsePartsManager):
         tool_name: str | None = None,
         args: str | dict[str, Any] | None = None,
         tool_call_id: str | None = None,
-        **more: Any,  # noqa: ANN401 - passed through
+        **more: Unpack[_ProviderDetails],
     ) -> ModelResponseStreamEvent | None:
         """Handles a piece of a tool call as the library does, under a key of its own for each call."""
         call = self._tool_calls.get(vendor_part_id)
@@ -208,7 +227,7 @@ class TolerantParts(ModelResponsePartsManager):
         self,
         *,
         vendor_part_id: Hashable | None,
-        **more: Any,  # noqa: ANN401 - passed through
+        **more: Unpack[_ToolCallDetails],
     ) -> Iterator[ModelResponseStreamEvent]:
         """Handles a piece of a tool call, after text that stands before it."""
         yield from self.flush_text(is_end=False)

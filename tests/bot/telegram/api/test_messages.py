@@ -309,7 +309,7 @@ async def test_few_large_files_are_in_memory_at_once(traffic: Traffic) -> None:
     going, most, release = 0, 0, asyncio.Event()
 
     class Downloads:
-        async def download(self, file_id: str, destination: BytesIO, timeout: int) -> None:  # noqa: ASYNC109 - as aiogram's
+        async def download(self, file_id: str, destination: BytesIO, timeout: int) -> None:
             nonlocal going, most
             del timeout
             if file_id == "large":

@@ -130,7 +130,7 @@ class TestFiles:
         await browser.submit(f"/console/{path}/send")
         assert "is in your private chat with the bot" in browser.page
         async with browser.http.get(f"{browser.base}/console/{path}") as response:
-            assert [(ADMIN, response.content_disposition.filename, await response.read())] == sent  # pyright: ignore[reportOptionalMemberAccess]
+            assert [(ADMIN, response.content_disposition.filename, await response.read())] == sent
         is_taken = False
         await browser.submit(f"/console/{path}/send")
         assert (browser.status, "did not take the file" in browser.page) == (409, True)

@@ -47,7 +47,7 @@ def answered(text: str = "Hello.", heading: str = "", phase: ReplyPhase = ReplyP
 async def speak(
     preference: ChatPreferences | StorageError, reply: Reply, synthesizer: FakeSynthesizer | None = None
 ) -> bytes | None:
-    replies = VoiceReplies(synthesizer or FakeSynthesizer(), Chosen(preference), asks_consent=True)  # type: ignore[arg-type]
+    replies = VoiceReplies(synthesizer or FakeSynthesizer(), Chosen(preference), asks_consent=True)
     return await replies.speak(message("Hello?"), reply)
 
 
@@ -62,7 +62,7 @@ async def speak(
     ],
 )
 async def test_answers_are_spoken_as_their_chat_chose(chosen: str | None, heading: str, *, is_spoken: bool) -> None:
-    preference = ChatPreferences(voice_replies=chosen)  # type: ignore[arg-type]
+    preference = ChatPreferences(voice_replies=chosen)
     assert (await speak(preference, answered(heading=heading))) == (b"Hello." if is_spoken else None)
 
 

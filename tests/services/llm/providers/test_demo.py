@@ -39,7 +39,7 @@ async def test_streamed_text_is_the_plain_text_word_by_word(clock: ManualClock) 
     async def drain() -> ModelResponse:
         async with model.request_stream(messages, None, ModelRequestParameters()) as stream:
             async for event in stream:
-                pieces.append(piece_of(event))  # noqa: PERF401 - the test looks while it grows
+                pieces.append(piece_of(event))
             return stream.get()
 
     draining = asyncio.create_task(drain())

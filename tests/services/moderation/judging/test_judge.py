@@ -1,5 +1,4 @@
 """The judge: prompt, evidence, failures, verdict cache and budget."""
-# ruff: noqa: ARG002 - the scripted models take every argument of the protocol
 
 import asyncio
 from collections.abc import Sequence

@@ -1,5 +1,4 @@
 """Pictures of newcomers: opt-in, on a budget of their own, by models with vision, and deletion at most."""
-# ruff: noqa: ARG002 - the doubles take every argument of their protocols
 
 from dataclasses import replace
 
