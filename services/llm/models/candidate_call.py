@@ -13,8 +13,8 @@ from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.settings import ModelSettings
 
+from services.llm.models.stream_reader import StreamReader
 from services.llm.models.stream_start import OpenedStream, emptiness, is_answer, open_stream, refusal, unfinished_reason
-from services.llm.models.streams import StreamReader
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.wire.response_hooks import Pacing, omit_fields, pace_responses
 from services.llm.request import Adaptation, Candidate, Capability

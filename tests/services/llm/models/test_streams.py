@@ -15,8 +15,8 @@ from pydantic_ai.models import CompletedStreamedResponse, ModelRequestParameters
 from core.errors import AnswerInterrupted
 from core.redis.client import open_redis
 from services.llm.models.bounds import AnswerBounds
+from services.llm.models.stream_reader import StreamReader
 from services.llm.models.stream_start import Event, OpenedStream
-from services.llm.models.streams import StreamReader
 from services.llm.providers.openai import LeanOpenAI
 from services.llm.providers.wire.response_hooks import Pacing
 from services.llm.request import Candidate, RequestSpec
