@@ -20,7 +20,7 @@ import aiohttp
 
 from benchmarks.measuring import Spread, cpu_s, machine, print_table, rss_mib
 from benchmarks.processes import child, llm_process
-from bot.web.console.frame import LIVE_S
+from bot.web.console.frame.frame import LIVE_S
 from tests.support.processes.redis_server import RedisServer, free_port
 from tests.support.settings import variables_for
 

@@ -25,6 +25,7 @@ from services.admin.bans import Bans
 from services.admin.broadcasts import Broadcasts
 from services.admin.providers import ProviderAdmin
 from services.admin.statistics import Statistics
+from services.admin.undo import UndoStore
 from services.history.figures import FigureHistory
 from services.usage.ledger import UsageLedger
 from services.usage.totals import UsageTotals
@@ -38,6 +39,7 @@ class OperatorServices:
 
     audit: Audit
     admin: ProviderAdmin
+    undoable: UndoStore
     providers: ProviderCommands
     usage: UsageReports
     totals: UsageTotals
@@ -102,7 +104,8 @@ async def _open_operators(
 ) -> OperatorServices:
     settings, database, clock, texts = infra.settings, infra.database, infra.clock, infra.texts
     audit = Audit(database, clock)
-    admin = ProviderAdmin(llm.fallback, llm.builder, audit, totals, clock, llm.capabilities.fallbacks)
+    undoable = UndoStore(infra.redis, settings.redis_prefix)
+    admin = ProviderAdmin(llm.fallback, llm.builder, audit, totals, clock, undoable, llm.capabilities.fallbacks)
     bans = Bans(database, clock, audit, infra.pseudonyms)
     await bans.refresh()
     tasks = BackgroundTasks()
@@ -119,6 +122,7 @@ async def _open_operators(
     return OperatorServices(
         audit,
         admin,
+        undoable,
         ProviderCommands(admin, clock, settings.zone, texts),
         UsageReports(totals, texts),
         totals,

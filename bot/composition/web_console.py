@@ -7,21 +7,30 @@ from pydantic import SecretStr
 from bot.composition.services import Services
 from bot.operators.console_links import ConsoleLinks
 from bot.operators.daemon_services import DaemonServices
-from bot.web.console.access import ConsoleAccess, Credentials
-from bot.web.console.acts import ConsoleActs, UndoActs
+from bot.web.console.audit_pages import AuditPages
 from bot.web.console.broadcast_pages import BroadcastPages
-from bot.web.console.frame import ConsoleParts, Frame
-from bot.web.console.operations import OperationPages
-from bot.web.console.pages import ConsolePages
+from bot.web.console.compare_pages import ComparePages
+from bot.web.console.dead_letter_pages import DeadLetterPages
+from bot.web.console.frame.access import ConsoleAccess, Credentials
+from bot.web.console.frame.frame import Frame
+from bot.web.console.frame.parts import ConsoleParts
+from bot.web.console.moderation_pages import ModerationPages
+from bot.web.console.overview import OverviewPage
+from bot.web.console.provider_acts import ConsoleActs
+from bot.web.console.provider_pages import ProviderPages
+from bot.web.console.settings_pages import SettingsPages
 from bot.web.console.sign_in import SignIn
 from bot.web.console.token_pages import TokenPages
-from bot.web.console.undo import UndoStore
+from bot.web.console.undo_acts import UndoActs
 from bot.web.console.usage_pages import UsagePages
 from bot.web.server import HttpRoute
 from services.api.tokens import TokenStore
 from services.history.states import StateHistory
 
-PAGES = (SignIn, ConsolePages, UsagePages, OperationPages, TokenPages, BroadcastPages, ConsoleActs, UndoActs)
+PAGES = (
+    SignIn, OverviewPage, ProviderPages, UsagePages, ModerationPages, DeadLetterPages, TokenPages, BroadcastPages,
+    AuditPages, SettingsPages, ComparePages, ConsoleActs, UndoActs,
+)  # fmt: skip
 
 
 def build_console_routes(
@@ -43,6 +52,8 @@ def build_console_routes(
         tokens=tokens,
         broadcasts=operators.broadcasts,
         budgets=operators.budgets,
+        votes=services.chat.votes,
+        undoable=operators.undoable,
         daemon=daemon or DaemonServices(),
     )
     settings = infra.settings
@@ -53,5 +64,5 @@ def build_console_routes(
         ConsoleLinks(infra.redis, settings.redis_prefix),
         infra.clock,
     )
-    frame = Frame(parts, access, UndoStore(infra.redis, settings.redis_prefix))
-    return [route for page in PAGES for route in page(frame).routes]
+    frame = Frame(parts, access)
+    return [*frame.routes, *(route for page in PAGES for route in page(frame).routes)]

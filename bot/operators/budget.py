@@ -21,14 +21,14 @@ class BudgetChange:
         name: its owner.
         before: the former one, as `set_limit` takes it.
         after: the one that was set, in the same form.
-        is_audited: whether the audit log has the act.
+        audit_id: the act's entry in the audit log; None if the database rejected it.
     """
 
     name: str
     state: BudgetState
     before: str
     after: str
-    is_audited: bool
+    audit_id: int | None
 
 
 class BudgetCommands:
@@ -108,8 +108,8 @@ class BudgetCommands:
         state = await self._budgets.state(kind, reference)
         detail = f"{written}; before: {before}"
         after = written if usd is None else _write_usd(usd)
-        is_audited = await self._audit.try_record(actor_id, "budget.set", name, detail)
-        return BudgetChange(name, state, before, after, is_audited)
+        audit_id = await self._audit.try_record(actor_id, "budget.set", name, detail)
+        return BudgetChange(name, state, before, after, audit_id)
 
     async def find_limit(self, kind: BudgetKind, number: str) -> str:
         """Returns the budget of a user or a chat as `set_limit` takes it.
@@ -153,7 +153,7 @@ class BudgetCommands:
             return self._texts.get("budget-usage", language)
         limit = self._amount(change.state.limit_usd, language)
         done = self._texts.get("budget-set", language, name=change.name, limit=limit)
-        return done if change.is_audited else f"{done}\n{self._texts.get('not-audited', language)}"
+        return done if change.audit_id is not None else f"{done}\n{self._texts.get('not-audited', language)}"
 
     def _line(self, key: str, state: BudgetState, language: str | None, **arguments: str) -> str:
         spent, limit = format_cost(state.spent_usd), self._amount(state.limit_usd, language)

@@ -54,13 +54,13 @@ class ModerationQueue:
         self._admins = admins
         self._audit = audit
 
-    async def count(self) -> int:
-        """Returns the number of incidents that wait, as far as the queue shows them.
+    async def count(self, limit: int) -> int:
+        """Returns the number of incidents that wait, at most `limit`.
 
         Raises:
             StorageError: the database fails.
         """
-        return len(await self._incidents.list_undecided())
+        return await self._incidents.count_undecided(limit)
 
     async def list(self, actor_id: int, *, is_decided: bool = False) -> Sequence[QueuedIncident]:
         """Returns the newest incidents that wait, or that were decided.

@@ -37,6 +37,14 @@ class DeadLetterCommands:
         """
         return await self._inbox.dead_letters.newest(limit)
 
+    async def count(self, limit: int) -> int:
+        """Returns the number of dead letters, at most `limit`.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        return await self._inbox.dead_letters.count(limit)
+
     async def run(self, arguments: str, actor_id: int, language: str | None = None) -> str:
         """Runs the command and returns its result as text.
 

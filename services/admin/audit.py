@@ -71,24 +71,25 @@ class Audit:
         self._database = database
         self._clock = clock
 
-    async def record(self, actor_id: int, action: str, target: str | None = None, detail: str | None = None) -> None:
-        """Appends an entry. The detail must not contain secrets."""
+    async def record(self, actor_id: int, action: str, target: str | None = None, detail: str | None = None) -> int:
+        """Appends an entry and returns its id. The detail must not contain secrets."""
         if detail is not None:
             detail = shorten(detail, MAX_DETAIL)
         row = AuditRow(at=self._clock.now(), actor_id=actor_id, action=action, target=target, detail=detail)
         async with self._database.session() as session:
             session.add(row)
+            await session.flush()
+            return row.id
 
     async def try_record(
         self, actor_id: int, action: str, target: str | None = None, detail: str | None = None
-    ) -> bool:
-        """Appends an entry about an act that stands either way; returns False, and logs it, if the database fails."""
+    ) -> int | None:
+        """Appends an entry about an act that stands either way; returns its id, and None if the database fails."""
         try:
-            await self.record(actor_id, action, target, detail)
+            return await self.record(actor_id, action, target, detail)
         except StorageError as error:
             log.error("audit.not_recorded", action=action, target=target, error=str(error))
-            return False
-        return True
+            return None
 
     async def recent(self, limit: int = 20) -> list[AuditEntry]:
         """Returns the newest entries, newest first."""

@@ -149,4 +149,6 @@ class Bans:
             return BanAct(is_changed=False)
         action = f"user.{act}"
         log.info("admin.acted", action=action, target=reference, actor_id=actor_id)
-        return BanAct(is_changed=True, is_audited=await self._audit.try_record(actor_id, action, reference, detail))
+        return BanAct(
+            is_changed=True, is_audited=await self._audit.try_record(actor_id, action, reference, detail) is not None
+        )

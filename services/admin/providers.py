@@ -1,6 +1,6 @@
 """Operator acts on providers: force, clear, cooldown, reset, test. Each act is recorded in the audit log."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -10,11 +10,11 @@ from core.config.providers import ProviderSettings
 from core.durations import format_duration
 from core.errors import StorageError
 from services.admin.audit import Audit
+from services.admin.undo import RoutingAct, UndoStore
 from services.llm.models.trial import ProviderTrial, TrialResult
 from services.llm.providers.builder import ModelBuilder
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.faults.refusal_words import Fault
-from services.llm.routing.state.rules import OperatorOverrides
 from services.llm.routing.status import ProviderStatus, ServiceStatus
 from services.usage.totals import UsageTotal, UsageTotals
 
@@ -31,10 +31,12 @@ class ActRecord:
     Args:
         is_shared: whether the other replicas see it now; otherwise once Redis is back.
         is_audited: whether the audit log has it.
+        undo_id: the id by which it can be undone; None if it changed nothing, or Redis does not answer.
     """
 
     is_shared: bool
     is_audited: bool
+    undo_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class ProviderAdmin:
 
     Args:
         builder: builds the model of a test request.
+        undoable: keeps what acts replace.
         beside_chat: the fallback services of the capabilities beside chat, by name.
     """
 
@@ -75,9 +78,11 @@ class ProviderAdmin:
         audit: Audit,
         usage: UsageTotals,
         clock: Clock,
+        undoable: UndoStore,
         beside_chat: Mapping[str, LLMProviderFallback] | None = None,
     ) -> None:
         self._fallback = fallback
+        self._undoable = undoable
         self._beside_chat = beside_chat or {}
         self._builder = builder
         self._audit = audit
@@ -118,49 +123,36 @@ class ProviderAdmin:
     async def force(self, provider: ProviderSettings, actor_id: int, seconds: float | None = None) -> ProviderAct:
         """Forces a provider for so many seconds: it is asked first, even during a cooldown."""
         seconds = FORCE_S if seconds is None else seconds
-        before = _name_leaders(self.status)
-        await self._fallback.force_provider(provider.id, seconds)
-        return await self._act(provider, actor_id, "force", seconds, f"for {format_duration(seconds)}; {before}")
+        detail = f"for {format_duration(seconds)}; {_name_leaders(self.status)}"
+        force = self._fallback.force_provider(provider.id, seconds)
+        return await self._act(provider, actor_id, "force", force, detail, seconds)
 
     async def clear(self, actor_id: int) -> ActRecord:
         """Clears the forced and the preferred provider."""
-        before = _name_leaders(self.status)
-        await self._fallback.clear_cache()
-        is_shared = self.status.shared
-        return ActRecord(is_shared, await self._record(actor_id, "clear", detail=before))
+        return await self._change("", actor_id, "clear", self._fallback.clear_cache(), _name_leaders(self.status))
 
     async def cooldown(self, provider: ProviderSettings, actor_id: int, seconds: float | None = None) -> ProviderAct:
         """Asks this provider last for so many seconds; a cooldown that ends later stays."""
         seconds = self.default_cooldown_s if seconds is None else seconds
-        before = self._name_state(provider)
-        await self._fallback.control.cool_down(provider.id, seconds, by=f"admin {actor_id}")
-        return await self._act(provider, actor_id, "cooldown", seconds, f"for {format_duration(seconds)}; {before}")
+        detail = f"for {format_duration(seconds)}; {self._name_state(provider)}"
+        cooldown = self._fallback.control.cool_down(provider.id, seconds, by=f"admin {actor_id}")
+        return await self._act(provider, actor_id, "cooldown", cooldown, detail, seconds)
 
     async def reset(self, provider: ProviderSettings, actor_id: int) -> ProviderAct:
         """Ends the cooldown of a provider."""
-        before = self._name_state(provider)
-        await self._fallback.control.reset(provider.id)
-        return await self._act(provider, actor_id, "reset", 0.0, before)
+        reset = self._fallback.control.reset(provider.id)
+        return await self._act(provider, actor_id, "reset", reset, self._name_state(provider))
 
-    def find_overrides(self, provider_id: str = "") -> OperatorOverrides:
-        """Returns what an act on a provider would replace; without an id, what `clear` would."""
-        return self._fallback.control.find_overrides(provider_id)
-
-    async def undo(self, provider_id: str, before: OperatorOverrides, after: OperatorOverrides, actor_id: int) -> bool:
-        """Undoes an act, unless something has changed since; returns whether it did.
-
-        Args:
-            provider_id: empty for `clear`.
-            before: what the act replaced, see `find_overrides`.
-            after: what it left.
+    async def undo(self, act: RoutingAct, actor_id: int) -> bool:
+        """Restores what an act replaced, unless something has changed since; returns whether it did.
 
         Raises:
-            UnknownProvider: it is not configured any more.
+            UnknownProvider: its provider is not configured any more.
         """
         state = _name_leaders(self.status)
-        is_done = await self._fallback.control.restore(provider_id, before, after)
+        is_done = await self._fallback.control.restore(act.provider, act.before, act.after)
         if is_done:
-            await self._record(actor_id, "undo", provider_id or None, state)
+            await self._record(actor_id, "undo", act.provider or None, state)
         return is_done
 
     async def test(self, provider: ProviderSettings, actor_id: int) -> ProviderTest:
@@ -175,17 +167,36 @@ class ProviderAdmin:
         if failure is not None and failure.outcome.fault is Fault.OURS:
             log.error("provider.test_broken", provider=provider.id, exc_info=failure.error)
         detail = f"ok in {result.took_s * 1000:.0f} ms" if failure is None else f"failed: {failure}"
-        is_audited = await self._record(actor_id, "test", provider.id, detail)
+        is_audited = await self._record(actor_id, "test", provider.id, detail) is not None
         return ProviderTest(self._status(provider), result, ActRecord(is_shared=True, is_audited=is_audited))
 
     async def _act(
-        self, provider: ProviderSettings, actor_id: int, action: str, seconds: float, detail: str
+        self,
+        provider: ProviderSettings,
+        actor_id: int,
+        action: str,
+        change: Awaitable[None],
+        detail: str,
+        seconds: float = 0.0,
     ) -> ProviderAct:
-        is_shared = self.status.shared
-        is_audited = await self._record(actor_id, action, provider.id, detail)
-        return ProviderAct(self._status(provider), seconds, ActRecord(is_shared, is_audited))
+        record = await self._change(provider.id, actor_id, action, change, detail)
+        return ProviderAct(self._status(provider), seconds, record)
 
-    async def _record(self, actor_id: int, action: str, target: str | None = None, detail: str | None = None) -> bool:
+    async def _change(
+        self, provider_id: str, actor_id: int, action: str, change: Awaitable[None], detail: str
+    ) -> ActRecord:
+        """Changes the routing state, audits the act, and keeps what it replaced."""
+        control = self._fallback.control
+        before = control.find_overrides(provider_id)
+        await change
+        act = RoutingAct(provider=provider_id, before=before, after=control.find_overrides(provider_id))
+        is_shared = self.status.shared
+        audit_id = await self._record(actor_id, action, provider_id or None, detail)
+        return ActRecord(is_shared, audit_id is not None, await self._undoable.keep(act, audit_id))
+
+    async def _record(
+        self, actor_id: int, action: str, target: str | None = None, detail: str | None = None
+    ) -> int | None:
         action = f"provider.{action}"
         log.info("admin.acted", action=action, target=target, actor_id=actor_id, detail=detail)
         return await self._audit.try_record(actor_id, action, target, detail)

@@ -1,9 +1,8 @@
-"""Stores comparisons with their votes, and thumbs under answers, and sums them by model."""
+"""Stores comparisons with their votes, and thumbs under answers."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy import Connection, case, delete, func, select, update
@@ -13,6 +12,7 @@ from core.db.database import Database
 from core.db.operator_tables import AnswerVoteRow, ComparisonRow
 from core.db.tables import AnswerMessageRow, TurnRow
 from core.messages import Surface, UserRef
+from services.compare.standings import ModelVotes, PairVotes, Tally
 from services.pseudonyms import Pseudonyms
 
 OPEN_FOR = timedelta(days=7)
@@ -39,28 +39,6 @@ class Comparison:
     id: int
     models: tuple[str, str]
     winner: Winner | None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelVotes:
-    """Votes about one model.
-
-    Args:
-        up: thumbs up under its answers.
-    """
-
-    model: str
-    wins: int = 0
-    losses: int = 0
-    ties: int = 0
-    up: int = 0
-    down: int = 0
-
-    @property
-    def share(self) -> float:
-        """The share of comparisons that it won, a tie as half of one; 0 without any."""
-        count = self.wins + self.losses + self.ties
-        return (self.wins + self.ties / 2) / count if count else 0.0
 
 
 class Votes:
@@ -143,33 +121,35 @@ class Votes:
         return await self._database.run(store)
 
     async def standings(self) -> Sequence[ModelVotes]:
-        """Returns the votes by model, the model with the largest share of won comparisons first."""
+        """Returns all votes by model, the model with the largest share of won comparisons first."""
+        return (await self.tally()).standings()
+
+    async def tally(self, since: datetime | None = None) -> Tally:
+        """Returns the votes on comparisons and answers since an instant, or all of them."""
+        row, ballot = ComparisonRow, AnswerVoteRow
+        asked = [row.winner.is_not(None)] if since is None else [row.winner.is_not(None), row.created_at >= since]
         pairs = (
-            select(ComparisonRow.model_a, ComparisonRow.model_b, ComparisonRow.winner, func.count())
-            .where(ComparisonRow.winner.is_not(None))
-            .group_by(ComparisonRow.model_a, ComparisonRow.model_b, ComparisonRow.winner)
+            select(row.model_a, row.model_b, row.winner, func.count())
+            .where(*asked)
+            .group_by(row.model_a, row.model_b, row.winner)
         )
-        ups = func.sum(case((AnswerVoteRow.value > 0, 1), else_=0))
-        thumbs = select(AnswerVoteRow.model, ups, func.count()).group_by(AnswerVoteRow.model)
+        ups = func.sum(case((ballot.value > 0, 1), else_=0))
+        thumbs = select(ballot.model, ups, func.count()).group_by(ballot.model)
+        if since is not None:
+            thumbs = thumbs.where(ballot.at >= since)
 
-        def read(connection: Connection) -> Mapping[str, ModelVotes]:
-            found: defaultdict[str, ModelVotes] = defaultdict(lambda: ModelVotes(""))
-            for model_a, model_b, winner, count in connection.execute(pairs):
-                for model, own in ((model_a, Winner.A), (model_b, Winner.B)):
-                    found[model] = _add(found[model], Winner(winner), own, count)
-            for model, up, count in connection.execute(thumbs):
-                found[model] = replace(found[model], up=int(up), down=count - int(up))
-            return found
+        def read(connection: Connection) -> Tally:
+            counted = [
+                _count(model_a, model_b, Winner(winner), count)
+                for model_a, model_b, winner, count in connection.execute(pairs)
+            ]
+            given = {model: (int(up), count - int(up)) for model, up, count in connection.execute(thumbs)}
+            return Tally(counted, given)
 
-        found = await self._database.run(read, reading=True)
-        standings = [replace(standing, model=model) for model, standing in found.items()]
-        return sorted(standings, key=lambda each: (-each.share, -each.wins, each.down - each.up, each.model))
+        return await self._database.run(read, reading=True)
 
 
-def _add(standing: ModelVotes, winner: Winner, own: Winner, count: int) -> ModelVotes:
-    """Adds comparisons with the same result to the standing of one side."""
-    if winner is Winner.TIE:
-        return replace(standing, ties=standing.ties + count)
-    if winner is own:
-        return replace(standing, wins=standing.wins + count)
-    return replace(standing, losses=standing.losses + count)
+def _count(model_a: str, model_b: str, winner: Winner, count: int) -> PairVotes:
+    """Returns comparisons of two models with the same result."""
+    wins = {Winner.A: (count, 0), Winner.B: (0, count), Winner.TIE: (0, 0)}[winner]
+    return PairVotes((model_a, model_b), wins, count if winner is Winner.TIE else 0)

@@ -8,7 +8,7 @@ that is running when the process dies is counted.
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
 from core.clock import Clock
 from core.db.database import Database
@@ -110,6 +110,12 @@ class DeadLetters:
         async with self._database.reading() as session:
             rows = await session.scalars(select(DeadLetterRow).order_by(DeadLetterRow.id.desc()).limit(limit))
             return [_to_letter(row) for row in rows]
+
+    async def count(self, limit: int) -> int:
+        """Returns the number of letters, at most `limit`."""
+        some = select(DeadLetterRow.id).limit(limit).subquery()
+        count = select(func.count()).select_from(some)
+        return await self._database.run(lambda connection: connection.scalar(count) or 0, reading=True)
 
     async def get(self, letter_id: int) -> DeadLetter | None:
         """Returns a letter, or None if there is none with this id."""

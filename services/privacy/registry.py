@@ -306,8 +306,8 @@ KEYS: Sequence[KeyFamily] = (
     KeyFamily("services/moderation/signals/campaigns.py", "mod:{campaign}:*", "checksums of adverts"),
     KeyFamily("bot/telegram/answers/cancellation.py", "stops", "answers that are to be stopped, not stored"),
     KeyFamily("bot/operators/console_links.py", "console:link:*", "codes of sign-in links of operators, for minutes"),
-    KeyFamily("bot/web/console/access.py", "console:session:*", "sessions of operators"),
-    KeyFamily("bot/web/console/undo.py", "console:undo:*", "what acts of operators replaced, for half an hour"),
+    KeyFamily("bot/web/console/frame/access.py", "console:session:*", "sessions of operators"),
+    KeyFamily("services/admin/undo.py", "console:undo:*", "what acts of operators replaced, for half an hour"),
 )
 """Keys with the number of the person in their name are deleted, members that begin with it, and sessions."""
 

@@ -6,9 +6,9 @@ from typing import Final
 from aiohttp import web
 
 from bot.operators.broadcasts import is_too_long
-from bot.web.console.access import OperatorSession
-from bot.web.console.frame import Frame
-from bot.web.console.responses import done
+from bot.web.console.frame.access import OperatorSession
+from bot.web.console.frame.frame import Frame
+from bot.web.console.frame.responses import done
 from bot.web.server import HttpRoute
 
 SHOWN: Final = 20
@@ -44,10 +44,7 @@ class BroadcastPages:
 
     async def act(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Starts, stops or discards a broadcast."""
-        text, broadcasts = request.match_info["id"], self._frame.parts.broadcasts
-        if not text.isdecimal() or len(text) > len(str(2**53)):
-            raise web.HTTPNotFound
-        number = int(text)
+        number, broadcasts = self._frame.number(request), self._frame.parts.broadcasts
         match request.match_info["act"]:
             case "send":
                 is_done = await broadcasts.start(number, session.actor_id) is not None
@@ -58,8 +55,7 @@ class BroadcastPages:
             case _:
                 raise web.HTTPNotFound
         if not is_done:
-            faults = [self._frame.text(request, "web-broadcast-changed")]
-            return self._frame.render(request, session, "fault.html", status=HTTPStatus.CONFLICT, faults=faults)
+            return self._frame.refuse(request, session, "web-broadcast-changed", HTTPStatus.CONFLICT)
         return done(f"broadcast-{request.match_info['act']}", page="broadcasts")
 
     async def _page(self, request: web.Request, session: OperatorSession, *, text: str | None = None) -> web.Response:

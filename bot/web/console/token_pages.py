@@ -9,12 +9,12 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from bot.web.console.access import OperatorSession
-from bot.web.console.frame import Frame
-from bot.web.console.responses import done
-from bot.web.console.undo import TokenAct
+from bot.web.console.frame.access import OperatorSession
+from bot.web.console.frame.frame import Frame
+from bot.web.console.frame.responses import done, undo_path
 from bot.web.server import HttpRoute
 from core.errors import StorageError
+from services.admin.undo import TokenAct
 from services.api.tokens import ApiToken, TokenExists, TokenLimits, UnknownToken
 from services.usage.totals import UsageTotal
 
@@ -22,9 +22,9 @@ log = structlog.get_logger()
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 LARGEST: Final = 10**6
+"""Bound of every number in the form."""
 LONGEST_PATTERN: Final = 200
 """Characters; far longer than the name of any model."""
-"""Bound of every number in the form."""
 _CONSENT: Final = {"": None, "yes": True, "no": False}
 
 
@@ -88,9 +88,10 @@ class TokenPages:
         if limits is None:
             return self._form_page(request, session, token, form, fault="web-token-limits-invalid")
         await self._frame.parts.tokens.change(token.name, limits, session.actor_id)
-        await self._audit(session, "change", token.name, limits, before=token.limits)
+        audit_id = await self._audit(session, "change", token.name, limits, before=token.limits)
         kept = TokenAct(name=token.name, before=token.limits, after=limits)
-        return done("token-changed", token.name, page="tokens", undo=await self._frame.undoable.keep(kept))
+        undo = undo_path(await self._frame.parts.undoable.keep(kept, audit_id))
+        return done("token-changed", token.name, page="tokens", undo=undo)
 
     async def confirm_revoking(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Asks before a program loses its access."""
@@ -189,11 +190,11 @@ class TokenPages:
         name: str,
         now: TokenLimits | None,
         before: TokenLimits | None = None,
-    ) -> None:
+    ) -> int | None:
         limits = {"now": now, "before": before}
         parts = [f"{label} {_describe(each)}" for label, each in limits.items() if each is not None]
         log.info("admin.acted", action=f"token.{act}", target=name, actor_id=session.actor_id)
-        await self._frame.parts.audit.try_record(session.actor_id, f"token.{act}", name, "; ".join(parts))
+        return await self._frame.parts.audit.try_record(session.actor_id, f"token.{act}", name, "; ".join(parts))
 
 
 def _limits(form: Mapping[str, str]) -> TokenLimits | None:

@@ -1,8 +1,6 @@
 """The page of usage: requests, tokens and cost by provider, their plots over time, and the same as CSV."""
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -12,13 +10,13 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from bot.web.console.access import OperatorSession
-from bot.web.console.frame import Frame
+from bot.web.console.frame.access import OperatorSession
+from bot.web.console.frame.frame import Frame
+from bot.web.console.frame.responses import done, download, to_csv, undo_path
 from bot.web.console.plots import Plot, draw_plot
-from bot.web.console.responses import done, download
-from bot.web.console.undo import BudgetAct
 from bot.web.server import HttpRoute
 from core.errors import StorageError
+from services.admin.undo import BudgetAct
 from services.history.figures import Period, Point, Series
 from services.llm.routing.admission.budget_guard import BudgetKind
 from services.usage.totals import UsageTotal
@@ -63,7 +61,12 @@ class UsagePages:
             return await self._page(request, session, fields=form)
         owner = form.get("owner", "")
         kept = BudgetAct(owner_kind=BudgetKind(kind), owner=owner, before=change.before, after=change.after)
-        return done("budget-set", change.name, page="usage", undo=await self._frame.undoable.keep(kept))
+        return done(
+            "budget-set",
+            change.name,
+            page="usage",
+            undo=undo_path(await self._frame.parts.undoable.keep(kept, change.audit_id)),
+        )
 
     async def budgets_csv(self, _request: web.Request, _session: OperatorSession) -> web.Response:
         """Returns the budgets of today as CSV."""
@@ -152,16 +155,3 @@ def _cost(value: float) -> str:
 
 def _count(value: float) -> str:
     return f"{value:,.10g}"
-
-
-def to_csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Returns a table as CSV, with no cell that a spreadsheet takes for a formula."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(names)
-    writer.writerows([_as_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
-    return out.getvalue()
-
-
-def _as_text(cell: str) -> str:
-    return f"'{cell}" if cell[:1] in {"=", "+", "-", "@", "\t", "\r"} else cell

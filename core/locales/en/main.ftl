@@ -1004,9 +1004,47 @@ web-did-file-sent = { $about } is in your private chat with the bot.
 web-undo = Undo
 web-undo-decision = Undo: lift what the bot did, allow the text
 web-undo-late = Something has changed since, so this cannot be undone.
+web-undo-busy = This is being undone right now.
 web-undo-gone = This was already undone, or more than half an hour has passed.
 web-undo-unavailable = Redis does not answer, so this cannot be undone now.
 web-moderation = Moderation
+web-compare = Compare
+web-count-cards = waiting
+web-count-letters = waiting
+web-compare-help = Votes from /compare and thumbs on answers. Only counts are kept, never the questions.
+web-compare-leads = { $name } is preferred: { $percent }% of { $count } votes.
+web-compare-open = { $count ->
+    [one] 1 vote: none is clearly preferred yet.
+   *[other] { $count } votes: none is clearly preferred yet.
+}
+web-compare-none = No comparison has been voted on in this period.
+web-compare-wins = Who is preferred
+web-compare-interval = The line is the 95% confidence interval. One leads when all of it is right of the middle, 50%.
+web-compare-share = Share of votes
+web-compare-between = { $percent }%, between { $low }% and { $high }%
+web-all-time = All
+web-group-by = Group by
+web-by-provider = Provider
+web-by-model = Model
+web-by-purpose = Purpose
+web-votes = Votes
+web-thumbs = Thumbs up / down
+web-pairs = Pairs
+web-pairs-help = Fewer than { $count } votes are too few to tell.
+web-pair = Pair
+web-split = Split
+web-split-of = { $wins } of { $count }
+web-reading = Reading
+web-against = against
+web-ties = { $count ->
+    [one] 1 tie
+   *[other] { $count } ties
+}
+web-too-few-votes = Too few votes
+web-preferred = { $name } preferred
+web-no-difference = No difference shown
+web-no-votes = No votes yet
+web-no-votes-help = /compare in Telegram asks two models the same question and offers a vote; thumbs under answers count too.
 web-dead = Dead letters
 web-broadcasts = Broadcasts
 web-broadcasts-help = A message to everyone who has a private chat with the bot. Nothing is sent until you have seen the number of chats and confirmed.

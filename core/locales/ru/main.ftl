@@ -1010,9 +1010,49 @@ web-did-file-sent = { $about } — в вашем личном чате с бот
 web-undo = Отменить действие
 web-undo-decision = Отменить: снять меры бота, разрешить текст
 web-undo-late = С тех пор что-то изменилось, отменить уже нельзя.
+web-undo-busy = Это отменяется прямо сейчас.
 web-undo-gone = Это уже отменено, или прошло больше получаса.
 web-undo-unavailable = Redis не отвечает, поэтому отменить сейчас нельзя.
 web-moderation = Модерация
+web-compare = Сравнение
+web-count-cards = ждут решения
+web-count-letters = ждут решения
+web-compare-help = Голоса из /compare и реакции 👍 и 👎 на ответы. Хранятся только числа, вопросы не хранятся.
+web-compare-leads = Предпочитают { $name }: { $percent } % из { $count } голосов.
+web-compare-open = { $count ->
+    [one] { $count } голос: явного предпочтения пока нет.
+    [few] { $count } голоса: явного предпочтения пока нет.
+   *[many] { $count } голосов: явного предпочтения пока нет.
+}
+web-compare-none = За этот период голосов нет.
+web-compare-wins = Кого предпочитают
+web-compare-interval = Линия — доверительный интервал 95 %. Преимущество есть, когда вся она правее середины, 50 %.
+web-compare-share = Доля голосов
+web-compare-between = { $percent } %, от { $low } % до { $high } %
+web-all-time = Всё время
+web-group-by = Группировка
+web-by-provider = Провайдер
+web-by-model = Модель
+web-by-purpose = Назначение
+web-votes = Голоса
+web-thumbs = Реакции 👍 / 👎
+web-pairs = Пары
+web-pairs-help = Меньше { $count } голосов — слишком мало для вывода.
+web-pair = Пара
+web-split = Соотношение
+web-split-of = { $wins } из { $count }
+web-reading = Вывод
+web-against = против
+web-ties = { $count ->
+    [one] { $count } ничья
+    [few] { $count } ничьи
+   *[many] { $count } ничьих
+}
+web-too-few-votes = Слишком мало голосов
+web-preferred = Предпочитают { $name }
+web-no-difference = Разницы не видно
+web-no-votes = Голосов пока нет
+web-no-votes-help = /compare в Telegram задаёт один вопрос двум моделям и предлагает выбрать лучшую; реакции 👍 и 👎 на ответы тоже считаются.
 web-dead = Недоставленное
 web-broadcasts = Рассылки
 web-broadcasts-help = Сообщение всем, у кого есть личный чат с ботом. Ничего не отправляется, пока вы не увидите число чатов и не подтвердите.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, Update, bindparam, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, Update, bindparam, func, or_, select, update
 
 from core.clock import Clock
 from core.db.database import Database
@@ -84,9 +84,13 @@ class IncidentStore:
 
     async def list_undecided(self, limit: int = BATCH) -> list[Incident]:
         """Returns the newest incidents with a card of their own that no admin has decided, and whose text is there."""
-        row = ModerationIncidentRow
-        is_open = (row.confirmed_by.is_(None), row.banned_by.is_(None), row.undone_by.is_(None))
-        return await self._find(*is_open, row.lead_id.is_(None), row.text.is_not(None), limit=limit)
+        return await self._find(*self._undecided(), limit=limit)
+
+    async def count_undecided(self, limit: int) -> int:
+        """Returns the number of incidents that `list_undecided` lists, at most `limit`."""
+        some = select(INCIDENTS.c.id).where(*self._undecided()).limit(limit).subquery()
+        count = select(func.count()).select_from(some)
+        return await self._database.run(lambda connection: connection.scalar(count) or 0, reading=True)
 
     async def list_decided(self, limit: int = BATCH) -> list[Incident]:
         """Returns the newest incidents that an admin has decided, and whose text is there."""
@@ -196,6 +200,13 @@ class IncidentStore:
             .values(text=None, evidence=None, author_name="")
         )
         return await self._update(incident_id, statement)
+
+    def _undecided(self) -> tuple[ColumnElement[bool], ...]:
+        row = ModerationIncidentRow
+        is_open = (row.confirmed_by.is_(None), row.banned_by.is_(None), row.undone_by.is_(None))
+        # An older one has no text any more, after the next sweep at the latest; the index of this column is used.
+        is_recent = row.created_at > self._clock.now() - self._timing.text_retention
+        return (*is_open, row.lead_id.is_(None), row.text.is_not(None), is_recent)
 
     async def _find(self, *conditions: ColumnElement[bool], limit: int = BATCH) -> list[Incident]:
         newest = select(INCIDENTS).where(*conditions).order_by(INCIDENTS.c.id.desc()).limit(limit)

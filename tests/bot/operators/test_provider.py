@@ -18,6 +18,7 @@ from core.i18n import Texts
 from core.redis.client import open_redis
 from services.admin.audit import Audit, AuditEntry
 from services.admin.providers import ProviderAdmin
+from services.admin.undo import UndoStore
 from services.llm.models.trial import MAX_TOKENS
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Candidate, Capability, RequestSpec
@@ -110,7 +111,9 @@ async def provider_harness(
         fallback = LLMProviderFallback(providers or (A, B, UNSET), shared, clock)
         audit = Audit(database, clock)
         totals = UsageTotals(database, UsageLedger(database, clock), clock)
-        commands = ProviderCommands(ProviderAdmin(fallback, builder, audit, totals, clock), clock)
+        commands = ProviderCommands(
+            ProviderAdmin(fallback, builder, audit, totals, clock, UndoStore(redis, "test")), clock
+        )
         yield ProviderHarness(commands, fallback, shared, audit, database, clock)
 
 

@@ -15,9 +15,18 @@ const visited = [];
 /** Counts what is shown, so that a late refresh does not replace a newer page. */
 let shown = 0;
 let running = 0;
-let etag = null;
+/** Entity tags of the page, and of its navigation and strip. */
+const etags = { page: null, frame: null };
 let freshAt = new Date();
 let timer = 0;
+/** When the page itself is to be refreshed, beside its navigation and strip. */
+let pageDueAt = Infinity;
+/** A server that answers nothing counts as lost after so long. */
+const SILENCE_MS = 15_000;
+/** A timer may fire a little early. */
+const EARLY_MS = 100;
+/** While the server does not answer it is asked so often. */
+const LOST_S = 2;
 
 // Requests.
 
@@ -42,7 +51,7 @@ async function present(response, place = {}) {
   }
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   const isResult = place.isPost && !response.redirected;
-  etag = response.headers.get("ETag");
+  etags.page = response.headers.get("ETag");
   show(page, clean(new URL(isResult ? location.href : response.url)), { ...place, isResult });
   if (fault) say(fault);
 }
@@ -86,6 +95,7 @@ function show(page, url, { isRefresh = false, isResult = false, hash = "" }) {
   const isSame = former === latter && url.pathname === location.pathname;
   const anchors = focusAnchors();
   shown += 1;
+  etags.frame = null;
   freshAt = new Date();
   document.title = page.title;
   if (isSame) Idiomorph.morph(before, after, { callbacks: isRefresh ? KEEP : isResult ? KEEP_KEYS : {} });
@@ -176,30 +186,67 @@ function found() {
 
 // Refreshing.
 
+const live = () => document.getElementById("main").dataset;
+
+/** The page is refreshed at its own interval, if it has one; its navigation and strip at that of the frame. */
 function schedule() {
   clearTimeout(timer);
-  const seconds = Number(document.getElementById("main").dataset.live);
-  if (seconds) timer = setTimeout(refresh, seconds * 1000);
+  if (!document.getElementById("nav")) return;
+  pageDueAt = live().live ? freshAt.getTime() + live().live * 1000 : Infinity;
+  const isLost = !document.getElementById("lost").hidden;
+  const frameWait = (isLost ? LOST_S : live().frameLive) * 1000;
+  const pageWait = pageDueAt - Date.now();
+  timer = setTimeout(refresh, pageWait > 0 ? Math.min(pageWait, frameWait) : frameWait);
 }
 
-const mayRefresh = () => !document.hidden && !running && !document.querySelector("details[open], dialog[open]");
+const mayRefresh = () => !document.hidden && !running && !document.querySelector("details[open], dialog[open], .dragged");
 
-async function refresh() {
+async function refresh(event) {
   clearTimeout(timer);
   const before = shown;
-  if (document.getElementById("main").dataset.live && mayRefresh()) {
+  if (document.getElementById("nav") && mayRefresh()) {
+    const isPage = Boolean(live().live) && (Boolean(event) || Date.now() >= pageDueAt - EARLY_MS);
     try {
-      const response = await send(clean(new URL(location.href)), etag ? { headers: { "If-None-Match": etag } } : {});
-      if (response.status >= 500) throw new Error(response.statusText);
-      if (response.status === 304) freshAt = new Date();
-      else if (before === shown && mayRefresh()) await present(response, { isRefresh: true });
-      else await response.body?.cancel();
+      await (isPage ? refreshPage(before) : refreshFrame(before));
       found();
     } catch (error) {
       lose(error);
     }
   }
   if (before === shown) schedule();
+}
+
+/** Asks for what is shown, unless it is unchanged. */
+async function poll(url, part) {
+  const headers = etags[part] ? { "If-None-Match": etags[part] } : {};
+  const response = await send(url, { headers, signal: AbortSignal.timeout(SILENCE_MS) });
+  if (response.status >= 500) throw new Error(response.statusText);
+  return response;
+}
+
+async function refreshPage(before) {
+  const response = await poll(clean(new URL(location.href)), "page");
+  if (response.status === 304) freshAt = new Date();
+  else if (before === shown && mayRefresh()) await present(response, { isRefresh: true });
+  else await response.body?.cancel();
+}
+
+async function refreshFrame(before) {
+  const response = await poll(new URL(`${HOME}/frame?page=${live().nav}`, location.origin), "frame");
+  if (response.status === 304) return;
+  if (response.redirected) {
+    if (before === shown) await present(response, { isRefresh: true });
+    return;
+  }
+  const parts = new DOMParser().parseFromString(await response.text(), "text/html");
+  if (before !== shown) return;
+  etags.frame = response.headers.get("ETag");
+  for (const id of ["nav", "strip"]) {
+    const [old, latest] = [document, parts].map((each) => each.getElementById(id));
+    if (old && latest) Idiomorph.morph(old, latest, { callbacks: KEEP });
+    else if (latest) document.getElementById("main").prepend(document.adoptNode(latest));
+    else old?.remove();
+  }
 }
 
 document.addEventListener("visibilitychange", refresh);

@@ -17,7 +17,7 @@ from tests.support.moderation_harness import GROUP, NEWCOMER, RecordingGroup
 
 pytestmark = pytest.mark.integration
 
-PAGES = ("/moderation", "/dead", "/broadcasts", "/tokens", "/more", "/usage")
+PAGES = ("/moderation", "/dead", "/broadcasts", "/tokens", "/more", "/usage", "/compare", "/frame?page=dead")
 ADVERT = "remote work x, 2 hours a day, write to https://t.me/scam <b>now</b>"
 
 

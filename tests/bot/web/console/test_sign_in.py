@@ -9,7 +9,7 @@ from aiohttp.test_utils import make_mocked_request
 from pydantic import SecretStr
 
 from bot.operators.console_links import ConsoleCommand, ConsoleLinks
-from bot.web.console.access import ConsoleAccess, Credentials
+from bot.web.console.frame.access import ConsoleAccess, Credentials
 from services.admin.audit import AuditEntry
 from tests.bot.web.console.conftest import ADMIN, BOT_TOKEN, TOKEN, ConsoleBrowser
 from tests.support.mini_app import init_data, sign

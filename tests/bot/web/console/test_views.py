@@ -5,7 +5,7 @@ from datetime import UTC
 
 import pytest
 
-from bot.web.console.views import ProviderFacts, ProviderView, provider_views, strip_views
+from bot.web.console.frame.provider_views import ProviderFacts, ProviderView, provider_views, strip_views
 from core.config.providers import ProviderKind, ProviderSettings
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.state.clock_bounds import SET_BY_ADMIN

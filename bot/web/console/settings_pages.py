@@ -1,13 +1,58 @@
-"""The effective settings as the console lists them."""
+"""The effective settings with their sources, their export, and the list of pages for a phone."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
+from aiohttp import web
+
+from bot.web.console.frame.access import OperatorSession
+from bot.web.console.frame.frame import Frame
+from bot.web.console.frame.responses import download
+from bot.web.server import HttpRoute
 from core.config.providers import ProviderVariables, variable_prefix
 from core.config.settings import CommonVariables
 from services.admin.configuration import ProviderConfiguration, ValueSource, is_secret
+
+
+class SettingsPages:
+    """Shows the settings."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    @property
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """The routes. They check the session themselves."""
+        page = self._frame.page
+        return (
+            page("/more", self.more),
+            page("/settings", self.settings),
+            *self._frame.file("/settings.env", self.export, "settings"),
+        )
+
+    async def more(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Returns the pages that a phone's navigation has no room for."""
+        return self._frame.render(request, session, "more.html", title="web-more", page="more")
+
+    async def settings(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Returns every variable in effect with its source; of a secret no character is shown."""
+        configuration = self._frame.parts.configuration
+        return self._frame.render(
+            request,
+            session,
+            "settings.html",
+            title="web-settings",
+            page="settings",
+            rows=setting_views(configuration, self._frame.moment),
+            revision=configuration.current.revision,
+        )
+
+    async def export(self, _request: web.Request, _session: OperatorSession) -> web.Response:
+        """Returns the variables that the console set, as lines of a `.env` file without keys."""
+        lines = self._frame.parts.configuration.export_lines()
+        return download("".join(f"{line}\n" for line in lines), "text/plain", "console.env")
 
 
 @dataclass(frozen=True, slots=True)

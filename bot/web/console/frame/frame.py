@@ -1,27 +1,23 @@
 """The frame of every page and act: session, anti-forgery field, language, faults, and the template."""
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from functools import cache, partial
+from functools import partial
 from http import HTTPStatus
-from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
 from aiohttp.hdrs import ACCEPT_LANGUAGE, ETAG, IF_NONE_MATCH, ORIGIN
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
-from bot.operators.budget import BudgetCommands
-from bot.operators.daemon_services import DaemonServices
 from bot.operators.formatting import format_cost
-from bot.web.console.access import FORM_FIELD, ConsoleAccess, OperatorSession, is_own_form
-from bot.web.console.responses import (
+from bot.web.console.frame.access import FORM_FIELD, ConsoleAccess, OperatorSession, is_own_form
+from bot.web.console.frame.navigation import MAIN, MORE, PendingCounter, PendingWork
+from bot.web.console.frame.parts import ConsoleParts
+from bot.web.console.frame.provider_views import clock_time, read_strip
+from bot.web.console.frame.responses import (
     DONE,
     HEADERS,
     HOME,
@@ -32,23 +28,12 @@ from bot.web.console.responses import (
     read_form,
     redirect,
 )
-from bot.web.console.undo import UndoStore
-from bot.web.console.views import ProviderFacts, ProviderView, clock_time, strip_views
+from bot.web.console.frame.templates import asset, digest, environment, icons
 from bot.web.server import HttpRoute
-from core.clock import Clock
 from core.config.providers import ProviderSettings
-from core.config.settings import Settings
 from core.errors import ConfigurationError, StorageError
 from core.i18n import DEFAULT_LANGUAGE, Texts
-from services.admin.audit import Audit
-from services.admin.broadcasts import Broadcasts
-from services.admin.configuration import ConfigConflict, ProviderConfiguration, is_secret
-from services.admin.providers import ProviderAdmin
-from services.api.tokens import TokenStore
-from services.history.figures import FigureHistory
-from services.history.states import StateHistory
-from services.llm.routing.fallback import LLMProviderFallback
-from services.usage.totals import UsageTotals
+from services.admin.configuration import ConfigConflict, is_secret
 
 log = structlog.get_logger()
 
@@ -59,15 +44,6 @@ TELEGRAM_WEB: Final = "https://web.telegram.org"
 """Shows Mini Apps in a frame. A page in a frame has no session but that of its script, since the cookie is strict."""
 CONFIG_SAVED: Final = "config.save"
 """The act whose detail begins with the number of the change."""
-STATIC: Final = {
-    "tokens.css": "text/css",
-    "frame.css": "text/css",
-    "console.css": "text/css",
-    "plots.css": "text/css",
-    "console.js": "text/javascript",
-    "idiomorph-0.8.0.min.js": "text/javascript",
-    "favicon.svg": "image/svg+xml",
-}
 LIVE_S: Final = {
     "overview.html": 3,
     "providers.html": 5,
@@ -79,38 +55,27 @@ LIVE_S: Final = {
 }
 """Interval at which the script fetches a page anew, in seconds; without the script it stays as it is."""
 
+FRAME_LIVE_S: Final = 5
+"""Interval at which the navigation and the strip of any page are fetched anew, in seconds."""
+PENDING: Final = web.RequestKey("pending", PendingWork)
+
 Page = Callable[[web.Request, OperatorSession], Awaitable[web.Response]]
-
-
-@dataclass(frozen=True, slots=True)
-class ConsoleParts:
-    """The services that the console shows and acts on."""
-
-    settings: Settings
-    clock: Clock
-    texts: Texts
-    fallback: LLMProviderFallback
-    configuration: ProviderConfiguration
-    admin: ProviderAdmin
-    audit: Audit
-    totals: UsageTotals
-    history: FigureHistory
-    states: StateHistory
-    tokens: TokenStore
-    broadcasts: Broadcasts
-    budgets: BudgetCommands
-    daemon: DaemonServices
 
 
 class Frame:
     """Guards and renders the pages of the console."""
 
-    def __init__(self, parts: ConsoleParts, access: ConsoleAccess, undoable: UndoStore) -> None:
+    def __init__(self, parts: ConsoleParts, access: ConsoleAccess) -> None:
         self.parts = parts
         self.access = access
-        self.undoable = undoable
+        self._pending = PendingCounter(parts.daemon, parts.clock)
         is_mini_app = parts.settings.telegram_bot_token is not None and parts.settings.web_public_url is not None
         self._headers = HEADERS | ({"Content-Security-Policy": POLICY + TELEGRAM_WEB} if is_mini_app else {})
+
+    @property
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """The route of the parts that every page has. It checks the session itself."""
+        return (self.page("/frame", self.live),)
 
     def page(self, path: str, handler: Page) -> HttpRoute:
         """Returns the route of a page below `HOME`, which checks the session."""
@@ -151,6 +116,7 @@ class Frame:
         session = await self.access.find(request)
         if session is None:
             return redirect(f"{HOME}/sign-in")
+        request[PENDING] = await self._pending.read()
         try:
             return await handler(request, session)
         except StorageError as error:
@@ -176,9 +142,16 @@ class Frame:
             if self.is_of_another_site(request) or not is_own_form(session, str(form.get(FORM_FIELD, ""))):
                 faults = [self.text(request, "web-foreign-form")]
                 return self.render(request, session, "fault.html", status=HTTPStatus.FORBIDDEN, faults=faults)
-            return await handler(request, session)
+            try:
+                return await handler(request, session)
+            finally:
+                self._pending.expire()
 
         return await self.signed_in(guarded, request)
+
+    async def live(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Returns the navigation with its counts, and the strip: what pages that stay as they are refresh."""
+        return self.render(request, session, "live.html", page=request.query.get("page", "")[:32])
 
     def is_of_another_site(self, request: web.Request) -> bool:
         """Returns whether a browser says that a page of another origin submitted this form.
@@ -204,6 +177,17 @@ class Frame:
         if found is None:
             raise web.HTTPNotFound
         return found
+
+    def number(self, request: web.Request) -> int:
+        """Returns the number in the path.
+
+        Raises:
+            HTTPNotFound: it is none.
+        """
+        text = request.match_info["id"]
+        if not text.isdecimal() or len(text) > len(str(2**53)):
+            raise web.HTTPNotFound
+        return int(text)
 
     def usable(self, request: web.Request) -> ProviderSettings:
         """Returns the same, if it can be asked.
@@ -245,6 +229,10 @@ class Frame:
         """Returns a text in the browser's language."""
         return self.parts.texts.get(key, self._language(request), **values)
 
+    def refuse(self, request: web.Request, session: OperatorSession, key: str, status: HTTPStatus) -> web.Response:
+        """Returns a page that says why an act was not done."""
+        return self.render(request, session, "fault.html", status=status, faults=[self.text(request, key)])
+
     def render(
         self,
         request: web.Request,
@@ -258,40 +246,36 @@ class Frame:
         language = self._language(request)
         did, undo = request.query.get("did", ""), request.query.get("undo", "")
         is_answer = request.method == "GET" and status is HTTPStatus.OK
-        body = (
-            _environment()
-            .get_template(template)
-            .render(
-                icons=_icons(),
-                t=partial(_translate, self.parts.texts, language),
-                language=language,
-                form_value=session.form if session is not None else "",
-                is_signed_in=session is not None,
-                actor=session.actor_id if session is not None else 0,
-                strip=self._strip() if session is not None and template != "overview.html" else (),
-                did=did if did in DONE else None,
-                about=request.query.get("about", "")[:64],
-                undo=undo if UNDO_PATHS.fullmatch(undo) else None,
-                usd=format_cost,
-                asset=_asset,
-                template=template,
-                live_s=LIVE_S.get(template) if is_answer else None,
-                **{"title": "web-overview", "page": "", **values},
-            )
-        )
+        shared: dict[str, object] = {
+            "icons": icons(),
+            "t": partial(_translate, self.parts.texts, language),
+            "language": language,
+            "form_value": session.form if session is not None else "",
+            "is_signed_in": session is not None,
+            "actor": session.actor_id if session is not None else 0,
+            "main_pages": MAIN,
+            "more_pages": MORE,
+            "pending": request.get(PENDING, PendingWork()),
+            "strip": read_strip(self.parts) if session is not None and template != "overview.html" else (),
+            "did": did if did in DONE else None,
+            "about": request.query.get("about", "")[:64],
+            "undo": undo if UNDO_PATHS.fullmatch(undo) else None,
+            "usd": format_cost,
+            "asset": asset,
+            "template": template,
+            "live_s": LIVE_S.get(template) if is_answer else None,
+            "frame_live_s": FRAME_LIVE_S,
+            "title": "web-overview",
+            "page": "",
+        }
+        body = environment().get_template(template).render({**shared, **values})
         if not is_answer:
             return web.Response(text=body, content_type="text/html", status=status, headers=self._headers)
-        headers = {**self._headers, ETAG: f'"{_digest(body.encode())}"'}
+        headers = {**self._headers, ETAG: f'"{digest(body.encode())}"'}
         # Only the script sends If-None-Match: browsers do not, since they must not store pages.
         if request.headers.get(IF_NONE_MATCH) == headers[ETAG]:
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
         return web.Response(text=body, content_type="text/html", headers=headers)
-
-    def _strip(self) -> Sequence[ProviderView]:
-        configured = {each.id: each for each in self.parts.configuration.current.providers}
-        order, now = self.parts.fallback.order(), self.parts.clock.time()
-        facts = ProviderFacts(order, configured, {}, None, now, self.parts.settings.zone)
-        return strip_views(self.parts.admin.status, facts)
 
     def _language(self, request: web.Request) -> str:
         """Returns the first language of the browser that has texts."""
@@ -300,35 +284,6 @@ class Frame:
             if primary in self.parts.texts.languages:
                 return primary
         return DEFAULT_LANGUAGE
-
-
-@cache
-def _environment() -> Environment:
-    """Returns the templates: every value is escaped, and a missing one is an error."""
-    return Environment(
-        loader=PackageLoader("bot.web.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-
-
-@cache
-def static_file(name: str) -> bytes:
-    """Returns a file of `STATIC`."""
-    return (files("bot.web.console") / "static" / name).read_bytes()
-
-
-@cache
-def _asset(name: str) -> str:
-    """Returns the address of a file, which changes with its content."""
-    return f"{HOME}/static/{name}?v={_digest(static_file(name))}"
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
-
-
-@cache
-def _icons() -> Markup:
-    return Markup((files("bot.web.console") / "templates" / "icons.svg").read_text("utf-8"))  # noqa: S704 - our own file
 
 
 def _translate(texts: Texts, language: str, key: str, /, **values: str | float) -> str:

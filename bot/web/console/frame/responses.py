@@ -1,7 +1,9 @@
 """Responses of the console beside its pages: redirects after acts, files, their headers; and the fields of a form."""
 
+import csv
+import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode
@@ -47,7 +49,7 @@ DONE: Final = frozenset(
     }
 )
 """Acts that a page reports after its redirect."""
-UNDO_PATHS: Final = re.compile(r"undo/\d{1,16}|acts/[\w-]{16,64}/undo|moderation/\d{1,16}/undo", re.ASCII)
+UNDO_PATHS: Final = re.compile(r"undo/\d{1,16}|acts/[\w-]{1,64}/undo|moderation/\d{1,16}/undo", re.ASCII)
 """Paths that undo an act. A page offers no other path, whatever its address says."""
 
 
@@ -76,6 +78,11 @@ def done(did: str, about: str = "", *, page: str = "providers", undo: str | None
     return redirect(f"{HOME}/{page}?{urlencode(query)}")
 
 
+def undo_path(act_id: str | None) -> str | None:
+    """Returns the path of the form that undoes an act of `UndoStore`."""
+    return None if act_id is None else f"acts/{act_id}/undo"
+
+
 def redirect(path: str) -> web.Response:
     """Returns a redirect that is fetched by GET."""
     return web.Response(status=HTTPStatus.SEE_OTHER, headers={**HEADERS, "Location": path})
@@ -84,6 +91,19 @@ def redirect(path: str) -> web.Response:
 def file_name(response: web.Response) -> str:
     """Returns the name of a file to be saved."""
     return response.headers["Content-Disposition"].partition('"')[2].rstrip('"')
+
+
+def to_csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Returns a table as CSV, with no cell that a spreadsheet takes for a formula."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(names)
+    writer.writerows([_as_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    return out.getvalue()
+
+
+def _as_text(cell: str) -> str:
+    return f"'{cell}" if cell[:1] in {"=", "+", "-", "@", "\t", "\r"} else cell
 
 
 def download(text: str, content_type: str, name: str) -> web.Response:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Final
 
-from core.config.providers import ProviderSettings
+from bot.web.console.frame.parts import ConsoleParts
+from core.config.providers import ProviderSettings, variable_prefix
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.status import ProviderState, ProviderStatus, ServiceStatus, percentile_95
 from services.usage.totals import UsageTotal
@@ -152,6 +153,26 @@ def provider_views(status: ServiceStatus, facts: ProviderFacts) -> list[Provider
         )
         for position, each in enumerate(status.providers, start=1)
     ]
+
+
+async def read_views(parts: ConsoleParts) -> list[ProviderView]:
+    """Returns all providers with their usage of today."""
+    configured = {each.id: each for each in parts.configuration.current.providers}
+    sources = {
+        name: parts.configuration.source(f"{variable_prefix(name)}API_KEY").value
+        for name, each in configured.items()
+        if each.api_key is not None
+    }
+    today, now = await parts.admin.usage_today(), parts.clock.time()
+    facts = ProviderFacts(parts.fallback.order(), configured, sources, today, now, parts.settings.zone)
+    return provider_views(parts.admin.status, facts)
+
+
+def read_strip(parts: ConsoleParts) -> Sequence[ProviderView]:
+    """Returns the providers of the strip as they are now."""
+    configured = {each.id: each for each in parts.configuration.current.providers}
+    facts = ProviderFacts(parts.fallback.order(), configured, {}, None, parts.clock.time(), parts.settings.zone)
+    return strip_views(parts.admin.status, facts)
 
 
 def strip_views(status: ServiceStatus, facts: ProviderFacts) -> list[ProviderView]:

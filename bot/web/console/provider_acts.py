@@ -1,33 +1,26 @@
-"""Acts of operators: forms that are posted, audited, and end in a redirect."""
+"""Acts on providers: forms that are posted, audited, and end in a redirect."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from http import HTTPStatus
 
-import structlog
 from aiohttp import web
 
-from bot.web.console.access import OperatorSession
-from bot.web.console.frame import Frame
-from bot.web.console.pages import FORCE_CHOICES, form_page
+from bot.web.console.frame.access import OperatorSession
+from bot.web.console.frame.frame import Frame
+from bot.web.console.frame.responses import HOME, done, redirect, undo_path
 from bot.web.console.provider_form import ModelCatalogue, ProviderForm, list_providers
-from bot.web.console.responses import HOME, done, redirect
-from bot.web.console.undo import BudgetAct, RoutingAct, TokenAct
+from bot.web.console.provider_pages import FORCE_CHOICES, form_page
 from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings, ProviderVariables, variable_prefix
-from core.errors import ConfigurationError, StorageError, UnknownProvider
-from core.redis.client import REDIS_ERRORS
+from core.errors import ConfigurationError
 from services.admin.configuration import LISTED, ConfigConflict, SecretsKeyMissing
-from services.api.tokens import UnknownToken
 from services.llm.models.inspection import AspectReport, ProviderInspector
 from services.llm.models.trial import ProviderTrial
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog, CatalogError
 from services.llm.providers.local_servers import find_local_servers
-
-log = structlog.get_logger()
 
 
 class ConsoleActs:
@@ -61,25 +54,25 @@ class ConsoleActs:
         text = str((await request.post()).get("for", ""))
         seconds = int(text) if text in {str(choice) for choice in FORCE_CHOICES} else FORCE_CHOICES[0]
         admin = self._frame.parts.admin
-        undo = await self._undoable(provider.id, admin.force(provider, session.actor_id, float(seconds)))
-        return done("forced", provider.id, undo=undo)
+        act = await admin.force(provider, session.actor_id, float(seconds))
+        return done("forced", provider.id, undo=undo_path(act.record.undo_id))
 
     async def release(self, _request: web.Request, session: OperatorSession) -> web.Response:
         """Ends the force and the preference."""
-        undo = await self._undoable("", self._frame.parts.admin.clear(session.actor_id))
-        return done("released", undo=undo)
+        record = await self._frame.parts.admin.clear(session.actor_id)
+        return done("released", undo=undo_path(record.undo_id))
 
     async def cool(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Asks a provider last for a while."""
         provider = self._frame.usable(request)
-        undo = await self._undoable(provider.id, self._frame.parts.admin.cooldown(provider, session.actor_id))
-        return done("cooled", provider.id, undo=undo)
+        act = await self._frame.parts.admin.cooldown(provider, session.actor_id)
+        return done("cooled", provider.id, undo=undo_path(act.record.undo_id))
 
     async def reset(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Ends a cooldown."""
         provider = self._frame.usable(request)
-        undo = await self._undoable(provider.id, self._frame.parts.admin.reset(provider, session.actor_id))
-        return done("reset", provider.id, undo=undo)
+        act = await self._frame.parts.admin.reset(provider, session.actor_id)
+        return done("reset", provider.id, undo=undo_path(act.record.undo_id))
 
     async def test(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Asks a provider for a few tokens, as chat would."""
@@ -181,14 +174,6 @@ class ConsoleActs:
         await self._frame.parts.fallback.control.follow_order()
         return done("undone")
 
-    async def _undoable(self, provider_id: str, act: Awaitable[object]) -> str | None:
-        """Acts on the routing state; returns the path that undoes it."""
-        admin = self._frame.parts.admin
-        before = admin.find_overrides(provider_id)
-        await act
-        kept = RoutingAct(provider=provider_id, before=before, after=admin.find_overrides(provider_id))
-        return await self._frame.undoable.keep(kept)
-
     def _undo_path(self) -> str:
         return f"undo/{self._frame.parts.configuration.current.revision}"
 
@@ -221,66 +206,3 @@ class ConsoleActs:
         except CatalogError as error:
             return answer(faults=[self._frame.text(request, "web-no-catalogue", reason=error.reason)])
         return answer(catalogue=ModelCatalogue.search(models, form.models, query))
-
-
-class UndoActs:
-    """Undoes acts that change no configuration."""
-
-    def __init__(self, frame: Frame) -> None:
-        self._frame = frame
-
-    @property
-    def routes(self) -> tuple[HttpRoute, ...]:
-        """The route. It checks the session and the form itself."""
-        return (self._frame.act("/acts/{id}/undo", self.undo),)
-
-    async def undo(self, request: web.Request, session: OperatorSession) -> web.Response:
-        """Undoes one act, or says that something has changed since."""
-        act_id = request.match_info["id"]
-        try:
-            act = await self._frame.undoable.take(act_id)
-        except REDIS_ERRORS:
-            log.warning("console.undo_unavailable")
-            return self._refuse(request, session, "web-undo-unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
-        if act is None:
-            return self._refuse(request, session, "web-undo-gone", HTTPStatus.CONFLICT)
-        try:
-            match act:
-                case RoutingAct():
-                    is_done, page = await self._undo_routing(act, session), "providers"
-                case BudgetAct():
-                    is_done, page = await self._undo_budget(act, session), "usage"
-                case TokenAct():
-                    is_done, page = await self._undo_token(act, session), "tokens"
-        except (UnknownProvider, UnknownToken):
-            is_done, page = False, ""
-        except StorageError:
-            await self._frame.undoable.put_back(act_id, act)
-            raise
-        if not is_done:
-            return self._refuse(request, session, "web-undo-late", HTTPStatus.CONFLICT)
-        return done("undone", page=page)
-
-    async def _undo_routing(self, act: RoutingAct, session: OperatorSession) -> bool:
-        return await self._frame.parts.admin.undo(act.provider, act.before, act.after, session.actor_id)
-
-    async def _undo_budget(self, act: BudgetAct, session: OperatorSession) -> bool:
-        budgets = self._frame.parts.budgets
-        if await budgets.find_limit(act.owner_kind, act.owner) != act.after:
-            return False
-        return await budgets.set_limit(act.owner_kind, act.owner, act.before, session.actor_id) is not None
-
-    async def _undo_token(self, act: TokenAct, session: OperatorSession) -> bool:
-        tokens = self._frame.parts.tokens
-        token = next((each for each in await tokens.all() if each.name == act.name), None)
-        if token is None or token.limits != act.after:
-            return False
-        await tokens.change(act.name, act.before, session.actor_id)
-        log.info("admin.acted", action="token.undo", target=act.name, actor_id=session.actor_id)
-        await self._frame.parts.audit.try_record(session.actor_id, "token.undo", act.name)
-        return True
-
-    def _refuse(self, request: web.Request, session: OperatorSession, key: str, status: HTTPStatus) -> web.Response:
-        return self._frame.render(
-            request, session, "fault.html", status=status, faults=[self._frame.text(request, key)]
-        )
