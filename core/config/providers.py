@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from core.config.addresses import BaseUrl, is_local_host
 from core.config.environment import VariableSet, format_mistake, parse_variables
-from core.config.fields import BaseUrl, LowerCase, Names, is_local_host, lower_text, parse_json_values, require_pattern
+from core.config.fields import LowerCase, Names, lower_text, parse_json_values, require_pattern
 
 
 class ProviderKind(StrEnum):

@@ -8,8 +8,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BeforeValidator
 
+from core.config.addresses import is_local_host
 from core.config.environment import Mistakes
-from core.config.fields import is_local_host, parse_json_object, quote_name
+from core.config.fields import parse_json_object, quote_name
 
 _KEY = re.compile(r"(?i)key|token|secret|pass|auth")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

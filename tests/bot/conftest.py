@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from core.config.settings import CommonVariables
+from core.config.variables import CommonVariables
 from core.observability.log import _Handler
 
 

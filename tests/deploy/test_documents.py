@@ -9,7 +9,7 @@ import pytest
 
 from bot.command_table import COMMANDS
 from core.config.providers import ALIASES, ProviderVariables
-from core.config.settings import CommonVariables
+from core.config.variables import CommonVariables
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(

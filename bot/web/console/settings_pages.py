@@ -12,7 +12,7 @@ from bot.web.console.frame.frame import Frame
 from bot.web.console.frame.responses import download
 from bot.web.server import HttpRoute
 from core.config.providers import ProviderVariables, variable_prefix
-from core.config.settings import CommonVariables
+from core.config.variables import CommonVariables
 from services.admin.configuration import ProviderConfiguration, ValueSource, is_secret
 
 

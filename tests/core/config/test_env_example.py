@@ -7,7 +7,8 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from core.config.providers import DEFAULT_BASE_URLS, ProviderKind, ProviderVariables
-from core.config.settings import CommonVariables, Settings, load_settings
+from core.config.settings import Settings, load_settings
+from core.config.variables import CommonVariables
 
 EXAMPLE = Path(__file__).parents[3] / ".env.example"
 VARIABLE = re.compile(r"^(#?)([A-Z][A-Z0-9_]*)=(.*)$", re.MULTILINE)

@@ -8,8 +8,9 @@ import pytest
 from pydantic import SecretStr
 
 from core.config.providers import ProviderKind, ProviderSettings
-from core.config.settings import CommonVariables, Settings
+from core.config.settings import Settings
 from core.config.timezone import machine_zone
+from core.config.variables import CommonVariables
 from core.errors import ConfigurationError
 from tests.support.settings import load, load_mistakes
 
