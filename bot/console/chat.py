@@ -141,14 +141,16 @@ class ConsoleChat:
         await self.print_answer(reply)
         self.waits_for_consent = reply.needs_consent
         self.is_any_unanswered |= reply.needs_consent or reply.phase not in {ReplyPhase.COMPLETE, ReplyPhase.STOPPED}
-        if reply.failed_over and reply.provider is not None:
-            failed = "; ".join(f"{provider}: {reason}" for provider, reason in reply.failed_over)
-            terminal.print_highlighted(
-                self._texts.get("console-failed-over", self.language, failed=failed, provider=reply.provider)
-            )
+        failed = "; ".join(f"{provider}: {reason}" for provider, reason in reply.failed_over)
+        if failed and reply.provider is not None:
+            failed = self._texts.get("console-failed-over", self.language, failed=failed, provider=reply.provider)
+        if failed:
+            terminal.print_highlighted(failed)
         self.print_remarks(reply)
         if reply.needs_consent:
             terminal.print_dimmed(self._texts.get("console-privacy-usage", self.language))
+        elif reply.phase in {ReplyPhase.FAILED, ReplyPhase.INTERRUPTED} and reply.turn_id is not None:
+            terminal.print_dimmed(self._texts.get("console-retry", self.language))
         terminal.print_blank_line()
 
     async def _show_wait(self, reply: Reply) -> None:

@@ -32,6 +32,8 @@ LEAVING = frozenset({"/quit", "/exit", "quit", "exit"})
 BARE_HELP = "help"
 """Typed alone it is the command."""
 STANDARD = "standard"
+SIMILAR = 0.7
+"""Ratio of similarity from which a mistyped name gets a suggestion: /shedule is no /help."""
 
 
 class Commands:
@@ -102,6 +104,7 @@ class Commands:
             "/persona": self._persona,
             **(operator or {}),
         }
+        self._known_names = [*self._commands, "/quit", "/exit", *(f"/{command}" for command in COMMANDS)]
 
     async def run(self, line: str) -> None:
         """Runs a command line.
@@ -116,7 +119,7 @@ class Commands:
             await command(arguments.strip())
         elif name.removeprefix("/") in COMMANDS:
             self._print("console-telegram-only", command=name)
-        elif near := get_close_matches(name, [*self._commands, "/quit", "/exit"], n=1):
+        elif near := get_close_matches(name, self._known_names, n=1, cutoff=SIMILAR):
             self._print("console-did-you-mean", command=near[0])
         else:
             self._print("unknown-command")

@@ -4,8 +4,11 @@ import asyncio
 import codecs
 import contextlib
 import os
+import sys
+import termios
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -18,6 +21,10 @@ class InputReader(Protocol):
 
     async def next(self) -> str | None:
         """Returns the next line, or None at the end."""
+        ...
+
+    def hide_typing(self) -> AbstractContextManager[None]:
+        """Keeps what is typed meanwhile out of the output; the next line has it."""
         ...
 
 
@@ -66,6 +73,24 @@ class PromptInput:
             except EOFError:
                 return None
 
+    @contextlib.contextmanager
+    def hide_typing(self) -> Generator[None]:
+        """Switches the echo of the terminal off."""
+        try:
+            descriptor = sys.stdin.fileno()
+            before = termios.tcgetattr(descriptor)
+            hidden = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+            termios.tcsetattr(descriptor, termios.TCSANOW, hidden)
+        except (OSError, termios.error):
+            # The terminal has gone.
+            yield
+            return
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError, termios.error):
+                termios.tcsetattr(descriptor, termios.TCSANOW, before)
+
 
 class PipedInput:
     """Lines of a file descriptor: pipe, terminal or file.
@@ -91,6 +116,10 @@ class PipedInput:
             self._rest += self._decoder.decode(chunk, final=self._ended)
         line, newline, self._rest = self._rest.partition("\n")
         return line if line or newline else None
+
+    def hide_typing(self) -> AbstractContextManager[None]:
+        """Does nothing: what is piped shows nowhere."""
+        return contextlib.nullcontext()
 
     async def _read(self) -> bytes:
         loop = asyncio.get_running_loop()

@@ -1,23 +1,22 @@
 """Prints Markdown on a terminal while it streams: words wrap at the edge, emphasis and code become styles.
 
-A word is printed once it is complete; nothing that was printed is taken back.
+A word is printed once it is complete, a link and a table too; nothing that was printed is taken back.
 """
 
 import re
 from collections.abc import Callable
-from unicodedata import combining, east_asian_width
+
+from bot.console.tables import cell_width, format_table, is_table
 
 BOLD, CODE, PLAIN = "\x1b[1m", "\x1b[36m", "\x1b[0m"
-_WORD = re.compile(r"\n|[ \t]+|[^\s]+")
+_LINK = re.compile(r"!?\[([^\]\n]{1,200})\]\(([^()\s]{1,1000})\)")
+_WORD = re.compile(rf"\n|[ \t]+|[^\s\[]*{_LINK.pattern}\S*|\S+")
+_BEGUN_LINK = re.compile(r"[^\s\[]*\[[^\]\n]{0,200}(\](\([^()\s]{0,1000})?)?$")
+_LONGEST_LINK = 1300
 _FENCE = re.compile(r"\s*(```|~~~)")
 _ITEM = re.compile(r"[-*+]|\d{1,3}[.)]")
 _STYLE = re.compile("\x1b\\[[0-9]*m")
 _MARK = re.compile(r"\*\*|__|`")
-
-
-def cell_width(text: str) -> int:
-    """Returns the columns that a text takes on a terminal."""
-    return sum(0 if combining(each) else 2 if east_asian_width(each) in "WF" else 1 for each in text)
 
 
 class MarkdownStream:
@@ -34,8 +33,10 @@ class MarkdownStream:
         self._line = ""
         """The text of the line so far, as the model wrote it."""
         self._gap = ""
-        self._hang = 0
-        """Columns under which the text of a list's item goes on."""
+        self._margin = ""
+        """Begins the further lines of a list's item and of a quotation."""
+        self._table: list[str] = []
+        """The lines of a table, or of what may become one."""
         self._is_fenced = False
         self._is_heading = False
         self._is_bold = False
@@ -45,12 +46,14 @@ class MarkdownStream:
         """Returns what can be printed now."""
         self._pending += text
         end = max(self._pending.rfind(" "), self._pending.rfind("\n")) + 1
+        if begun := _BEGUN_LINK.search(self._pending, max(0, end - _LONGEST_LINK), end):
+            end = begun.start()
         ready, self._pending = self._pending[:end], self._pending[end:]
-        return "".join(self._piece(piece) for piece in _WORD.findall(ready))
+        return self._pieces(ready)
 
     def flush(self) -> str:
         """Returns the buffered part of a word, unless it may end within a mark."""
-        if not self._pending or self._pending[-1] in "*_`#":
+        if not self._pending or self._pending[-1] in "*_`#" or "[" in self._pending or self._is_in_table(self._pending):
             return ""
         begun, self._pending = self._pending, ""
         return self._word(begun)
@@ -58,14 +61,24 @@ class MarkdownStream:
     def finish(self) -> str:
         """Returns the rest, and ends every style."""
         ready, self._pending = self._pending, ""
-        rest = "".join(self._piece(piece) for piece in _WORD.findall(ready))
+        rest = self._pieces(ready) + self._end_table(is_line_open=True)
         is_styled = self._is_bold or self._is_code or self._is_heading or self._is_fenced
         self._is_bold = self._is_code = self._is_heading = self._is_fenced = False
         return f"{rest}{PLAIN}" if is_styled else rest
 
+    def _pieces(self, ready: str) -> str:
+        return "".join(self._piece(match[0]) for match in _WORD.finditer(ready))
+
     def _piece(self, piece: str) -> str:
+        if self._is_in_table(piece):
+            return self._take_cell(piece)
+        return self._end_table() + self._running_piece(piece)
+
+    def _running_piece(self, piece: str) -> str:
         if piece == "\n":
             return self._end_line()
+        if " " in piece.strip():
+            return self._link(piece)
         if piece.isspace():
             self._line += piece
             if self._is_fenced or not self._line.strip():
@@ -76,12 +89,46 @@ class MarkdownStream:
             return ""
         return self._word(piece)
 
+    def _link(self, piece: str) -> str:
+        """Returns a link as its words with the address behind them; in code it stays."""
+        is_code = self._is_fenced or self._is_code or "`" in piece
+        shown = piece if is_code else _LINK.sub(_spell_out, piece)
+        return "".join(map(self._running_piece, re.findall(r"[ \t]+|\S+", shown)))
+
+    def _is_in_table(self, piece: str) -> bool:
+        """Returns whether a piece belongs to a table: its line began with a bar, or begins with one."""
+        if self._table and not self._table[-1].endswith("\n"):
+            return True
+        return not self._is_fenced and not self._line.strip() and piece.startswith("|")
+
+    def _take_cell(self, piece: str) -> str:
+        if not self._table or self._table[-1].endswith("\n"):
+            self._table.append("")
+        self._table[-1] += piece
+        self._line = ""
+        return ""
+
+    def _end_table(self, *, is_line_open: bool = False) -> str:
+        """Returns the table that has ended, or its lines as they are if it is none."""
+        if not self._table:
+            return ""
+        lines, self._table = self._table, []
+        if not is_table(lines):
+            return "".join(self._running_piece(match[0]) for line in lines for match in _WORD.finditer(line))
+        shown = format_table(lines, self._width(), _plain, lambda name: f"{BOLD}{name}{PLAIN}")
+        return shown.removesuffix("\n") if is_line_open and not lines[-1].endswith("\n") else shown
+
     def _end_line(self) -> str:
         is_fence = _FENCE.match(self._line) is not None
         if is_fence:
             self._is_fenced = not self._is_fenced
-        style = CODE if is_fence and self._is_fenced else PLAIN if is_fence or self._is_heading else ""
-        self._is_heading, self._line, self._column, self._gap, self._hang = False, "", 0, "", 0
+        # Emphasis does not go on in another paragraph: a mark that is never closed must not style the rest.
+        is_left_open = not self._line.strip() and (self._is_bold or self._is_code)
+        if is_left_open:
+            self._is_bold = self._is_code = False
+        ends_style = is_fence or self._is_heading or is_left_open
+        style = CODE if is_fence and self._is_fenced else PLAIN if ends_style else ""
+        self._is_heading, self._line, self._column, self._gap, self._margin = False, "", 0, "", ""
         return f"{style}\n"
 
     def _word(self, word: str) -> str:
@@ -92,7 +139,9 @@ class MarkdownStream:
             return f"{self._take_gap()}{word}"
         before = ""
         if is_first and _ITEM.fullmatch(word):
-            self._hang = self._column + len(word) + 1
+            self._margin = " " * (self._column + len(word) + 1)
+        if is_first and word == ">":
+            self._margin = " " * self._column + "> "
         if is_first and set(word) == {"#"}:
             self._is_heading, before = True, BOLD
             word = ""
@@ -100,7 +149,7 @@ class MarkdownStream:
         length = cell_width(_STYLE.sub("", shown))
         gap = self._take_gap() if self._column else ""
         if gap and self._column + len(gap) + length > self._width():
-            gap, self._column = "\n" + " " * self._hang, self._hang
+            gap, self._column = f"\n{self._margin}", len(self._margin)
         elif gap:
             self._column += len(gap)
         self._column += length
@@ -137,3 +186,14 @@ class MarkdownStream:
 
     def _resume(self) -> str:
         return PLAIN + (BOLD if self._is_bold or self._is_heading else "")
+
+
+def _spell_out(link: re.Match[str]) -> str:
+    text, address = link[1], link[2]
+    return address if text == address else f"{text} ({address})"
+
+
+def _plain(cell: str) -> str:
+    """Returns the words of a cell of a table without marks."""
+    stream = MarkdownStream(lambda: len(cell) + 1000)
+    return _STYLE.sub("", stream.feed(cell) + stream.finish()).replace("<br>", " ")

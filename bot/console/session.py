@@ -68,7 +68,8 @@ class Session:
             if line:
                 work = commands.run(line) if line.startswith("/") else chat.ask(line)
                 self._running = asyncio.create_task(work, name="console.line")
-                await self._finish(self._running, texts, chat.language)
+                with self._lines.hide_typing():
+                    await self._finish(self._running, texts, chat.language)
 
     def interrupt(self) -> bool:
         """Stops the running answer or command. Returns False when nothing is running."""

@@ -90,7 +90,7 @@ class Reply:
         """The provider that answered."""
         self.model: str | None = None
         self.failed_over: tuple[tuple[str, str], ...] = ()
-        """Providers that were asked before and failed, with the reason."""
+        """Providers that were asked and failed, with the reason: before `provider`, or all of them."""
         self._pieces: list[str] = []
         self._length = 0
         self._gap = ""

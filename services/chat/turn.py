@@ -12,6 +12,7 @@ from pydantic_ai.exceptions import UnexpectedModelBehavior, UsageLimitExceeded
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
 
 from core.errors import (
+    AllProvidersFailed,
     AnswerInterrupted,
     BudgetExhausted,
     ConsentNeeded,
@@ -160,6 +161,8 @@ def classify_failure(error: Exception, reply: Reply, zone: tzinfo = UTC) -> Turn
             reply.needs_consent = True
         case UsageLimitExceeded():
             log.warning("turn.limit_reached", steps=LIMITS.request_limit, tools=LIMITS.tool_calls_limit)
+        case AllProvidersFailed():
+            reply.failed_over = tuple(dict.fromkeys((each.provider, each.reason) for each in error.attempts))
         case ProviderError():
             pass
         case UnexpectedModelBehavior():

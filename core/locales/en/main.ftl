@@ -281,6 +281,7 @@ console-picture-unsaved = The picture could not be saved as { $path }: { $reason
 console-did-you-mean = Unknown command. Did you mean { $command }?
 console-vote = Which answer is better? Type /vote a, /vote b or /vote tie.
 console-failed-over = { $failed } -> { $provider } answered
+console-retry = /retry asks again, /retry <provider> asks another one.
 console-model-others = also available: { $models }
 console-model-usage = /model <provider> [<model>] picks a model, /model auto resets the choice, /model footers on|off shows or hides who answered.
 console-unknown-provider = Unknown provider { $name }. Configured: { $known }.

@@ -283,6 +283,7 @@ console-picture-unsaved = Не удалось сохранить картинк�
 console-did-you-mean = Неизвестная команда. Может быть, { $command }?
 console-vote = Какой ответ лучше? Введите /vote a, /vote b или /vote tie.
 console-failed-over = { $failed } -> ответил { $provider }
+console-retry = /retry спрашивает ещё раз, /retry <провайдер> — у другого.
 console-model-others = также доступны: { $models }
 console-model-usage = /model <провайдер> [<модель>] выбирает модель, /model auto сбрасывает выбор, /model footers on|off показывает или скрывает, кто ответил.
 console-unknown-provider = Неизвестный провайдер { $name }. Настроены: { $known }.

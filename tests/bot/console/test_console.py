@@ -266,7 +266,8 @@ class TestCommands:
         assert server.requests == []
 
     @pytest.mark.parametrize(
-        ("line", "meant"), [("/modle", "/model"), ("/exitt", "/exit"), ("/Provders a", "/provider")]
+        ("line", "meant"),
+        [("/modle", "/model"), ("/exitt", "/exit"), ("/Provders a", "/provider"), ("/shedule", "/schedule")],
     )
     async def test_mistyped_command_gets_a_suggestion(
         self, opened: Opener, server: LLMServer, line: str, meant: str

@@ -43,7 +43,9 @@ async def test_piped_console_fails_if_a_message_is_not_answered(tmp_path: Path) 
         async with process(tmp_path, variables_for(tmp_path / "data", {"a": server.url})) as console:
             out, err = await asyncio.wait_for(console.communicate(b"hello\nand again\n"), PATIENCE_S)
     assert out.decode() == "All of it.\n"
-    assert err
+    assert "a: HTTP 401" in err.decode()
+    assert "/retry asks again" in err.decode()
+    assert "provider.all_failed" not in err.decode(), "the remarks say it"
     assert console.returncode == 1
 
 
@@ -95,6 +97,7 @@ async def test_terminal_console_streams_and_handles_keys(tmp_path: Path) -> None
                 terminal.press("\x04")
                 assert await asyncio.wait_for(console.wait(), PATIENCE_S) == 0
     assert b"\x1b[2mStopped." in terminal.raw
+    assert terminal.raw.index(b"All of it.") < terminal.raw.index(b"typed meanwhile"), "it stays out of the answer"
     history = tmp_path / "data" / "console.history"
     assert "and again" in history.read_text()
     assert history.stat().st_mode & 0o777 == 0o600
