@@ -30,8 +30,7 @@ from bot.telegram.jobs import UpdateArrived, create_job
 from bot.telegram.markdown.pages import RenderThread
 from core.config.settings import load_settings
 from services.chat.reply import ActiveReplies
-from services.inbox.inbox import JobHandler
-from services.inbox.job import Job
+from services.inbox.job import Job, JobHandler
 from tests.support.fake_telegram.server import TOKEN
 from tests.support.processes.postgres_server import PostgresServer, missing
 

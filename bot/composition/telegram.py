@@ -40,11 +40,11 @@ from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimit
 from bot.telegram.ingress.ingest import UpdateIngest
 from bot.telegram.ingress.polling import Poller, poll_while_leading
 from bot.telegram.ingress.webhook import Webhook
+from bot.telegram.job_places import FairJobPlaces, JobLimits
 from bot.telegram.jobs import schedule_job
 from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.observability import DaemonStatus
-from bot.telegram.worker import FairJobPlaces, JobLimits
 from core.clock import Clock
 from core.config.settings import Settings
 from core.errors import InboxError, StartupError

@@ -9,12 +9,13 @@ from typing import Any
 import structlog
 from aiogram.types import User
 
+from bot.telegram.job_places import FairJobPlaces
 from bot.telegram.observability import DaemonPhase, DaemonStatus
-from bot.telegram.worker import FairJobPlaces
 from core.background import BackgroundTasks, cancel_and_wait, restart_on_error, wait_first
 from core.clock import Clock
 from core.errors import InboxError, ReplicaReplaced
-from services.inbox.inbox import Inbox, JobHandler
+from services.inbox.inbox import Inbox
+from services.inbox.job import JobHandler
 
 log = structlog.get_logger()
 

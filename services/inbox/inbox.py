@@ -2,10 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
 
 import structlog
 
@@ -14,7 +12,7 @@ from core.errors import StorageError
 from services.inbox.album_parts import AlbumParts
 from services.inbox.dbos_queue import JobQueue
 from services.inbox.dead_letters import CrashCounter, DeadLetter, DeadLetters
-from services.inbox.job import Job
+from services.inbox.job import Job, JobHandler, JobPlaces, Unbounded
 from services.inbox.sent_messages import SentMessages
 
 log = structlog.get_logger()
@@ -47,39 +45,6 @@ class InboxTiming:
     purge_s: float = 3600.0
     keep_finished: timedelta = timedelta(days=2)
     keep_dead: timedelta = timedelta(days=30)
-
-
-class JobHandler(Protocol):
-    """Executes jobs."""
-
-    async def handle(self, job: Job) -> None:
-        """Executes a job; an exception that `is_outside_fault` causes a retry, any other gives the job up."""
-        ...
-
-    def is_outside_fault(self, error: Exception) -> bool:
-        """Returns whether a failure came from the network, a server or the database: a later run may succeed."""
-        ...
-
-    async def notify_failure(self, job: Job, error: Exception | None) -> None:
-        """Tells the user that a job was given up; without an error the process died in it."""
-        ...
-
-
-class JobPlaces(Protocol):
-    """Bounds the jobs that run at once, and the order in which they begin."""
-
-    def place(self, job: Job) -> AbstractAsyncContextManager[None]:
-        """Holds a place for a job while the context lasts, once it is its turn."""
-        ...
-
-
-class Unbounded:
-    """A place for every job, at once."""
-
-    def place(self, job: Job) -> AbstractAsyncContextManager[None]:
-        """Holds a place."""
-        del job
-        return nullcontext()
 
 
 class Inbox:

@@ -1,6 +1,7 @@
 """Jobs: units of work that survive the process."""
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,3 +58,36 @@ class Receipt:
 
     new: frozenset[str] = frozenset()
     rejected: tuple[Job, ...] = ()
+
+
+class JobHandler(Protocol):
+    """Executes jobs."""
+
+    async def handle(self, job: Job) -> None:
+        """Executes a job; an exception that `is_outside_fault` causes a retry, any other gives the job up."""
+        ...
+
+    def is_outside_fault(self, error: Exception) -> bool:
+        """Returns whether a failure came from the network, a server or the database: a later run may succeed."""
+        ...
+
+    async def notify_failure(self, job: Job, error: Exception | None) -> None:
+        """Tells the user that a job was given up; without an error the process died in it."""
+        ...
+
+
+class JobPlaces(Protocol):
+    """Bounds the jobs that run at once, and the order in which they begin."""
+
+    def place(self, job: Job) -> AbstractAsyncContextManager[None]:
+        """Holds a place for a job while the context lasts, once it is its turn."""
+        ...
+
+
+class Unbounded:
+    """A place for every job, at once."""
+
+    def place(self, job: Job) -> AbstractAsyncContextManager[None]:
+        """Holds a place."""
+        del job
+        return nullcontext()

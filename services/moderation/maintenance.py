@@ -9,11 +9,12 @@ import structlog
 
 from core.clock import Clock
 from core.errors import StorageError
+from services.moderation.case import Stage
 from services.moderation.domain.incident import Incident
 from services.moderation.domain.ports import Cards
 from services.moderation.enforcement import Enforcement
 from services.moderation.newcomers.newcomers import Newcomers
-from services.moderation.pipeline import Pipeline, Stage
+from services.moderation.pipeline import Pipeline
 from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
 from services.moderation.records.pending import PendingMessage, PendingMessages

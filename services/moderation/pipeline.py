@@ -4,15 +4,14 @@ The order is the policy: cheap and certain checks first, the model for the rest,
 action. Every step is idempotent, on this replica and on others.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from enum import StrEnum
-from typing import Protocol
 
 import structlog
 
 from core.clock import Clock
 from services.moderation.alerts import AdminAlerts
+from services.moderation.case import Case, MessageJudge, ModerationOutcome, NewcomerCheck, PictureCheck, Retry, Stage
 from services.moderation.domain.incident import Assessment, Finding, Incident, Source, create_finding
 from services.moderation.domain.message import GroupMessage
 from services.moderation.domain.policy import (
@@ -20,7 +19,6 @@ from services.moderation.domain.policy import (
     NOTHING,
     Plan,
     Sanction,
-    Subject,
     plan_for,
     plan_for_picture,
     plan_for_rule,
@@ -29,110 +27,20 @@ from services.moderation.domain.policy import (
 from services.moderation.domain.ports import ActionResult
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.thresholds import HIGH
-from services.moderation.domain.verdict import Category, Judgement, NoVerdictReason, Unjudged
+from services.moderation.domain.verdict import Category, NoVerdictReason, Unjudged
 from services.moderation.enforcement import Enforcement
 from services.moderation.records.counts import Counts
 from services.moderation.records.message_log import LogEntry, MemberHistory, MessageLog
 from services.moderation.records.pending import PendingMessages
 from services.moderation.screening.exemptions import Exemptions
 from services.moderation.screening.rules import Rule, RuleHit
-from services.moderation.screening.screener import PROVEN_MESSAGES, Screener, Screening, ScreeningFacts
-from services.moderation.text.normalise import Normal
+from services.moderation.screening.screener import PROVEN_MESSAGES, Screener, Screening
 
 log = structlog.get_logger()
 
 CLEANUP_SPAN = timedelta(hours=1)
 EFFECTIVE = frozenset(result.value for result in ActionResult if result.is_effective)
 """Results of a sanction that holds."""
-
-
-class MessageJudge(Protocol):
-    """Gives verdicts."""
-
-    async def judge(self, message: GroupMessage, normal: Normal, settings: GroupSettings) -> Judgement:
-        """Returns a verdict, or the reason why there is none."""
-        ...
-
-
-class PictureCheck(Protocol):
-    """Gives verdicts on pictures."""
-
-    async def judge(self, message: GroupMessage, settings: GroupSettings, limit: int) -> Judgement:
-        """Returns a verdict on a message's pictures, or the reason why there is none."""
-        ...
-
-
-class NewcomerCheck(Protocol):
-    """Knows who is a newcomer."""
-
-    async def is_newcomer(self, message: GroupMessage, history: MemberHistory) -> bool:
-        """Returns whether a message's author is a newcomer."""
-        ...
-
-    async def wants_cleanup(self, group_id: int) -> bool:
-        """Returns whether the last hour of a sanctioned newcomer is deleted."""
-        ...
-
-    async def picture_budget(self, group_id: int) -> int:
-        """Returns how many of newcomers' pictures a group has judged a day; 0: none."""
-        ...
-
-
-class Stage(StrEnum):
-    """The stage at which processing of a message ended."""
-
-    EXEMPT = "exempt"
-    REPEATED = "repeated"
-    """This version was processed before."""
-    PASSED = "passed"
-    FOUND = "found"
-    WAITS = "waits"
-    """No verdict yet; it is judged again later."""
-
-
-class Retry(StrEnum):
-    """The number of the attempt at a verdict."""
-
-    FIRST = "first"
-    AGAIN = "again"
-    LAST = "last"
-    """The message has waited for too long to wait again."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModerationOutcome:
-    """Result for a message. A `removed` one is deleted and must not be answered."""
-
-    stage: Stage
-    removed: bool = False
-    incident: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """A screened message in processing."""
-
-    entry: LogEntry
-    settings: GroupSettings
-    screening: Screening
-
-    @property
-    def message(self) -> GroupMessage:
-        return self.entry.message
-
-    @property
-    def facts(self) -> ScreeningFacts:
-        return self.screening.facts
-
-    @property
-    def shows_pictures(self) -> bool:
-        """True for a newcomer's message with pictures."""
-        return bool(self.message.pictures) and self.facts.is_newcomer
-
-    @property
-    def subject(self) -> Subject:
-        chosen = self.settings
-        return Subject(self.facts.is_newcomer, self.message.author.kind, chosen.preset, chosen.ban_allowed)
 
 
 class Pipeline:
@@ -180,7 +88,7 @@ class Pipeline:
             is_new, member = await self._message_log.look_up(entry)
             if is_new:
                 screening = await self._screen(entry, settings, member)
-                case = _Case(entry, settings, screening)
+                case = Case(entry, settings, screening)
                 is_plain = not screening.hits and case.facts.escalation is None and not case.shows_pictures
                 if is_plain and await self._pass_at_once(case, member):
                     return ModerationOutcome(Stage.PASSED)
@@ -191,7 +99,7 @@ class Pipeline:
             return ModerationOutcome(Stage.REPEATED)
         if screening is None:
             screening = await self._screen(entry, settings, member, adds_link=version.adds_link)
-        return await self._decide(_Case(entry, settings, screening))
+        return await self._decide(Case(entry, settings, screening))
 
     async def rejudge(
         self, message: GroupMessage, version: str, settings: GroupSettings, *, is_last: bool = False
@@ -202,7 +110,7 @@ class Pipeline:
             entry = LogEntry(message, is_reported=version.endswith("-r"))
             member = await self._message_log.member(message.group_id, message.author.id)
             screening = await self._screen(entry, settings, member, is_repeated=True)
-            case = _Case(entry, settings, screening)
+            case = Case(entry, settings, screening)
             is_ham = await self._screener.is_known_ham(message)
             retry = Retry.LAST if is_last else Retry.AGAIN
             outcome = await self._pass(case, Counts()) if is_ham else await self._ask_judge(case, retry=retry)
@@ -232,7 +140,7 @@ class Pipeline:
             is_unproven=member.meaningful < PROVEN_MESSAGES,
         )
 
-    async def _pass_at_once(self, case: _Case, member: MemberHistory) -> bool:
+    async def _pass_at_once(self, case: Case, member: MemberHistory) -> bool:
         """Lets a new message pass; the count of an established member's messages does not matter any more."""
         is_counted = member.is_newcomer(self._clock.now())
         is_meaningful = case.facts.is_meaningful if is_counted else None
@@ -255,7 +163,7 @@ class Pipeline:
             await self._message_log.close(entry, Counts(seen=1), is_removed=True, is_meaningful=None)
         return ModerationOutcome(Stage.REPEATED, removed=True)
 
-    async def _decide(self, case: _Case) -> ModerationOutcome:
+    async def _decide(self, case: Case) -> ModerationOutcome:
         hit = next((hit for hit in case.screening.hits if hit.is_decisive), None)
         if hit is not None:
             return await self._enforce(case, self._assess_hit(hit), Counts(seen=1))
@@ -265,7 +173,7 @@ class Pipeline:
         log.debug("moderation.escalated", group_id=case.message.group_id, reason=reason.value)
         return await self._ask_judge(case)
 
-    async def _ask_judge(self, case: _Case, *, retry: Retry = Retry.FIRST) -> ModerationOutcome:
+    async def _ask_judge(self, case: Case, *, retry: Retry = Retry.FIRST) -> ModerationOutcome:
         judgement = await self._judge.judge(case.message, case.screening.own, case.settings)
         if isinstance(judgement, Unjudged):
             return await self._handle_missing_verdict(case, judgement, retry)
@@ -285,7 +193,7 @@ class Pipeline:
             await self._screener.remember_campaign(case.message)
         return await self._enforce(case, assessment, counts, evidence=verdict.evidence, provider=provider)
 
-    async def _look_at_pictures(self, case: _Case, counts: Counts) -> ModerationOutcome:
+    async def _look_at_pictures(self, case: Case, counts: Counts) -> ModerationOutcome:
         """Has a newcomer's pictures judged, where the group wants it, before a message passes; deletes at most."""
         message, settings = case.message, case.settings
         limit = await self._newcomers.picture_budget(message.group_id) if case.shows_pictures else 0
@@ -309,7 +217,7 @@ class Pipeline:
         assessment = Assessment(verdict.category, verdict.confidence, Source.PICTURE, plan)
         return await self._enforce(case, assessment, counts, evidence=verdict.evidence, provider=provider)
 
-    async def _handle_missing_verdict(self, case: _Case, unjudged: Unjudged, retry: Retry) -> ModerationOutcome:
+    async def _handle_missing_verdict(self, case: Case, unjudged: Unjudged, retry: Retry) -> ModerationOutcome:
         """Never sanctions without a verdict; a case that an admin must see becomes a card."""
         facts, group_id = case.facts, case.message.group_id
         is_first = retry is Retry.FIRST
@@ -330,7 +238,7 @@ class Pipeline:
             return await self._enforce(case, suspicious, counts)
         return await self._pass(case, counts)
 
-    async def _handle_outage(self, case: _Case, counts: Counts, *, is_first: bool) -> ModerationOutcome:
+    async def _handle_outage(self, case: Case, counts: Counts, *, is_first: bool) -> ModerationOutcome:
         facts = case.facts
         if is_first:
             await self._alerts.report_outage(case.settings)
@@ -342,7 +250,7 @@ class Pipeline:
             await self._message_log.close(case.entry, counts, is_removed=False, is_meaningful=None)
         return ModerationOutcome(Stage.WAITS)
 
-    async def _pass(self, case: _Case, counts: Counts) -> ModerationOutcome:
+    async def _pass(self, case: Case, counts: Counts) -> ModerationOutcome:
         # An edit is no further message, and a report says nothing about the reported author.
         is_new = case.message.edited_at is None and not case.entry.is_reported
         is_meaningful = case.facts.is_meaningful if is_new else None
@@ -351,7 +259,7 @@ class Pipeline:
 
     async def _enforce(
         self,
-        case: _Case,
+        case: Case,
         assessment: Assessment,
         counts: Counts,
         *,
@@ -365,7 +273,7 @@ class Pipeline:
         await self._message_log.close(case.entry, counts, is_removed=incident.is_deleted, is_meaningful=None)
         return ModerationOutcome(Stage.FOUND, incident.is_deleted, incident.id)
 
-    async def _clean_up(self, case: _Case, incident: Incident) -> None:
+    async def _clean_up(self, case: Case, incident: Incident) -> None:
         """Deletes the last hour of a newcomer that this incident muted or banned, where the group wants it."""
         finding = incident.finding
         is_sanctioned = finding.plan.sanction in {Sanction.MUTE, Sanction.BAN} and incident.sanctioned in EFFECTIVE
@@ -383,10 +291,10 @@ class Pipeline:
         category = Category.FLOOD if hit.rule in {Rule.FLOOD, Rule.DUPLICATE} else Category.OFF_TOPIC
         return Assessment(category, 100, Source.RULE, plan_for_rule(), f"{hit.rule}: {hit.detail}")
 
-    def _assess_unsure(self, case: _Case, plan: Plan, source: Source, detail: str) -> Assessment:
+    def _assess_unsure(self, case: Case, plan: Plan, source: Source, detail: str) -> Assessment:
         return Assessment(Category.UNSURE, case.facts.score, source, plan, detail)
 
-    def _to_finding(self, case: _Case, assessment: Assessment, evidence: str | None, provider: str | None) -> Finding:
+    def _to_finding(self, case: Case, assessment: Assessment, evidence: str | None, provider: str | None) -> Finding:
         now, dry_run, features = self._clock.now(), case.settings.is_dry, case.facts.features
         if assessment.source is Source.PICTURE:
             features |= {picture.known_as for picture in case.message.pictures}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from aiogram.types import Message, Update
 
 from core.errors import StorageError
-from services.moderation.pipeline import ModerationOutcome, Stage
+from services.moderation.case import ModerationOutcome, Stage
 
 
 class StubModerator:

@@ -7,9 +7,9 @@ from aiogram.types import CallbackQuery, Message, Update
 
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.answers.display import DecideConsent, build_keyboard, button, consent_keyboard
+from bot.telegram.api.filters import Command
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
-from bot.telegram.api.updates import Command
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from bot.telegram.handlers.button_guards import ChatAdminsOnly
 from bot.telegram.jobs import RegenerateQueue

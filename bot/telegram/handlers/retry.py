@@ -18,9 +18,9 @@ from bot.telegram.answers.display import (
     has_continue_button,
 )
 from bot.telegram.api.files import FileReader, Unreadable
+from bot.telegram.api.filters import AddressedQuestion, UserContent
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import conversation_key, is_group, to_incoming
-from bot.telegram.api.updates import AddressedQuestion, UserContent
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.jobs import RegenerateQueue
 from core.i18n import Texts

@@ -11,16 +11,9 @@ from aiogram import Bot
 from aiogram.types import Message, Update
 
 from bot.command_table import CommandLane
+from bot.telegram.api.filters import addresses_bot, asks_bot, find_command, find_thumb, is_typed
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
-from bot.telegram.api.updates import (
-    addresses_bot,
-    asks_bot,
-    find_command,
-    find_thumb,
-    is_typed,
-    is_update_id,
-    parse_update,
-)
+from bot.telegram.api.updates import is_update_id, parse_update
 from bot.telegram.ingress.admission import AccessList, Admission, BanList, is_from_banned
 from bot.telegram.ingress.album_buffer import AlbumBuffer
 from bot.telegram.jobs import (

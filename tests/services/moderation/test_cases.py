@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
-from bot.telegram.api.updates import Command
+from bot.telegram.api.filters import Command
 from bot.telegram.moderation.cards import ResolveIncident
 from bot.telegram.moderation.handlers import ModerationHandlers
 from bot.telegram.moderation.messages import to_group_message

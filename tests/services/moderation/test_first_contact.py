@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
+from services.moderation.case import Stage
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage
 from services.moderation.domain.verdict import About, Category, Evidence, Judged, Verdict
 from services.moderation.judging.judge import locate_evidence
 from services.moderation.judging.prompt import collect_parts
-from services.moderation.pipeline import Stage
 from services.moderation.text.normalise import normalise
 from tests.support.group_messages import message
 from tests.support.moderation_harness import NEWCOMER, ModerationHarness

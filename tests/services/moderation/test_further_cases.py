@@ -9,10 +9,10 @@ from redis.asyncio import Redis
 from bot.telegram.moderation.gateway import ModerationGateway
 from bot.telegram.moderation.messages import to_group_message
 from core.db.database import Database
+from services.moderation.case import Stage
 from services.moderation.domain.message import GroupMessage
 from services.moderation.domain.thresholds import HIGH
 from services.moderation.judging.prompt import collect_parts
-from services.moderation.pipeline import Stage
 from services.moderation.screening.features import extract_features, normalise_scored
 from services.moderation.spam_score.scorer import SpamScorer
 from services.moderation.text.normalise import normalise

@@ -8,12 +8,12 @@ from sqlalchemy import select
 
 from core.db.database import Database
 from core.db.moderation_tables import ModerationIncidentRow, ModerationPendingRow
+from services.moderation.case import Stage
 from services.moderation.domain.incident import Resolution
 from services.moderation.domain.message import GroupMessage
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import Category, Judgement, NoVerdictReason, Unjudged
 from services.moderation.maintenance import MaintenanceTiming
-from services.moderation.pipeline import Stage
 from services.moderation.records.incidents import IncidentTiming
 from services.moderation.records.pending import PendingTiming
 from services.moderation.text.normalise import Normal

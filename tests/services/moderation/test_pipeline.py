@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
+from services.moderation.case import Stage
 from services.moderation.domain.policy import MUTE
 from services.moderation.domain.verdict import Category
-from services.moderation.pipeline import Stage
 from services.moderation.records.incidents import IncidentTiming
 from tests.support.clock import ManualClock
 from tests.support.moderation_harness import (

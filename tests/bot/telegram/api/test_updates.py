@@ -6,7 +6,7 @@ from aiogram.enums import ContentType
 from aiogram.types import User
 
 from bot.telegram.api.client import KnownBot
-from bot.telegram.api.updates import SERVICE_CONTENT, Addressed, UserContent
+from bot.telegram.api.filters import SERVICE_CONTENT, Addressed, UserContent
 from tests.support.fake_telegram.chats import natural_entities
 from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, message
 

@@ -9,6 +9,7 @@ from core.errors import AllProvidersFailed, ContentRefused, NoUsableAnswer, Prov
 from core.messages import Attachment
 from core.redis.client import open_redis
 from services.llm.models.direct import Answer
+from services.moderation.case import Stage
 from services.moderation.domain.incident import Resolution
 from services.moderation.domain.message import GroupMessage, MediaKind, PictureRef
 from services.moderation.domain.settings import GroupSettings, Mode
@@ -16,7 +17,6 @@ from services.moderation.domain.verdict import Category, Judged, NoVerdictReason
 from services.moderation.judging.judge import Budget
 from services.moderation.judging.picture_judge import PictureJudge
 from services.moderation.judging.verdict_cache import VerdictCache
-from services.moderation.pipeline import Stage
 from tests.support.clock import ManualClock
 from tests.support.fake_llm.server import LLMServer, tool_call
 from tests.support.group_messages import message

@@ -4,12 +4,12 @@ from datetime import timedelta
 
 import pytest
 
+from services.moderation.case import Stage
 from services.moderation.domain.ports import Administrators
 from services.moderation.domain.settings import Mode
 from services.moderation.domain.verdict import Category
 from services.moderation.newcomers.newcomers import FOR_GOOD, AnswerResult, EntryTiming, Join
 from services.moderation.newcomers.store import DEFAULT_RAID_RATE, Gate, NewcomerStore, Passage, Trust
-from services.moderation.pipeline import Stage
 from tests.support.clock import ManualClock
 from tests.support.group_messages import message
 from tests.support.moderation_harness import ADMIN, GROUP, NEWCOMER, SCAM, SELF, ModerationHarness, judged

@@ -8,8 +8,8 @@ from aiohttp import web
 
 from core.db.database import Database
 from core.redis.client import open_redis
+from services.moderation.case import Stage
 from services.moderation.domain.verdict import Category
-from services.moderation.pipeline import Stage
 from services.moderation.signals.account_lists import AccountList, AccountLists, LookupLimits
 from tests.support.clock import ManualClock
 from tests.support.moderation_harness import (

@@ -6,9 +6,9 @@ import pytest
 from redis.asyncio import Redis
 
 from core.redis.client import open_redis
+from services.moderation.case import Stage
 from services.moderation.domain.incident import Resolution
 from services.moderation.domain.verdict import Category
-from services.moderation.pipeline import Stage
 from services.moderation.signals.campaigns import CampaignMemory
 from tests.support.clock import ManualClock
 from tests.support.moderation_harness import GROUP, NEWCOMER, SCAM, ModerationHarness, judged
