@@ -102,11 +102,6 @@ class TurnRun:
     is_answered: bool = False
     """True if an earlier process already answered it, so that only the delivery is left."""
 
-    @property
-    def before_id(self) -> int | None:
-        """Id of the turn before which the history ends."""
-        return self.replaces_id if self.replaces_id is not None or self.turn is None else self.turn.id
-
     def record_provenance(self) -> bool:
         """Records in the reply who answered, who failed and whether the answer was cut at its length limit.
 

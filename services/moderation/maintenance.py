@@ -1,7 +1,7 @@
 """Periodic work: judges pending messages, finishes orphaned incidents, erases and deletes expired data."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,6 +82,19 @@ class Retention:
             await self._cards.refresh(erased, settings)
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A part of the maintenance, with a pace of its own."""
+
+    name: str
+    work: Callable[[], Awaitable[None]]
+    pause_s: float
+
+    async def run(self) -> None:
+        """Does what is due. A failure is logged."""
+        await _attempt(self.name, self.work())
+
+
 class Maintenance:
     """Maintains all groups. Several replicas may run it at once: each piece of work is leased to one of them."""
 
@@ -103,38 +116,31 @@ class Maintenance:
         self._pending = pending
         self._pipeline = pipeline
         self._enforcement = enforcement
-        self._retention = retention
         self._scores = scores
         self._clock = clock
         self._timing = timing
-        self._retention_due = 0.0
+        self.steps = (
+            Step("orphans", self._finish_orphans, timing.round_s),
+            Step("retention", retention.apply, timing.retention_s),
+            Step("pending", self._rejudge_pending, timing.round_s),
+            Step("raids", self._end_raids, timing.round_s),
+        )
 
     async def run(self) -> None:
         """Runs until cancelled; each step at its own pace, so that none waits for another."""
         await self._warm()
         async with asyncio.TaskGroup() as steps:
-            steps.create_task(self._repeat("orphans", self._finish_orphans, self._timing.round_s))
-            steps.create_task(self._repeat("retention", self._retention.apply, self._timing.retention_s))
-            steps.create_task(self._repeat("pending", self._rejudge_pending, self._timing.round_s))
-            steps.create_task(self._repeat("raids", self._end_raids, self._timing.round_s))
+            for step in self.steps:
+                steps.create_task(self._repeat(step))
 
-    async def run_once(self) -> None:
-        """Does everything that is due, one step after the other."""
-        await _attempt("orphans", self._finish_orphans())
-        if self._clock.time() >= self._retention_due:
-            self._retention_due = self._clock.time() + self._timing.retention_s
-            await _attempt("retention", self._retention.apply())
-        await _attempt("pending", self._rejudge_pending())
-        await _attempt("raids", self._end_raids())
-
-    async def _repeat(self, step: str, work: Callable[[], Coroutine[None, None, None]], pause_s: float) -> None:
+    async def _repeat(self, step: Step) -> None:
         while True:
             try:
                 async with asyncio.timeout(self._timing.step_s):
-                    await _attempt(step, work())
+                    await step.run()
             except TimeoutError:
-                log.warning("moderation.maintenance_failed", step=step, reason="timeout")
-            await self._clock.sleep(pause_s)
+                log.warning("moderation.maintenance_failed", step=step.name, reason="timeout")
+            await self._clock.sleep(step.pause_s)
 
     async def _warm(self) -> None:
         """Prepares the local score if a group is moderated, which saves its first message some seconds."""

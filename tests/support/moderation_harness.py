@@ -276,7 +276,7 @@ class ModerationHarness:
             clock,
         )
         retention = Retention(self.groups, self.incidents, group, (message_log, reports, warnings, self.counts))
-        maintenance = Maintenance(
+        self._maintenance = Maintenance(
             self.groups,
             self.pending,
             pipeline,
@@ -289,7 +289,6 @@ class ModerationHarness:
         )
         self.pipeline = cast("Pipeline", Reported(pipeline, self.reporter))
         self.actions = cast("ModerationActions", Reported(actions, self.reporter))
-        self.maintenance = cast("Maintenance", Reported(maintenance, self.reporter))
         self.newcomers = cast("Newcomers", Reported(newcomers, self.reporter))
         self.alerts = cast("AdminAlerts", Reported(alerts, self.reporter))
         self.settings = GroupSettings(GROUP, mode=Mode.ENFORCE)
@@ -298,3 +297,9 @@ class ModerationHarness:
         """Returns a newcomer's message."""
         author = Author(NEWCOMER, AuthorKind.USER, "Ann")
         return GroupMessage(GROUP, (number,), author, self.clock.now(), text=text)
+
+    async def run_round(self) -> None:
+        """Runs each step of the maintenance once, then reports what was queued."""
+        for step in self._maintenance.steps:
+            await step.run()
+        await self.reporter.flush()

@@ -14,12 +14,12 @@ from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestPar
 from pydantic_ai.settings import ModelSettings
 
 from services.llm.models.stream_reader import StreamReader
-from services.llm.models.stream_start import OpenedStream, emptiness, is_answer, open_stream, refusal, unfinished_reason
+from services.llm.models.stream_start import OpenedStream, open_stream, refusal
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.wire.response_hooks import Pacing, omit_fields, pace_responses
 from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.attempt import Attempt
-from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, ModelNotBuilt
+from services.llm.routing.faults.outcomes import ModelNotBuilt
 from services.llm.usage import TokenUse, used_whole
 
 log = structlog.get_logger()
@@ -266,18 +266,3 @@ async def _request(candidate: Candidate, call: PreparedCall, without: frozenset[
                 return await call.model.request(call.messages, call.settings, call.parameters)
     except TimeoutError as error:
         raise ModelRequestTimeout(candidate.model, timeout_s) from error
-
-
-def require_answer(response: ModelResponse) -> None:
-    """Checks that a response contains an answer or a refusal, and that its provider finished it.
-
-    Raises:
-        EmptyAnswer: it has no parts, or only thinking.
-        AnswerGivenUp: its provider reports that it did not finish.
-    """
-    if response.finish_reason != "content_filter" and not any(map(is_answer, response.parts)):
-        raise EmptyAnswer(emptiness(response.parts), response.usage)
-    reason = unfinished_reason(response.finish_reason, response.provider_details)
-    if reason is not None and not response.tool_calls:
-        # Groq ends an invalid tool call this way; the agent then lets the model try again.
-        raise AnswerGivenUp(reason, response.usage)

@@ -244,11 +244,11 @@ async def _(at: Situation) -> None:
     for _half_hour in range(8):
         at.clock.shift(1800)
         await at.send("How do I set up the heating in this house?")
-        await at.harness.maintenance.run_once()
+        await at.harness.run_round()
     at.judge.default, asked = SCAM, at.judge.request_count
     for _part in range(30):
         at.clock.shift(20)
-        await at.harness.maintenance.run_once()
+        await at.harness.run_round()
     assert (at.judge.request_count - asked, at.deleted) == (8, 8)
 
 
@@ -269,7 +269,7 @@ async def _(at: Situation) -> None:
 
     at.judge.judge = take_time
     at.clock.shift(400)
-    await at.harness.maintenance.run_once()
+    await at.harness.run_round()
     assert at.judge.request_count == 60
     assert most == 8
 

@@ -47,11 +47,11 @@ async def test_maintenance_finishes_incident_of_dead_replica(
     with pytest.raises(RuntimeError, match="killed"):
         await harness.pipeline.handle(harness.message(), harness.settings)
     # The lease is still valid.
-    await other.maintenance.run_once()
+    await other.run_round()
     assert harness.group.cards == []
     clock.shift(TIMING.lease.total_seconds() + 1)
-    await other.maintenance.run_once()
-    await harness.maintenance.run_once()
+    await other.run_round()
+    await harness.run_round()
     assert harness.group.action_names == expected
     assert len(harness.group.cards) == 1
 
@@ -68,8 +68,8 @@ async def test_maintenance_finishes_undo_of_dead_replica(
     with pytest.raises(RuntimeError, match="killed"):
         await harness.actions.resolve(incident, Resolution.UNDO, harness.settings, "Ann")
     clock.shift(TIMING.lease.total_seconds() + 1)
-    await other.maintenance.run_once()
-    await harness.maintenance.run_once()
+    await other.run_round()
+    await harness.run_round()
     assert harness.group.action_names == ["mute", "delete", "unmute"]
     assert [card.undone_by for card in harness.group.refreshed] == ["Ann"]
 
@@ -81,15 +81,15 @@ async def test_retention_erases_incident_text_after_a_week(
     harness.judge.default = SCAM
     await harness.pipeline.handle(harness.message("Buy this secret thing, I pay by the day"), harness.settings)
     clock.shift(TIMING.text_retention.total_seconds() - 60)
-    await harness.maintenance.run_once()
+    await harness.run_round()
     assert harness.group.refreshed == []
     clock.shift(601)
-    await harness.maintenance.run_once()
+    await harness.run_round()
     async with database.reading() as session:
         row = (await session.scalars(select(ModerationIncidentRow))).one()
     assert (row.text, row.evidence, row.author_name, row.category) == (None, None, "", "job_scam")
     assert [card.is_erased for card in harness.group.refreshed] == [True]
-    await harness.maintenance.run_once()
+    await harness.run_round()
     assert len(harness.group.refreshed) == 1
 
 
@@ -101,14 +101,14 @@ async def test_pending_message_is_judged_within_ten_minutes_of_recovery(
     assert (await harness.pipeline.handle(message, harness.settings)).stage is Stage.WAITS
     for _ in range(180):
         clock.shift(20)
-        await harness.maintenance.run_once()
+        await harness.run_round()
     # An hour of outage: retried with a backoff, one alert.
     assert 8 < harness.judge.request_count < 20
     assert harness.group.alerts == ["moderation-outage"]
     harness.judge.default = SCAM
     for _ in range(30):
         clock.shift(20)
-        await harness.maintenance.run_once()
+        await harness.run_round()
     assert harness.group.action_names == ["mute", "delete"]
     assert await harness.pending.take_due(8) == []
 
@@ -121,7 +121,7 @@ async def test_message_that_cannot_be_judged_holds_up_no_other(harness: Moderati
     harness.judge.default = REFUSED
     harness.judge.script.extend([OUTAGE, RuntimeError("a bug")])
     clock.shift(RETRY.longest_s + 1)
-    await harness.maintenance.run_once()
+    await harness.run_round()
     # They are of one author, so they are on one card.
     assert len(harness.group.cards) == 1
     assert harness.group.refreshed[-1].tally.messages == 10
@@ -136,7 +136,7 @@ async def test_outage_is_probed_by_few_messages(harness: ModerationHarness, cloc
         await harness.pending.put(harness.message(number=number), "v")
     clock.shift(RETRY.longest_s + 1)
     before = harness.judge.request_count
-    await harness.maintenance.run_once()
+    await harness.run_round()
     assert harness.judge.request_count == before + MaintenanceTiming().probes
 
 
@@ -149,13 +149,13 @@ async def test_many_messages_are_judged_within_ten_minutes_of_recovery(
         await harness.pending.put(harness.message(number=number), "v")
     for _ in range(20):
         clock.shift(60)
-        await harness.maintenance.run_once()
+        await harness.run_round()
     harness.judge.default, before = judged(Category.OK, 99), harness.judge.request_count
     clock.shift(RETRY.longest_s)
     spent = 0.0
     while harness.judge.request_count < before + 100:
         asked = harness.judge.request_count
-        await harness.maintenance.run_once()
+        await harness.run_round()
         spent += 20 + 1.5 * (harness.judge.request_count - asked) / MaintenanceTiming().parallel
         assert spent < 60
 
@@ -171,7 +171,7 @@ async def test_failing_step_leaves_the_others_alone(harness: ModerationHarness, 
     harness.judge.default = SCAM
     clock.shift(max(TIMING.lease.total_seconds(), RETRY.longest_s) + 1)
     harness.group.failures["delete"] = RuntimeError("still broken")
-    await harness.maintenance.run_once()
+    await harness.run_round()
     assert [card.finding.message_ids for card in harness.group.cards] == [(2,)]
 
 
@@ -196,7 +196,7 @@ async def test_message_is_given_up_after_a_day_of_outage(
     harness.judge.default, harness.judge.fixed_score = OUTAGE, score
     await harness.pipeline.handle(harness.message(), harness.settings)
     clock.shift(timedelta(hours=26).total_seconds())
-    await harness.maintenance.run_once()
+    await harness.run_round()
     assert len(harness.group.cards) == cards
     assert harness.group.actions == []
     clock.shift(3600)
@@ -218,7 +218,7 @@ async def test_slow_judgement_holds_up_no_other(harness: ModerationHarness, cloc
         return await judge(message, normal, settings)
 
     harness.judge.judge = hang
-    running = asyncio.create_task(harness.maintenance.run_once())
+    running = asyncio.create_task(harness.run_round())
     await until(lambda: harness.judge.request_count == 19)
     assert not running.done()
     never.set()
@@ -241,12 +241,12 @@ async def test_outage_of_hours_ends_within_ten_minutes(
                     harness.message(f"A question of hour {hour}?", hour + 1), harness.settings
                 )
             clock.shift(300)
-            await harness.maintenance.run_once()
+            await harness.run_round()
     assert any(card.is_erased for card in harness.group.refreshed)
     asked, harness.judge.default = harness.judge.request_count, judged(Category.OK, 99)
     for _ in range(30):
         clock.shift(20)
-        await harness.maintenance.run_once()
+        await harness.run_round()
     assert harness.judge.request_count - asked == hours
     clock.shift(RETRY.longest_s)
     assert await harness.pending.take_due(8) == []

@@ -97,10 +97,6 @@ class ProviderLeases:
         self._is_check_due = False
         self.writer: asyncio.Task[None] | None = None
 
-    def may_be_stored(self, lease: str) -> bool:
-        """Returns whether Redis may have a lease."""
-        return lease in self._sent
-
     async def acquire(self, lease: str, limit: int, lease_s: float, patience: RedisPatience | None) -> bool:
         """Takes a lease; returns False if the limit is reached. Without Redis it is granted, and written later."""
         self._lease_s = lease_s

@@ -299,7 +299,7 @@ class TestOutage:
             stays = await taken(one, limited(2))
             one.release(await taken(one, limited(2)))
             await one.close()
-            assert not one._queues["busy"].leases.may_be_stored(stays.lease or "")
+            assert (stays.lease or "") not in one._queues["busy"].leases._sent
             await redis_server.start()
             assert await second.zcard(KEY) == 1
             one._redis._retry_at = 0.0

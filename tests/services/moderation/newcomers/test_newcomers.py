@@ -197,8 +197,8 @@ class TestRaid:
         assert seeing.group.notices == [Gate.BUTTON]
         assert await seeing.newcomers.press(GROUP, 1000) is AnswerResult.PASSED
         clock.shift(TIMING.raid.total_seconds() + 1)
-        await seeing.maintenance.run_once()
-        await seeing.maintenance.run_once()
+        await seeing.run_round()
+        await seeing.run_round()
         assert seeing.group.ended_raids == [(300, 1)]
         await join(seeing, 2000)
         assert ("mute", 2000) not in [action[:2] for action in seeing.group.actions]
