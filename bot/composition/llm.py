@@ -9,7 +9,8 @@ from core.background import BackgroundTasks, restart_on_error
 from core.observability.log import mask_secrets_too
 from core.secrets import SecretBox
 from services.admin.configuration import Configuration, ProviderConfiguration
-from services.budgets.budgets import BudgetLimits, Budgets
+from services.budgets.budgets import Budgets
+from services.budgets.limits import BudgetLimits
 from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog

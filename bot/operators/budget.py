@@ -82,7 +82,7 @@ class BudgetCommands:
             self._line("budget-all" if name is None else "budget-provider", state, language, name=name or "")
             for name, state in await self.list_configured()
         ]
-        for label, usd in (await self._budgets.labels()).items():
+        for label, usd in (await self._budgets.limits.labels()).items():
             lines.append(f"{label.replace(f'{self._surface}:', '')}: {self._amount(usd, language)}")
         return "\n".join([*lines, "", self._texts.get("budget-usage", language)])
 
@@ -117,7 +117,7 @@ class BudgetCommands:
         Raises:
             StorageError: the database fails.
         """
-        labels = await self._budgets.labels()
+        labels = await self._budgets.limits.labels()
         label = f"{kind}:{self._surface}:{int(number)}"
         if label not in labels:
             return "default"
@@ -131,7 +131,7 @@ class BudgetCommands:
             StorageError: the database fails.
         """
         found: list[tuple[str, BudgetState]] = []
-        for label in await self._budgets.labels():
+        for label in await self._budgets.limits.labels():
             kind, _, reference = label.partition(":")
             name = f"{kind} {reference.removeprefix(f'{self._surface}:')}"
             found.append((name, await self._budgets.state(BudgetKind(kind), reference)))

@@ -1,9 +1,8 @@
 """Budgets of a day: which apply to a request, its reservation, and the settlement in the background."""
 
 import asyncio
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from uuid import uuid4
 
@@ -16,30 +15,15 @@ from core.config.providers import ProviderSettings
 from core.db.database import Database
 from core.errors import StorageError
 from services.budgets.accounts import UNLIMITED, Account, BudgetAccounts, Overdrawn, Settlement, utc
+from services.budgets.limits import BudgetLimits, LimitsInEffect, to_nanousd
+from services.budgets.settlements import HeldBudget, Settlements
 from services.llm.routing.admission.budget_guard import BudgetKind, BudgetRefusal, Quote
-from services.llm.usage import RequestReport
 from services.pseudonyms import Pseudonyms
 from services.usage.prices import NANO, Prices
 
 log = structlog.get_logger()
 
-OWN_PURPOSES = frozenset({"moderation"})
-"""Purposes that count in no budget of a user or a chat: spam must not use up the protection from it."""
 MAX_REFUSALS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetLimits:
-    """The limits of the settings, in USD a day; None for none. Those of providers are in their settings."""
-
-    user_usd: float | None = None
-    chat_usd: float | None = None
-    all_usd: float | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        """True if nothing is limited."""
-        return self.user_usd is None and self.chat_usd is None and self.all_usd is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,26 +65,6 @@ class _Refused:
     until: float
 
 
-class HeldBudget:
-    """The reservation of one attempt. Its costs are added up and settled once."""
-
-    def __init__(self, owner: "Budgets", settlement: Settlement) -> None:
-        self._owner = owner
-        self._settlement = settlement
-        self._reports: list[RequestReport] = []
-        self._is_settled = False
-
-    def add(self, report: RequestReport) -> None:
-        """Adds the cost of one request."""
-        self._reports.append(report)
-
-    def settle(self) -> None:
-        """Queues the settlement."""
-        if not self._is_settled:
-            self._is_settled = True
-            self._owner.queue(self._settlement, self._reports)
-
-
 class Budgets:
     """Guards the budgets of all requests.
 
@@ -121,19 +85,15 @@ class Budgets:
     ) -> None:
         self._accounts = BudgetAccounts(database)
         self._clock = clock
-        self._pseudonyms = pseudonyms
-        self._limits = limits or BudgetLimits()
+        self.limits = LimitsInEffect(self._accounts, pseudonyms, limits or BudgetLimits())
         self._prices = prices or Prices()
         self._zone = zone
         self._timing = timing or BudgetTiming()
-        self._overrides: Mapping[str, int | None] = {}
         self._held: set[str] = set()
         self._refused: LRUCache[str, _Refused] = LRUCache(MAX_REFUSALS)
         self._reserve_lock = asyncio.Lock()
-        self._settled: deque[tuple[Settlement, Sequence[RequestReport]]] = deque()
-        self._has_settled = asyncio.Event()
         self._changed = asyncio.Event()
-        self._write_lock = asyncio.Lock()
+        self.settlements = Settlements(self._accounts, self._prices, clock, self._timing.retry, self._note_settled)
         self._tasks = BackgroundTasks()
 
     async def start(self) -> None:
@@ -142,17 +102,17 @@ class Budgets:
         Raises:
             StorageError: the database fails.
         """
-        self._overrides = await self._accounts.limits()
-        self._tasks.start(self._settle_behind(), "budgets.settle")
+        await self.limits.refresh()
+        self._tasks.start(self.settlements.run(), "budgets.settle")
         self._tasks.start(self._keep_up(), "budgets.upkeep")
 
     async def close(self) -> None:
         """Settles the open holds and stops. One that cannot be settled is given back once its hold expires."""
         try:
             async with asyncio.timeout(self._timing.last_write_s):
-                await self.flush()
+                await self.settlements.flush()
         except (StorageError, TimeoutError) as error:
-            log.warning("budget.not_settled", requests=len(self._settled), error=type(error).__name__)
+            log.warning("budget.not_settled", requests=len(self.settlements), error=type(error).__name__)
         await self._tasks.close()
 
     async def reserve(self, quote: Quote) -> HeldBudget | BudgetRefusal | None:
@@ -160,9 +120,9 @@ class Budgets:
 
         While the database fails, requests are made without a reservation, and their cost is added afterwards.
         """
-        if self._limits.is_empty and not self._overrides and quote.provider.budget_day_usd is None:
+        if self.limits.is_empty and quote.provider.budget_day_usd is None:
             return None
-        accounts = self._accounts_of(quote)
+        accounts = self.limits.accounts_of(quote)
         amount = await self._price(quote) if accounts else 0
         if not amount:
             return None
@@ -172,7 +132,7 @@ class Budgets:
 
     async def _reserve(self, accounts: Sequence[Account], amount: int) -> HeldBudget | BudgetRefusal:
         day, request = self.today, uuid4().hex
-        held = HeldBudget(self, Settlement(request, 0))
+        held = HeldBudget(self.settlements, Settlement(request, 0))
         try:
             expires_at = utc(self._clock.time() + self._timing.hold_s)
             async with asyncio.timeout(self._timing.answer_s):
@@ -186,7 +146,7 @@ class Budgets:
             return BudgetRefusal(accounts[0].kind, self.renews_at.timestamp(), is_temporary=True)
         except StorageError as error:
             log.warning("budget.not_reserved", error=str(error))
-            return HeldBudget(self, Settlement(request, 0, [account.scope for account in accounts], day))
+            return HeldBudget(self.settlements, Settlement(request, 0, [account.scope for account in accounts], day))
         except asyncio.CancelledError:
             held.settle()
             raise
@@ -222,28 +182,6 @@ class Budgets:
             pause.cancel()
             change.cancel()
 
-    def queue(self, settlement: Settlement, reports: Sequence[RequestReport]) -> None:
-        """Settles a request in the background."""
-        self._settled.append((settlement, tuple(reports)))
-        self._has_settled.set()
-
-    async def flush(self) -> None:
-        """Settles everything that is queued.
-
-        Raises:
-            StorageError: the database fails; the rest stays queued.
-        """
-        async with self._write_lock:
-            while self._settled:
-                entries = list(self._settled)
-                batch = await asyncio.to_thread(self._to_settlements, entries)
-                await self._accounts.settle(batch)
-                for _ in entries:
-                    self._settled.popleft()
-                self._held.difference_update(settlement.request for settlement in batch)
-                self._note_change()
-            self._has_settled.clear()
-
     async def keep_up(self) -> None:
         """Extends the holds in flight, gives back those of ended processes, and reads the limits anew.
 
@@ -256,7 +194,11 @@ class Budgets:
         given_back = await self._accounts.give_back(utc(now))
         if given_back:
             log.warning("budget.holds_given_back", holds=given_back)
-        self._overrides = await self._accounts.limits()
+        await self.limits.refresh()
+        self._note_change()
+
+    def _note_settled(self, requests: Collection[str]) -> None:
+        self._held.difference_update(requests)
         self._note_change()
 
     def _note_change(self) -> None:
@@ -284,7 +226,7 @@ class Budgets:
         Raises:
             StorageError: the database fails.
         """
-        return await self._state(kind, reference, self._limit(kind, reference))
+        return await self._state(kind, reference, self.limits.limit(kind, reference))
 
     async def state_of(self, provider: ProviderSettings) -> BudgetState:
         """Returns the budget of a provider today.
@@ -292,10 +234,10 @@ class Budgets:
         Raises:
             StorageError: the database fails.
         """
-        return await self._state(BudgetKind.PROVIDER, provider.id, _to_nanousd(provider.budget_day_usd))
+        return await self._state(BudgetKind.PROVIDER, provider.id, to_nanousd(provider.budget_day_usd))
 
     async def _state(self, kind: BudgetKind, reference: str, limit: int | None) -> BudgetState:
-        account = Account(kind, self._scope(kind, reference), reference, UNLIMITED if limit is None else limit)
+        account = Account(kind, self.limits.scope(kind, reference), reference, UNLIMITED if limit is None else limit)
         balance = await self._accounts.balance(account, self.today)
         return BudgetState(
             None if limit is None else limit / NANO, balance.spent / NANO, balance.reserved / NANO, self.renews_at
@@ -307,11 +249,11 @@ class Budgets:
         Raises:
             StorageError: the database fails.
         """
-        account = Account(kind, self._scope(kind, reference), reference, 0)
-        limit = _to_nanousd(usd)
+        account = Account(kind, self.limits.scope(kind, reference), reference, 0)
+        limit = to_nanousd(usd)
         label = f"{kind}:{reference}"
         await self._accounts.set_limit(account, limit, label, self.today, self._clock.now())
-        self._overrides = {**self._overrides, account.scope: limit}
+        self.limits.replace(account.scope, limit)
         self._note_change()
 
     async def clear_limit(self, kind: BudgetKind, reference: str) -> bool:
@@ -320,55 +262,11 @@ class Budgets:
         Raises:
             StorageError: the database fails.
         """
-        scope = self._scope(kind, reference)
+        scope = self.limits.scope(kind, reference)
         was_set = await self._accounts.clear_limit(scope)
-        self._overrides = {other: limit for other, limit in self._overrides.items() if other != scope}
+        self.limits.restore(scope)
         self._note_change()
         return was_set
-
-    async def labels(self) -> Mapping[str, float | None]:
-        """Returns the budgets that admins set, in USD, by `user:...` and `chat:...`.
-
-        Raises:
-            StorageError: the database fails.
-        """
-        labels = await self._accounts.labels()
-        return {label: None if limit is None else limit / NANO for label, limit in labels.items()}
-
-    def _accounts_of(self, quote: Quote) -> list[Account]:
-        spec, provider = quote.spec, quote.provider
-        limits = [
-            (BudgetKind.PROVIDER, provider.id, _to_nanousd(provider.budget_day_usd)),
-            (BudgetKind.ALL, "", self._limit(BudgetKind.ALL, "")),
-        ]
-        if spec.purpose not in OWN_PURPOSES:
-            owners = ((BudgetKind.USER, spec.user), (BudgetKind.CHAT, spec.chat))
-            limits += [(kind, owner, self._limit(kind, owner)) for kind, owner in owners if owner is not None]
-        return [
-            Account(kind, self._scope(kind, owner), owner, limit) for kind, owner, limit in limits if limit is not None
-        ]
-
-    def _limit(self, kind: BudgetKind, reference: str) -> int | None:
-        """Returns the limit of a user, a chat or of all, in billionths of a dollar."""
-        scope = self._scope(kind, reference)
-        if scope in self._overrides:
-            return self._overrides[scope]
-        match kind:
-            case BudgetKind.USER:
-                return _to_nanousd(self._limits.user_usd)
-            case BudgetKind.CHAT:
-                return _to_nanousd(self._limits.chat_usd)
-            case _:
-                return _to_nanousd(self._limits.all_usd)
-
-    def _scope(self, kind: BudgetKind, reference: str) -> str:
-        match kind:
-            case BudgetKind.USER | BudgetKind.CHAT:
-                return f"{kind}:{self._pseudonyms.of(reference)}"
-            case BudgetKind.PROVIDER:
-                return f"{kind}:{reference}"
-            case BudgetKind.ALL:
-                return kind
 
     async def _price(self, quote: Quote) -> int:
         """Returns the cost of a request at its upper bound; 0 where its price is unknown."""
@@ -379,24 +277,6 @@ class Budgets:
         )
         return cost or 0
 
-    def _to_settlements(self, entries: Sequence[tuple[Settlement, Sequence[RequestReport]]]) -> list[Settlement]:
-        return [
-            replace(settlement, cost=sum(self._prices.cost_nanousd(report) or 0 for report in reports))
-            for settlement, reports in entries
-        ]
-
-    async def _settle_behind(self) -> None:
-        failures = 0
-        while True:
-            await self._has_settled.wait()
-            try:
-                await self.flush()
-                failures = 0
-            except StorageError as error:
-                failures += 1
-                log.warning("budget.settlement_failed", requests=len(self._settled), error=str(error))
-                await self._clock.sleep(self._timing.retry.pause_s(failures))
-
     async def _keep_up(self) -> None:
         while True:
             await self._clock.sleep(self._timing.upkeep_s)
@@ -404,7 +284,3 @@ class Budgets:
                 await self.keep_up()
             except StorageError as error:
                 log.warning("budget.upkeep_failed", error=str(error))
-
-
-def _to_nanousd(usd: float | None) -> int | None:
-    return None if usd is None else round(usd * NANO)

@@ -14,7 +14,8 @@ from core.db.account_tables import BudgetHoldRow
 from core.db.database import Database
 from core.errors import BudgetExhausted
 from core.redis.client import open_redis
-from services.budgets.budgets import BudgetLimits, Budgets
+from services.budgets.budgets import Budgets
+from services.budgets.limits import BudgetLimits
 from services.llm.models.factory import LLMModelFactory
 from services.llm.request import RequestSpec
 from services.llm.routing.admission.budget_guard import BudgetKind
@@ -43,7 +44,7 @@ class Replica:
         return await ask(self.factory.create_routed_model(spec), streamed=True)
 
     async def spent(self, kind: BudgetKind = BudgetKind.USER, reference: str = ANN) -> float:
-        await self.budgets.flush()
+        await self.budgets.settlements.flush()
         return (await self.budgets.state(kind, reference)).spent_usd
 
     async def reserved(self, kind: BudgetKind = BudgetKind.USER, reference: str = ANN) -> float:
@@ -105,7 +106,7 @@ async def test_budget_is_never_overdrawn_by_a_hundred_at_once_over_two_replicas(
         watching = asyncio.create_task(watch())
         results = await asyncio.gather(*((one, other)[n % 2].ask() for n in range(100)), return_exceptions=True)
         watching.cancel()
-        await other.budgets.flush()
+        await other.budgets.settlements.flush()
         answered = [result for result in results if isinstance(result, ModelResponse)]
         assert all(isinstance(result, BudgetExhausted) for result in results if result not in answered)
         # Each reserves 0.4096 and uses 0.0007: five go, one after the other.
@@ -231,7 +232,7 @@ async def test_limit_set_at_noon_counts_the_morning(database: Database, first: L
         await one.budgets.set_limit(BudgetKind.USER, ANN, spent)
         with pytest.raises(BudgetExhausted):
             await one.ask()
-        assert await one.budgets.labels() == {f"user:{ANN}": pytest.approx(spent)}
+        assert await one.budgets.limits.labels() == {f"user:{ANN}": pytest.approx(spent)}
         assert await one.budgets.clear_limit(BudgetKind.USER, ANN)
         assert await one.ask()
 

@@ -86,7 +86,7 @@ async def test_a_picture_that_the_budget_may_not_pay_for_is_not_asked_for(first:
         image_generator = llm.capabilities.image_generator
         assert image_generator is not None
         await image_generator.draw("a fox", SPEC)
-        await llm.budgets.flush()
+        await llm.budgets.settlements.flush()
         with pytest.raises(BudgetExhausted):
             await image_generator.draw("a fox", SPEC)
     assert len(first.other_requests) == 1
