@@ -19,7 +19,8 @@ from services.usage.ledger import UsageLedger
 
 log = structlog.get_logger()
 
-LONGEST_SPEECH_S = 1200
+LONGEST_SPEECH_S = 21 * 60
+"""A minute above the longest recording that is taken."""
 
 if TYPE_CHECKING:
     from services.llm.capabilities.embeddings import Embeddings
@@ -92,11 +93,11 @@ async def open_capabilities(
     if settings.transcribers:
         from services.llm.capabilities.transcription import Transcriber
 
-        transcriber = Transcriber(await start("voice"), builder)
+        transcriber = Transcriber(await start("voice"), builder, partial(_convert, infra.sandbox, "mp3"))
     if settings.speakers:
         from services.llm.capabilities.speech import SpeechSynthesizer
 
-        synthesizer = SpeechSynthesizer(await start("speech"), builder, partial(_convert, infra.sandbox))
+        synthesizer = SpeechSynthesizer(await start("speech"), builder, partial(_convert, infra.sandbox, "ogg"))
     if settings.painters:
         from services.llm.capabilities.images import ImageGenerator
 
@@ -104,9 +105,10 @@ async def open_capabilities(
     return Capabilities(embeddings, transcriber, synthesizer, image_generator, fallbacks)
 
 
-async def _convert(sandbox: Sandbox, sound: bytes) -> bytes | None:
-    """Converts speech that is not in OGG/Opus."""
+async def _convert(sandbox: Sandbox, target: str, sound: bytes) -> bytes | None:
+    """Converts speech; returns None where that is impossible."""
+    options = {"longest_s": LONGEST_SPEECH_S, "target": target}
     try:
-        return (await sandbox.run(Task.SOUND, sound, SOUND_LIMITS, {"longest_s": LONGEST_SPEECH_S})).body
+        return (await sandbox.run(Task.SOUND, sound, SOUND_LIMITS, options)).body
     except FileRefused:
         return None

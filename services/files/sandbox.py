@@ -24,7 +24,7 @@ class Task(StrEnum):
     """The work of a child."""
 
     SOUND = "sound"
-    """Any recording, or the sound of a video, to OGG/Opus."""
+    """Any recording, or the sound of a video, to OGG/Opus or MP3."""
     DOCUMENT = "document"
     """A document to its text."""
 

@@ -1,8 +1,9 @@
-"""Converts a recording, or the sound of a video, to mono OGG/Opus; in a child only, as FFmpeg's parsers are native."""
+"""Converts the sound of a file to mono OGG/Opus or MP3; in a child only, as FFmpeg's parsers are native."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
+from typing import cast
 
 import av
 import av.logging
@@ -19,8 +20,9 @@ for _name in ("av.subtitles.codeccontext", "av.subtitles.stream"):
 
 CONTAINERS = "ogg,mov,mp3,wav,flac,aac,matroska,webm,amr,aiff,asf,caf,w64,au"
 """Containers that FFmpeg may open: those of playlists, in which a file may name addresses, are not among them."""
-BITS_A_SECOND = 24_000
 RATE = 16_000
+TARGETS: Mapping[str, tuple[str, int]] = {"ogg": ("libopus", 24_000), "mp3": ("libmp3lame", 40_000)}
+"""Codec and bits a second of each format that is written."""
 
 
 def load(data: bytes, options: Options) -> Callable[[], Answer]:
@@ -28,13 +30,14 @@ def load(data: bytes, options: Options) -> Callable[[], Answer]:
 
     Args:
         data: the file.
-        options: `longest_s`, the longest sound in seconds; measured by decoding, since headers may be wrong.
+        options: `longest_s`, the longest sound in seconds; measured by decoding, since headers may be wrong;
+            `target`, of `TARGETS`.
     """
-    return lambda: _convert(data, options["longest_s"])
+    return lambda: _convert(data, options["longest_s"], options.get("target", "ogg"))
 
 
-def _convert(data: bytes, longest_s: float) -> Answer:
-    """Returns the sound as OGG/Opus.
+def _convert(data: bytes, longest_s: float, target_format: str) -> Answer:
+    """Returns the sound in another format.
 
     Raises:
         Refused: there is no sound, too much of it, or none that can be decoded.
@@ -46,9 +49,10 @@ def _convert(data: bytes, longest_s: float) -> Answer:
         with av.open(io.BytesIO(data), "r", metadata_errors="ignore", options=limits) as source:
             if not source.streams.audio:
                 raise Refused("no-sound")
-            with av.open(out, "w", format="ogg") as target:
-                stream = target.add_stream("libopus", rate=RATE, layout="mono")
-                stream.bit_rate = BITS_A_SECOND
+            with av.open(out, "w", format=target_format) as target:
+                codec, bits_a_second = TARGETS[target_format]
+                stream = cast("AudioStream", target.add_stream(codec, rate=RATE, options={}, layout="mono"))
+                stream.bit_rate = bits_a_second
                 seconds = 0.0
                 for frame in _frames(source, source.streams.audio[0]):
                     seconds += frame.samples / frame.sample_rate

@@ -28,6 +28,8 @@ class Capability(StrEnum):
     A limit that a model refuses is above its own, so that budgets, which reserve by it, hold."""
     WEB_SEARCH = "web_search"
     """The provider's own search; without it, the model gets ours, or is told that it cannot search."""
+    OPUS = "opus"
+    """A recording in OGG/Opus; without it, the recording is sent as MP3."""
 
 
 WEB_SEARCH: Final = "web_search"

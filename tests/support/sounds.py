@@ -30,6 +30,17 @@ def wav(seconds: float = 1.0, rate: int = 44_100, channels: int = 2) -> bytes:
     return target.getvalue()
 
 
+def opus(seconds: float = 1.0) -> bytes:
+    """Returns a tone in OGG/Opus, as a voice message has it."""
+    target = io.BytesIO()
+    with av.open(target, "w", format="ogg") as file, av.open(io.BytesIO(wav(seconds))) as tone:
+        sound = file.add_stream("libopus", rate=48_000, layout="mono")
+        for frame in tone.decode(audio=0):
+            file.mux(sound.encode(frame))
+        file.mux(sound.encode(None))
+    return target.getvalue()
+
+
 def video_note(seconds: float = 1.0) -> bytes:
     """Returns an MP4 with a picture and a tone, as a phone records it."""
     target = io.BytesIO()

@@ -1248,6 +1248,7 @@ without-tool_choice = a choice of the tool
 without-system_role = a system message (it goes into the first message of the user)
 without-images = images
 without-structured_output = structured output
+without-opus = sound in OGG/Opus (it is sent as MP3)
 without-web_search = a search of its own
 operator-no-provider = No provider is listed in AVAILABLE_PROVIDERS.
 operator-redis-gone = Redis does not answer: this replica uses its own state, and the others see its changes only once Redis is back.

@@ -1261,6 +1261,7 @@ without-tool_choice = выбор инструмента
 without-system_role = системное сообщение (оно входит в первое сообщение пользователя)
 without-images = изображения
 without-structured_output = структурированный ответ
+without-opus = звук в OGG/Opus (он отправляется как MP3)
 without-web_search = собственный поиск
 operator-no-provider = В AVAILABLE_PROVIDERS нет ни одного провайдера.
 operator-redis-gone = Redis не отвечает: эта реплика действует по своему состоянию, а другие увидят изменения, только когда Redis вернётся.

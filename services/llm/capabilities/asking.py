@@ -9,7 +9,7 @@ from pydantic_ai.exceptions import ModelRequestTimeout
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.usage import RequestUsage
 
-from services.llm.request import Candidate, RequestSpec
+from services.llm.request import Adaptation, Candidate, RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.recourse import Indivisible
 from services.llm.usage import TokenUse
@@ -19,6 +19,10 @@ ValueT_co = TypeVar("ValueT_co", covariant=True)
 
 Call = Callable[[Candidate], Awaitable[tuple[ValueT, RequestUsage]]]
 """Asks one candidate; an error of it is classified like one of a chat."""
+Convert = Callable[[bytes], Awaitable[bytes | None]]
+"""Converts a sound; returns None where that is impossible."""
+Prepare = Callable[[Adaptation], Awaitable[None]]
+"""Changes the request for a candidate before it is asked; the time that this takes is not the candidate's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ async def ask_first(
     sent: Sequence[ModelMessage],
     call: Call[ValueT],
     shape: SizedRequest | None = None,
+    prepare: Prepare | None = None,
 ) -> Served[ValueT]:
     """Asks the candidates in order until one answers; its whole answer is due within its timeout.
 
@@ -76,6 +81,7 @@ async def ask_first(
         sent: its text, to estimate tokens and to mask quotes of it in the words of servers.
         call: asks one candidate.
         shape: its size, where `sent` does not tell it.
+        prepare: called before `call`.
 
     Raises:
         ProviderError: no candidate answered, or another candidate could not help.
@@ -86,6 +92,8 @@ async def ask_first(
         async for attempt in attempts:
             candidate = attempt.candidate
             timeout_s = candidate.provider.timeout_s
+            if prepare is not None:
+                await prepare(attempt.adaptation)
             began = loop.time()
             try:
                 async with asyncio.timeout(timeout_s):

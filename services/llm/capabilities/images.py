@@ -13,7 +13,7 @@ from pydantic_ai.usage import RequestUsage
 from core.bounded_json import parse_json
 from core.config.providers import ProviderKind
 from services.llm.capabilities.asking import Picture, SizedRequest, ask_first
-from services.llm.capabilities.wire import fetch_body, open_client
+from services.llm.capabilities.wire import fetch_body, open_client, refusal
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.spec import ModelSpec
 from services.llm.request import Candidate, RequestSpec
@@ -121,8 +121,17 @@ async def _draw_with_gemini(spec: ModelSpec, description: str) -> bytes:
             body: object = parse_json(response.content)
         except ValueError:
             body = response.text[:1000]
-        raise ModelHTTPError(response.status_code, spec.wire_name, body, headers=dict(response.headers))
+        raise refusal(spec.wire_name, response.status_code, body, dict(response.headers), _google_status(body))
     return response.content
+
+
+def _google_status(body: object) -> str | None:
+    """Returns the code of an error of Google's, such as `RESOURCE_EXHAUSTED`."""
+    match body:
+        case {"error": {"status": str(code)}}:
+            return code
+        case _:
+            return None
 
 
 def read_picture(body: bytes, usage: RequestUsage) -> tuple[tuple[bytes, str], RequestUsage]:

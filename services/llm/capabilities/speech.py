@@ -1,27 +1,26 @@
 """Synthesises speech with failover over SPEECH_PROVIDERS."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic_ai.messages import ModelMessage, ModelRequest, UserPromptPart
 from pydantic_ai.usage import RequestUsage
 
 from core.ogg import is_ogg_opus
-from services.llm.capabilities.asking import SizedRequest, ask_first
+from services.llm.capabilities.asking import Convert, SizedRequest, ask_first
 from services.llm.capabilities.wire import fetch_body, open_client
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Candidate, RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.faults.outcomes import EmptyAnswer
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
 DEFAULT_VOICE = "alloy"
 VOICE_MARK = "@"
 """Between a model and its voice in SPEECH_PROVIDERS."""
 _SOUNDS = (b"OggS", b"RIFF", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"fLaC")
 """Beginnings of OGG, WAV, MP3, AAC and FLAC."""
-
-Convert = Callable[[bytes], Awaitable[bytes | None]]
-"""Converts a sound to OGG/Opus; None where that is impossible."""
 
 
 class SpeechSynthesizer:
@@ -30,7 +29,7 @@ class SpeechSynthesizer:
     Args:
         fallback: the providers of SPEECH_PROVIDERS, with a health of their own.
         builder: their connections.
-        convert: for servers that answer in another format than the one that is asked for.
+        convert: converts a sound to OGG/Opus, for servers that answer in another format than the one that is asked for.
     """
 
     def __init__(self, fallback: LLMProviderFallback, builder: ModelBuilder, convert: Convert) -> None:

@@ -1,17 +1,28 @@
 """Requests of OpenAI's protocol beside chat: the client, its errors, and responses as bytes."""
 
 from collections.abc import Awaitable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import openai
 from openai import AsyncOpenAI
-from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.exceptions import (
+    ModelAuthenticationError,
+    ModelHTTPError,
+    ModelNotFoundError,
+    ModelOverloadedError,
+    ModelQuotaExceededError,
+    ModelRateLimitError,
+)
 
 from core.config.providers import ProviderKind
 from services.llm.providers.openai import build_azure_client, build_client
 from services.llm.providers.spec import ModelSpec
 from services.llm.routing.faults.outcomes import EmptyAnswer
+
+HTTPErrorCategory = type[
+    ModelAuthenticationError | ModelNotFoundError | ModelOverloadedError | ModelQuotaExceededError | ModelRateLimitError
+]
 
 _VERSIONS: Mapping[ProviderKind, str] = {ProviderKind.GROQ: "/openai/v1", ProviderKind.MISTRAL: "/v1"}
 """Paths of the API below the base URLs that do not end in it."""
@@ -22,6 +33,42 @@ def open_client(spec: ModelSpec) -> AsyncOpenAI:
     if spec.provider.kind is ProviderKind.AZURE_OPENAI:
         return build_azure_client(spec)
     return build_client(spec, version=_VERSIONS.get(spec.provider.kind, ""))
+
+
+_CATEGORIES: Mapping[int, HTTPErrorCategory] = {
+    401: ModelAuthenticationError,
+    402: ModelQuotaExceededError,
+    403: ModelAuthenticationError,
+    404: ModelNotFoundError,
+    429: ModelRateLimitError,
+    529: ModelOverloadedError,
+}
+
+
+def refusal(
+    model: str,
+    status: int,
+    body: object,
+    headers: Mapping[str, str],
+    code: str | None = None,
+    kind: str | None = None,
+) -> ModelHTTPError:
+    """Returns the error of a status, of the category that the models of a chat give it."""
+    return ModelHTTPError.for_category(
+        None if _is_flagged(body) else _CATEGORIES.get(status),
+        status_code=status,
+        model_name=model,
+        body=body,
+        headers=headers,
+        provider_error_code=code,
+        provider_error_type=kind,
+    )
+
+
+def _is_flagged(body: object) -> bool:
+    """Returns whether OpenRouter's moderation flagged the input: its 403 is about no key then."""
+    details = cast("Mapping[str, object]", body).get("metadata") if isinstance(body, dict) else None
+    return isinstance(details, dict) and not {"flagged_input", "reasons"}.isdisjoint(cast("dict[str, object]", details))
 
 
 async def fetch_body(call: Awaitable[Any], model: str) -> bytes:
@@ -40,10 +87,8 @@ async def fetch_body(call: Awaitable[Any], model: str) -> bytes:
         answer = await call
         body: bytes = answer.content
     except openai.APIStatusError as error:
-        raise ModelHTTPError(
-            error.status_code, model, error.body, headers=dict(error.response.headers),
-            provider_error_code=error.code, provider_error_type=error.type,
-        ) from error  # fmt: skip
+        headers = dict(error.response.headers)
+        raise refusal(model, error.status_code, error.body, headers, error.code, error.type) from error
     except openai.APIConnectionError as error:
         if isinstance(error.__cause__, httpx2.TransportError):
             raise error.__cause__ from error

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,14 @@ class AttemptState(Enum):
     """The outcome is recorded, or the candidate was skipped."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Suspect:
+    """A part of the request that was left out, and whether an answer without it proves that only as a guess."""
+
+    capability: Capability
+    is_guess: bool
+
+
 class Attempt:
     """One candidate that is asked, with its retry after a hiccup. Exactly one outcome is recorded.
 
@@ -64,7 +72,7 @@ class Attempt:
         self.adaptation = request.recourse.known_adaptation(candidate) if resort is None else resort.adaptation
         """The changes with which the request is sent."""
         self._adaptations_left = MAX_ADAPTATIONS
-        self._is_structure_suspected = False
+        self._suspect: _Suspect | None = None
         self._request = request
         self._recorder = request.recorder
         self._purpose = request.spec.purpose
@@ -116,9 +124,11 @@ class Attempt:
             raise self._surface(outcome, error)
         if outcome.fault is Fault.HICCUP and self._retries_left > 0 and await self._pause_before_retry(outcome):
             return
-        adaptation = self._without_structure(outcome)
-        if adaptation is not None:
-            self._ask_again(adaptation, outcome)
+        self._suspect = self._find_suspect(outcome)
+        if self._suspect is not None:
+            self._ask_again(
+                replace(self.adaptation, without=self.adaptation.without | {self._suspect.capability}), outcome
+            )
             return
         used = TokenUse(error.usage) if isinstance(error, EmptyAnswer | AnswerGivenUp) else NOTHING
         self._report(RequestEnd.FAILED, used, is_failure=outcome.cooldown_s is not None)
@@ -140,17 +150,14 @@ class Attempt:
             case _:
                 return None
 
-    def _without_structure(self, outcome: Outcome) -> Adaptation | None:
-        """Returns the request for an answer in words after an internal error of a server; None if that is no way out.
+    def _find_suspect(self, outcome: Outcome) -> _Suspect | None:
+        """Returns the part of the request that may be the cause of a failure, and is left out of the next try.
 
-        A server that stumbles over the schema of a verdict may serve chats all the same: if the answer in words comes,
-        it does not cool down.
+        If that one is answered, the provider does not cool down.
         """
-        if not outcome.is_internal or self._adaptations_left == 0:
-            return None
-        adaptation = self._request.recourse.without_structure(self.adaptation)
-        self._is_structure_suspected = adaptation is not None
-        return adaptation
+        capability = self._request.recourse.suspect(self.adaptation, outcome) if self._adaptations_left else None
+        # An internal error may have passed meanwhile.
+        return _Suspect(capability, is_guess=outcome.is_internal) if capability is not None else None
 
     def _ask_again(self, adaptation: Adaptation, outcome: Outcome) -> None:
         self._adaptations_left -= 1
@@ -237,9 +244,9 @@ class Attempt:
             self._publish(AttemptResult.ANSWERED, first_output_s=first_output_s)
         self._report(RequestEnd.ANSWERED, used, first_output_s=first_output_s)
         self._state = AttemptState.ENDED
-        if self._is_structure_suspected:
-            structure = frozenset({Capability.STRUCTURED_OUTPUT})
-            self._request.recourse.learn_refused(self.candidate, structure, is_guess=True)
+        if self._suspect is not None:
+            refused = frozenset({self._suspect.capability})
+            self._request.recourse.learn_refused(self.candidate, refused, is_guess=self._suspect.is_guess)
         self._request.note_answer(self)
         self._recorder.model_answered(self.candidate, self._began)
         self._recorder.succeeded(

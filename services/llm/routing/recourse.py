@@ -152,12 +152,19 @@ class Recourse:
             return None
         return replace(current, without=current.without | {capability})
 
-    def without_structure(self, current: Adaptation) -> Adaptation | None:
-        """Returns the request with its structure asked for in words; None where it has none, or cannot do without."""
-        structure = Capability.STRUCTURED_OUTPUT
-        if not self.can_be_meant(current, structure) or self._is_required(structure):
-            return None
-        return replace(current, without=current.without | {structure})
+    def suspect(self, current: Adaptation, outcome: Outcome) -> Capability | None:
+        """Returns the part of the request that the same candidate is asked without; None if there is none.
+
+        A server that stumbles over the schema of a verdict may serve chats all the same. One that cannot read OGG/Opus
+        says so in words of its own, or stumbles too.
+        """
+        for capability, is_suspect in (
+            (Capability.STRUCTURED_OUTPUT, outcome.is_internal),
+            (Capability.OPUS, outcome.is_internal or outcome.fault is Fault.UNCLEAR),
+        ):
+            if is_suspect and self.can_be_meant(current, capability) and not self._is_required(capability):
+                return capability
+        return None
 
     def can_be_meant(self, current: Adaptation, capability: Capability) -> bool:
         """Returns whether a request used a capability, so that a refusal of it makes sense."""

@@ -24,6 +24,8 @@ class RecordedRequest:
     """The decoded body, `None` where there was none or it was not JSON."""
     abandoned: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the client hung up before its answer was complete."""
+    raw: bytes = b""
+    """The body as it arrived."""
 
     @property
     def streamed(self) -> bool:

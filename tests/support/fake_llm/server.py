@@ -269,7 +269,7 @@ class LLMServer:
         if body:
             with contextlib.suppress(ValueError):
                 decoded = json.loads(body)
-        return RecordedRequest(method, split.path, dict(parse_qsl(split.query)), headers, decoded)
+        return RecordedRequest(method, split.path, dict(parse_qsl(split.query)), headers, decoded, raw=body)
 
     def _wire(self, request: RecordedRequest) -> Wire:
         if "anthropic-version" in request.headers:

@@ -90,6 +90,9 @@ CODES: Final[Mapping[str, Meaning]] = {
     "InvalidApiKey": _OPERATOR,
     "invalid_api_key": _OPERATOR,
     "unsupported_country_region_territory": _OPERATOR,
+    # OpenAI, with a 429 or, of pictures, a 400.
+    "insufficient_quota": _OPERATOR,
+    "billing_hard_limit_reached": _OPERATOR,
     "billing_not_active": _OPERATOR,
     # Zhipu: no such model; a key that is missing, wrong or expired; an account that is locked or in arrears.
     "1211": _GONE,
@@ -193,6 +196,9 @@ FOR_REFUSALS: Final[Words] = (
             r"context (length|window|size)\b.{0,60}\bexceeded|too long to fit|input token length",
             r"(exceed\w*|greater than) max_(seq|model)_len|token limit: \d",
             r"context (window |length )?(is )?(full|exceeds)",
+            # Recordings, and texts to speak.
+            r"audio duration\b.{0,40}\blonger than|maximum (content|file) size( limit)?\b.{0,20}\bexceeded",
+            r"'body', 'input'\).{0,20}string should have at most",
             r"(prompt|input|message|total)s?( token)?s?( count)?\b.{0,40}\bexceed\w* (the |its |a )?(token )?limit",
             r"total tokens\b.{0,40}\bexceed|exceed\w* (the |model )*token limit",
         ),
@@ -273,6 +279,7 @@ FOR_REFUSALS: Final[Words] = (
             r"content exists risk|content management policy|content policy|inappropriate content|safety system",
             r"(content|prompt|input|output)\b.{0,60}\b(usage (polic|guideline)|flagged )|by (the |our )?content filter",
             r"sensitive (information|content|words)|new_sensitive|不安全|敏感内容",
+            r"rejected by (the |our )?(content )?moderation|may contain nsfw|nsfw content",
         ),
     ),
     (
@@ -288,8 +295,11 @@ FOR_REFUSALS: Final[Words] = (
             r"model \S+ (is )?not (supported|enabled|allowed)(?! with)",
             r"model\b.{0,80}\b(does not exist|not found|not exist|not loaded|is not available|unloaded)",
             r"model\b.{0,80}\b(decommissioned|deprecated|removed|retired|discontinued|no longer (available|supported))",
-            r"no endpoints found for|no healthy deployment|deployment\b[^.]{0,40}\bnot exist",
+            r"no endpoints found (for|that support the requested output)|no healthy deployment",
+            r"deployment\b[^.]{0,40}\bnot exist",
             r"model\b.{0,60}\bis not supported(?! with)|access to (the |this )?model",
+            r"model does not support (the )?(\w+ ){1,2}api\b|does not work with the specified model",
+            r"model\b.{0,80}\bis not installed",
         ),
     ),
     (

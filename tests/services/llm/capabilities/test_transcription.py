@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from services.llm.capabilities.transcription import MAX_TRANSCRIPT, read_transcript
+from services.llm.capabilities.transcripts import MAX_TRANSCRIPT, read_transcript
 from services.llm.routing.faults.outcomes import EmptyAnswer
 
 HELLO = "Hello there."
@@ -18,6 +18,9 @@ DONE = '{"type":"transcript.text.done","text":"Hello there."}'
         # OpenAI and whisper.cpp, which ends with a line.
         ('{"text": "Hello there."}', HELLO),
         ('{"text":" Hello there.\\n"}', HELLO),
+        # Its segments are lines; a line without a space is the speaker's.
+        ('{"text":" Hello\\n there.\\n"}', HELLO),
+        ('{"text":"Hello\\nthere."}', "Hello\nthere."),
         # With segments beside the text (LocalAI), and without it (verbose answers of some servers).
         ('{"segments": [{"id": 0, "text": "Hello"}], "text": "Hello there."}', HELLO),
         ('{"segments": [{"text": " Hello"}, {"text": " there."}]}', HELLO),
