@@ -193,6 +193,7 @@ async def _start_stream(
             _open(attempt, call, run_context),
             attempt.candidate,
             _first_output_timeout_s(attempt),
+            longest_s=attempt.longest_stream_s,
             may_be_empty_at={*may_be_empty_at, *attempt.may_be_empty_at},
         )
     if opened.held:

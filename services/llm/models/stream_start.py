@@ -96,9 +96,12 @@ async def open_stream(
     candidate: Candidate,
     timeout_s: float,
     *,
+    longest_s: float,
     may_be_empty_at: Collection[str] = (),
 ) -> OpenedStream:
     """Reads a stream up to its first text. Nothing was passed on yet, so another candidate can still answer.
+
+    Thinking ends the wait for the first output: from then on the stall timeout of the provider applies.
 
     A tool call commits to nothing before it is complete, so a stream without text is read to its end.
 
@@ -106,7 +109,8 @@ async def open_stream(
         stack: owns the stream.
         opening: the result of `request_stream` of the candidate's model.
         candidate: its stall timeout applies after the first output.
-        timeout_s: longest time to the first output.
+        timeout_s: longest time to the first output, thinking included.
+        longest_s: longest time to the first text.
         may_be_empty_at: finish reasons with which a stream may be without output.
 
     Raises:
@@ -122,10 +126,10 @@ async def open_stream(
     try:
         with deadline:
             response = await stack.enter_async_context(opening)
-        first = _StreamStart(response, ends_at, candidate.provider.stall_timeout_s)
+        first = _StreamStart(response, ends_at, candidate.provider.stall_timeout_s, loop.time() + longest_s)
         await first.read()
     except TimeoutError as error:
-        if first is not None and first.output_at is not None:
+        if first is not None and first.has_begun:
             raise TimeoutError(f"stalled for {candidate.provider.stall_timeout_s:g} s") from error
         raise ModelRequestTimeout(candidate.model, timeout_s, setting="first_event_timeout") from error
     except Exception as error:
@@ -140,7 +144,7 @@ async def open_stream(
 class _StreamStart:
     """Reads a stream up to its first text or to its end, under the deadline to its first output."""
 
-    def __init__(self, response: StreamedResponse, ends_at: float, stall_s: float) -> None:
+    def __init__(self, response: StreamedResponse, ends_at: float, stall_s: float, latest_end: float) -> None:
         self.output_at: float | None = None
         """The event loop's time of the first output."""
         self._response = response
@@ -149,6 +153,9 @@ class _StreamStart:
         self._deadline = Deadline(self._may_wait_until)
         self._ends_at = ends_at
         self._stall_s = stall_s
+        self._latest_end = max(ends_at, latest_end)
+        self.has_begun = False
+        """True after the first output or thinking."""
         self._silent_until: float | None = None
         """The end of the silence that a finish reason allows, once one was seen."""
         self._held: deque[Event] = deque()
@@ -165,7 +172,7 @@ class _StreamStart:
             if not lacks_end_marker_only(response, error):
                 raise
             self._events = _no_events()
-            for event in response.flush_text() if isinstance(response, TolerantStream) else ():
+            for event in response.end_text() if isinstance(response, TolerantStream) else ():
                 self._take(event)
         finally:
             self._deadline.close()
@@ -204,11 +211,14 @@ class _StreamStart:
         # Thinking is in the response, and is shown to no consumer.
         if not (isinstance(event, PartDeltaEvent) and isinstance(event.delta, ThinkingPartDelta)):
             self._held.append(event)
-        if not _is_output(event):
+        is_output = _is_output(event)
+        if not (is_output or _is_thinking(event)):
             return
-        self.output_at = self.output_at or self._loop.time()
-        self._has_text = _is_text(event)
-        self._ends_at = self._loop.time() + self._stall_s
+        self.has_begun = True
+        self._ends_at = min(self._loop.time() + self._stall_s, self._latest_end)
+        if is_output:
+            self.output_at = self.output_at or self._loop.time()
+            self._has_text = _is_text(event)
 
 
 async def _no_events() -> AsyncIterator[Event]:
@@ -241,6 +251,17 @@ def _is_text(event: Event) -> bool:
     match event:
         case PartStartEvent(part=TextPart(content=text)) | PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
             return bool(text.strip())
+        case _:
+            return False
+
+
+def _is_thinking(event: Event) -> bool:
+    match event:
+        case (
+            PartStartEvent(part=ThinkingPart(content=text))
+            | PartDeltaEvent(delta=ThinkingPartDelta(content_delta=text))
+        ):
+            return bool(text)
         case _:
             return False
 

@@ -8,6 +8,7 @@ proxies. So its requests are sent through the provider's `httpx2` client.
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import httpx
@@ -22,6 +23,7 @@ from pydantic_ai.providers.groq import GroqProvider
 
 from services.llm.providers.spec import ModelSpec, build_native_model, reset_environment
 from services.llm.providers.wire.event_stream import EVENTS
+from services.llm.providers.wire.thinking_tags import ThinkingHabit
 from services.llm.providers.wire.tolerant_streams import TolerantStream
 
 
@@ -127,8 +129,14 @@ class GroqStream(TolerantStream, GroqStreamedResponse):
 class GroqChatModel(GroqModel):
     """Groq's model, with a finish reason on every complete stream."""
 
+    @cached_property
+    def _habit(self) -> ThinkingHabit:
+        return ThinkingHabit()
+
     async def _process_streamed_response(
         self, response: AsyncStream[chat.ChatCompletionChunk], model_request_parameters: ModelRequestParameters
     ) -> GroqStream:
         stream = await super()._process_streamed_response(response, model_request_parameters)
-        return GroqStream(**{field.name: getattr(stream, field.name) for field in fields(stream) if field.init})
+        tolerant = GroqStream(**{field.name: getattr(stream, field.name) for field in fields(stream) if field.init})
+        tolerant.habit = self._habit
+        return tolerant

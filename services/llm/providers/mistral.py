@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import httpx2
 from mistralai.client import Mistral
@@ -17,6 +18,7 @@ from pydantic_ai.providers.mistral import MistralProvider
 from services.llm.providers.spec import ModelSpec, build_native_model
 from services.llm.providers.wire.event_stream import EVENTS
 from services.llm.providers.wire.response_hooks import add_response_hook, keep_connection
+from services.llm.providers.wire.thinking_tags import ThinkingHabit
 from services.llm.providers.wire.tolerant_streams import TolerantStream
 
 
@@ -75,8 +77,14 @@ class MistralStream(TolerantStream, MistralStreamedResponse):
 class MistralChatModel(MistralModel):
     """Mistral's model."""
 
+    @cached_property
+    def _habit(self) -> ThinkingHabit:
+        return ThinkingHabit()
+
     async def _process_streamed_response(
         self, response: EventStreamAsync[CompletionEvent], model_request_parameters: ModelRequestParameters
     ) -> MistralStream:
         stream = await super()._process_streamed_response(response, model_request_parameters)
-        return MistralStream(**{field.name: getattr(stream, field.name) for field in fields(stream) if field.init})
+        tolerant = MistralStream(**{field.name: getattr(stream, field.name) for field in fields(stream) if field.init})
+        tolerant.habit = self._habit
+        return tolerant

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import httpx2
-from openai import AsyncAzureOpenAI, AsyncOpenAI
+from openai import AsyncAzureOpenAI, AsyncOpenAI, AsyncStream
 from openai.resources.chat import AsyncChat, AsyncCompletions
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 from openai.types.chat.chat_completion_chunk import Choice
@@ -22,7 +22,7 @@ from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.messages import ModelMessage, ModelResponse, ModelResponseStreamEvent
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.ollama import OllamaModel
-from pydantic_ai.models.openai import OpenAIChatModel, OpenAIStreamedResponse
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIChatModelSettings, OpenAIStreamedResponse
 from pydantic_ai.models.openrouter import OpenRouterModel, OpenRouterStreamedResponse
 from pydantic_ai.profiles import ModelProfile, merge_profile
 from pydantic_ai.profiles.openai import OpenAIModelProfile
@@ -38,6 +38,7 @@ from pydantic_ai.settings import ModelSettings
 from core.config.providers import ProviderKind
 from services.llm.providers.spec import ModelSpec, reset_environment
 from services.llm.providers.wire.event_stream import EVENTS
+from services.llm.providers.wire.thinking_tags import ThinkingHabit
 from services.llm.providers.wire.tolerant_streams import TolerantStream
 
 ResponseT = TypeVar("ResponseT")
@@ -121,16 +122,31 @@ class OpenRouterStream(ChatStream, OpenRouterStreamedResponse):
 class ChatModel(OpenAIChatModel):
     """A model with OpenAI's chat completions, as the servers that imitate them speak it."""
 
+    @cached_property
+    def _habit(self) -> ThinkingHabit:
+        return ThinkingHabit()
+
     @property
     def _streamed_response_cls(self) -> type[OpenAIStreamedResponse]:
         return ChatStream
+
+    async def _process_streamed_response(
+        self,
+        response: AsyncStream[ChatCompletionChunk],
+        model_request_parameters: ModelRequestParameters,
+        model_settings: OpenAIChatModelSettings | None = None,
+    ) -> OpenAIStreamedResponse:
+        stream = await super()._process_streamed_response(response, model_request_parameters, model_settings)
+        if isinstance(stream, TolerantStream):
+            stream.habit = self._habit
+        return stream
 
 
 class OllamaChatModel(ChatModel, OllamaModel):
     """A model of Ollama."""
 
 
-class OpenRouterChatModel(OpenRouterModel):
+class OpenRouterChatModel(ChatModel, OpenRouterModel):
     """A model of OpenRouter."""
 
     @property

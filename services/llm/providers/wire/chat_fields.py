@@ -5,7 +5,7 @@ from typing import Any, Final, cast
 
 from pydantic_ai.profiles import DEFAULT_THINKING_TAGS
 
-from services.llm.providers.wire.tolerant_streams import ThinkingTags
+from services.llm.providers.wire.thinking_tags import ThinkingTags, find_thinking_end
 
 Fields = dict[str, Any]
 
@@ -80,6 +80,8 @@ def as_message(delta: Fields) -> Fields:
     content: object = delta.get("content")
     if isinstance(content, str):
         tags = ThinkingTags(*DEFAULT_THINKING_TAGS)
+        if find_thinking_end(content) is not None:
+            content = f"{DEFAULT_THINKING_TAGS[0]}{content}"
         content = "".join([*tags.split(content), *tags.flush(is_end=True)])
     message: Fields = {**delta, "role": "assistant", "content": content}
     if calls := delta.get("tool_calls"):

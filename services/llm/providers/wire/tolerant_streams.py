@@ -2,7 +2,8 @@
 
 - Tool calls with the same index, or with none, are told apart by their ids and names.
 - Usage that grows from chunk to chunk is taken once.
-- Thinking between `<think>` tags, in any model's spelling, stays thinking however its tags are split over chunks.
+- Thinking between `<think>` tags, in any model's spelling, stays thinking however its tags are split over chunks; so
+  does the thinking of models whose template writes the first tag, which is not in their answers.
 - A finish reason that text follows is no finish reason: some servers put one into every chunk.
 
 Overrides private API of pydantic-ai 2.68; the contract tests are
@@ -10,108 +11,17 @@ tests/services/llm/providers/wire/test_tolerant_streams.py.
 """
 
 import json
-import re
-from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypedDict, Unpack
 
 from pydantic_ai._parts_manager import ModelResponsePartsManager
-from pydantic_ai.messages import Citation, ModelResponseStreamEvent
-from pydantic_ai.models import StreamedResponse
+from pydantic_ai.messages import Citation, ModelResponseStreamEvent, TextPart
+from pydantic_ai.models import ModelRequestParameters, StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
-_NAMES = ("think", "thinking", "thought", "thoughts", "reasoning", "seed:think")
-_ANGLED = tuple(f"</{name}>" for name in _NAMES)
-_OPENINGS: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys((f"<{name}>" for name in _NAMES), _ANGLED),
-    # Mistral's, Kimi's, Cohere's, and two of models that were trained on the output of others.
-    "[think]": ("[/think]",),
-    "\u25c1think\u25b7": ("\u25c1/think\u25b7",),
-    "<|start_thinking|>": ("<|end_thinking|>",),
-    "<|begin_of_thought|>": ("<|end_of_thought|>",),
-    "<|thinking|>": ("<|/thinking|>",),
-    # OpenAI's open models, where a server does not read their channels.
-    "<|channel|>analysis<|message|>": ("<|start|>assistant<|channel|>final<|message|>", "<|channel|>final<|message|>"),
-}
-"""Spellings of the tag before thinking, in lower case, each with those that end it. Models mix the names of tags."""
-_LONGEST_OPENING = max(map(len, _OPENINGS))
-_MOST_WHITE_SPACE = 1024
-"""Characters before an opening tag that are held: each piece of an answer looks at them anew."""
-
-
-class ThinkingTags:
-    """Splits text so that thinking tags stand alone, in the spelling that the library's parser expects.
-
-    An opening tag counts at the beginning of a text only; white space before it is dropped with it.
-    """
-
-    def __init__(self, opening: str, closing: str) -> None:
-        self._opening = opening
-        self._closing = closing
-        self._openings = _OPENINGS if opening in _OPENINGS else {**_OPENINGS, opening.lower(): (closing.lower(),)}
-        self._closings: tuple[str, ...] = ()
-        """The tags that end the thinking that has begun."""
-        self._held = ""
-        self._is_at_start = True
-
-    def split(self, piece: str) -> list[str]:
-        """Returns the pieces that are known by now; the rest is held back."""
-        if not (self._closings or self._is_at_start):
-            return [piece]
-        text, self._held = self._held + piece, ""
-        pieces: list[str] = []
-        while text:
-            if self._closings:
-                text = self._split_thinking(text, pieces)
-            elif self._is_at_start:
-                text = self._split_start(text, pieces)
-            else:
-                pieces.append(text)
-                break
-        return pieces
-
-    def flush(self, *, is_end: bool) -> list[str]:
-        """Returns the text that is held back: all of it at the end, the part outside thinking before a tool call."""
-        if self._closings and not is_end:
-            return []
-        held, self._held = self._held, ""
-        return [held] if held else []
-
-    def _split_start(self, text: str, pieces: list[str]) -> str:
-        stripped = text.lstrip()
-        beginning = stripped[:_LONGEST_OPENING].lower()
-        opening = next(filter(beginning.startswith, self._openings), None)
-        if opening is not None:
-            self._closings = self._openings[opening]
-            pieces.append(self._opening)
-            return stripped[len(opening) :]
-        is_short = len(text) - len(stripped) <= _MOST_WHITE_SPACE
-        if is_short and any(each.startswith(beginning) for each in self._openings):
-            self._held = text
-            return ""
-        self._is_at_start = False
-        return text
-
-    def _split_thinking(self, text: str, pieces: list[str]) -> str:
-        found = re.search("|".join(map(re.escape, self._closings)), text, re.IGNORECASE)
-        if found is not None:
-            self._closings = ()
-            before = text[: found.start()]
-            pieces += [before, self._closing] if before else [self._closing]
-            return text[found.end() :]
-        held = max(_overlap(text, closing) for closing in self._closings)
-        self._held = text[len(text) - held :]
-        if rest := text[: len(text) - held]:
-            pieces.append(rest)
-        return ""
-
-
-def _overlap(text: str, tag: str) -> int:
-    """Returns the length of the longest end of the text that begins the tag."""
-    end = text[1 - len(tag) :].lower()
-    return next((length for length in range(len(tag) - 1, 0, -1) if end.endswith(tag[:length])), 0)
-
+from services.llm.providers.wire.thinking_tags import ThinkingHabit, ThinkingTags
 
 _MAX_PARSES = 32
 """Times that the arguments of one call are parsed: a server may repeat its name with each of 80,000 pieces."""
@@ -166,7 +76,16 @@ class _ToolCallDetails(_ProviderDetails, total=False):
 
 
 class TolerantParts(ModelResponsePartsManager):
-    """Assembles the parts of a response from deltas."""
+    """Assembles the parts of a response from deltas.
+
+    Args:
+        model_request_parameters: of the request.
+        habit: how the model begins its thinking.
+    """
+
+    def __init__(self, model_request_parameters: ModelRequestParameters, habit: ThinkingHabit | None = None) -> None:
+        super().__init__(model_request_parameters=model_request_parameters)
+        self._habit = habit or ThinkingHabit()
 
     @cached_property
     def _tool_calls(self) -> dict[Hashable, _ToolCallParts]:
@@ -187,7 +106,9 @@ class TolerantParts(ModelResponsePartsManager):
         """Handles text as the library does, with thinking tags that may be split."""
         pieces: Sequence[str] = (content,)
         if thinking_tags is not None:
-            tags = self._thinking_tags.setdefault(thinking_tags, ThinkingTags(*thinking_tags))
+            tags = self._thinking_tags.get(thinking_tags)
+            if tags is None:
+                tags = self._thinking_tags[thinking_tags] = ThinkingTags(*thinking_tags, self._habit)
             pieces = tags.split(content)
             self._text_arguments: dict[str, Any] = {
                 "vendor_part_id": vendor_part_id, "thinking_tags": thinking_tags, **more
@@ -202,6 +123,15 @@ class TolerantParts(ModelResponsePartsManager):
         for tags in self._thinking_tags.values():
             for piece in tags.flush(is_end=is_end):
                 yield from super().handle_text_delta(content=piece, **self._text_arguments)
+
+    def end_text(self, *, is_cut: bool) -> Iterator[ModelResponseStreamEvent]:
+        """Handles the end of an answer, at which its thinking may turn out to be none; learns how its text begins."""
+        yield from self.flush_text(is_end=True)
+        for tags in self._thinking_tags.values():
+            for piece in tags.end(is_cut=is_cut):
+                yield from super().handle_text_delta(content=piece, **self._text_arguments)
+        if self._thinking_tags:
+            self._habit.learn("".join(part.content for part in self.get_parts() if isinstance(part, TextPart)))
 
     def handle_tool_call_delta(
         self,
@@ -238,12 +168,14 @@ class TolerantParts(ModelResponsePartsManager):
 class TolerantStream(StreamedResponse):
     """Common base of the streams with this protocol; it comes before the library's own class."""
 
+    habit: ThinkingHabit = field(default_factory=ThinkingHabit, init=False)
+    """That of the model, over its answers."""
     _has_finished_before: bool = field(default=False, init=False)
     _is_finish_reliable: bool = field(default=True, init=False)
 
     @cached_property
     def _parts_manager(self) -> TolerantParts:
-        return TolerantParts(model_request_parameters=self.model_request_parameters)
+        return TolerantParts(self.model_request_parameters, self.habit)
 
     @property
     def is_finish_reliable(self) -> bool:
@@ -264,12 +196,12 @@ class TolerantStream(StreamedResponse):
             for event in self._parts_manager.flush_text(is_end=True):
                 yield event
             raise
-        for event in self._parts_manager.flush_text(is_end=True):
+        for event in self.end_text():
             yield event
 
-    def flush_text(self) -> Iterator[ModelResponseStreamEvent]:
-        """Handles text that is still held back where the stream ended by its silence."""
-        yield from self._parts_manager.flush_text(is_end=True)
+    def end_text(self) -> Iterator[ModelResponseStreamEvent]:
+        """Handles text that is still held back at the end of the stream, by its silence too."""
+        yield from self._parts_manager.end_text(is_cut=self.finish_reason == "length")
 
     def note_chunk(self, *, has_output: bool, finish_reason: str | None) -> None:
         """Takes note of a chunk, before its parts are handled."""

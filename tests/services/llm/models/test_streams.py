@@ -1,6 +1,7 @@
 """Listeners of streamed answers, and streams that fall silent or break off after their finish reason."""
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -15,12 +16,13 @@ from pydantic_ai.models import CompletedStreamedResponse, ModelRequestParameters
 from core.errors import AnswerInterrupted
 from core.redis.client import open_redis
 from services.llm.models.bounds import AnswerBounds
+from services.llm.models.routed import last_provenance
 from services.llm.models.stream_reader import StreamReader
 from services.llm.models.stream_start import Event, OpenedStream
 from services.llm.providers.openai import LeanOpenAI
 from services.llm.providers.wire.response_hooks import Pacing
 from services.llm.request import Candidate, RequestSpec
-from tests.services.llm.providers.wire.bent_streams import chunk
+from tests.services.llm.providers.wire.bent_streams import as_stream, chunk
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import Act, Exchange, LLMServer
 from tests.support.llm_harness import HELLO, LLMHarness, bench, provider, said
@@ -206,3 +208,38 @@ async def test_answer_without_shown_text_is_whole_after_its_finish_reason(
         response = stream.get()
         assert ((response.text or ""), [call.tool_name for call in response.tool_calls]) == (text, calls)
         assert replica.cooling() == {}
+
+
+def think(*, then: str | None) -> Act:
+    """Answers with thinking over half a second, and a text; without a text it falls silent."""
+
+    async def do(exchange: Exchange) -> None:
+        await exchange.start_stream()
+        for _ in range(5):
+            thought = chunk('{"reasoning_content": "Hm. "}')
+            await exchange.chunk(f"data: {thought}\n\n".encode())
+            await exchange.wait(asyncio.sleep(0.1))
+        if then is None:
+            await exchange.wait(asyncio.Event().wait())
+        await exchange.chunk(as_stream([chunk(json.dumps({"content": then}), '"stop"')]))
+        await exchange.end()
+
+    return Act(do)
+
+
+@pytest.mark.parametrize(("then", "text"), [("Four", "Four"), (None, "four five")], ids=["an answer", "silence"])
+async def test_thinking_ends_the_wait_for_the_first_output_and_its_silence_is_a_stall(
+    servers: tuple[LLMServer, LLMServer], then: str | None, text: str
+) -> None:
+    servers[0].default = think(then=then)
+    providers = [
+        provider("first", servers[0].url, first_token_timeout_s=0.4, stall_timeout_s=0.4),
+        provider("second", servers[1].url),
+    ]
+    async with open_redis(None) as redis, bench(redis, providers) as replica:
+        answer = await replica.ask(streamed=True)
+        assert said(answer) == text
+        provenance = last_provenance([answer])
+        assert provenance is not None
+        reasons = [] if then else ["stalled for 0.4 s"]
+        assert [reason for _, reason in provenance.failed] == reasons

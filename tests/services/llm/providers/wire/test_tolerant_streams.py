@@ -1,5 +1,6 @@
 """Streams that bend the protocol: split thinking tags, tool calls of one index, growing usage, early finish reasons."""
 
+import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from pydantic_ai.models import ModelRequestParameters
 from core.config.providers import ProviderKind
 from services.llm.models.stream_start import is_finished
 from services.llm.providers.builder import ModelBuilder
-from services.llm.providers.wire.tolerant_streams import ThinkingTags, TolerantParts, TolerantStream
+from services.llm.providers.wire.chat_fields import as_message
+from services.llm.providers.wire.thinking_tags import ThinkingHabit, ThinkingTags
+from services.llm.providers.wire.tolerant_streams import TolerantParts, TolerantStream
 from services.llm.routing.faults.outcomes import classify
 from services.llm.routing.faults.refusal_words import Fault
-from tests.services.llm.providers.wire.bent_streams import BENT, BENT_CALLS, as_stream, chunk
+from tests.services.llm.providers.wire.bent_streams import BENT, BENT_CALLS, STOP, as_stream, chunk
 from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import Act, Exchange, LLMServer
 from tests.support.routed_requests import TIME_TOOL, ask
@@ -94,6 +97,84 @@ def test_tags_hold_back_no_text_that_cannot_become_a_tag() -> None:
     assert tags.split("Four") == ["Four"]
     assert tags.split(" <think>") == [" <think>"]
     assert tags.flush(is_end=True) == []
+
+
+OPENED = "Two and two\n</think>\n\nFour"
+"""An answer of a model whose template writes the opening tag."""
+TICKS = "```"
+
+
+def finish(habit: ThinkingHabit, *pieces: str, is_cut: bool = False, calls: bool = False) -> list[tuple[type, str]]:
+    """Returns the kinds and texts of the parts that a whole answer of one model makes."""
+    parts = TolerantParts(ModelRequestParameters(), habit)
+    for piece in pieces:
+        list(parts.handle_text_delta(vendor_part_id="content", content=piece, thinking_tags=TAGS))
+    if calls:
+        list(parts.handle_tool_call_delta_events(vendor_part_id=0, tool_name="x", args="{}", tool_call_id="a"))
+    list(parts.end_text(is_cut=is_cut))
+    texts = [(type(part), part.content) for part in parts.get_parts() if isinstance(part, TextPart | ThinkingPart)]
+    return [(kind, text.strip()) for kind, text in texts if text.strip()]
+
+
+@pytest.mark.parametrize("at", range(len(OPENED) + 1))
+def test_thinking_that_the_template_opened_is_hidden_once_it_was_seen(at: int) -> None:
+    habit = ThinkingHabit()
+    assert finish(habit, OPENED) == [(TextPart, OPENED)]
+    assert finish(habit, OPENED[:at], OPENED[at:]) == [(ThinkingPart, "Two and two"), (TextPart, "Four")]
+    assert finish(habit, *OPENED) == [(ThinkingPart, "Two and two"), (TextPart, "Four")]
+    assert finish(habit, *THOUGHT) == [(ThinkingPart, "Two and two"), (TextPart, "Four")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Close it by `</think>`.\nThat is all.",
+        f"{TICKS}\n</think>\n{TICKS}\nThat is all.",
+        "<think> begins it,\n</think>\nends it.",
+        "The answer is\n</think>\nFour"[:-5],
+        "Four </think>",
+        "</think>Four",
+        "The tag </think>\nends it.",
+    ],
+)
+def test_closing_tag_that_is_quoted_or_ends_the_text_teaches_nothing(text: str) -> None:
+    habit = ThinkingHabit()
+    finish(habit, text)
+    assert not habit.is_opened_by_template
+    assert finish(habit, "Two\n", "Four") == [(TextPart, "Two\nFour")]
+
+
+@pytest.mark.parametrize("text", ["Two and two is four.", "Two\n</think>", "Two\n</think>\n \n", "Two</thi"])
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_answer_that_was_taken_for_thinking_is_shown_at_its_end_and_ends_the_habit(text: str, *, is_cut: bool) -> None:
+    habit = ThinkingHabit()
+    habit.learn(OPENED)
+    shown = [content for kind, content in finish(habit, *text, is_cut=is_cut) if kind is TextPart]
+    assert shown == [text.replace("\n</think>", "").strip()]
+    assert not habit.is_opened_by_template
+    assert finish(habit, "Four") == [(TextPart, "Four")]
+
+
+def test_thinking_that_was_cut_stays_hidden_where_the_habit_is_confirmed() -> None:
+    habit = ThinkingHabit()
+    habit.learn(OPENED)
+    finish(habit, OPENED)
+    assert finish(habit, "Two and", is_cut=True) == [(ThinkingPart, "Two and")]
+    assert habit.is_opened_by_template
+
+
+def test_thinking_before_a_tool_call_stays_hidden_and_an_announcement_is_shown() -> None:
+    habit = ThinkingHabit()
+    habit.learn(OPENED)
+    assert finish(habit, "Two\n</think>\n\n", calls=True) == [(ThinkingPart, "Two")]
+    assert habit.is_confirmed
+    assert (TextPart, "I look it up.") in finish(habit, "I look it up.", calls=True)
+    assert not habit.is_opened_by_template
+
+
+def test_whole_answer_is_parted_at_the_end_of_thinking_that_the_template_opened() -> None:
+    assert as_message({"content": OPENED})["content"] == "<think>Two and two\n</think>\n\nFour"
+    assert as_message({"content": "Close it by `</think>`."})["content"] == "Close it by `</think>`."
 
 
 # (deltas of one stream as index, id, name and arguments; calls that they make)
@@ -269,3 +350,15 @@ async def test_finish_reason_that_text_follows_does_not_count(
     assert stream.get().text == "one two "
     assert isinstance(stream, TolerantStream)
     assert not is_finished(stream)
+
+
+@EACH
+async def test_thinking_that_the_template_opened_is_hidden_from_the_second_answer_on(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind
+) -> None:
+    pieces = [chunk(json.dumps({"content": piece})) for piece in (OPENED[:8], OPENED[8:])]
+    stream = as_stream([*pieces, STOP])
+    server.script(send(stream, 64), send(stream, 64))
+    provider = provider_at(server, kind)
+    answers = [await ask(builder.model(provider, provider.default_model), streamed=True) for _ in range(2)]
+    assert [(answer.text or "").strip() for answer in answers] == [OPENED, "Four"]

@@ -1,0 +1,186 @@
+"""Thinking in the text of answers: tags in any model's spelling, and thinking that only has an end.
+
+The chat templates of many reasoning models write the opening tag themselves. It is a part of the prompt then, and the
+answer begins in the middle of the thinking. That cannot be seen before the closing tag comes, so it is learned.
+"""
+
+import re
+from collections.abc import Mapping
+
+_NAMES = ("think", "thinking", "thought", "thoughts", "reasoning", "seed:think")
+_ANGLED = tuple(f"</{name}>" for name in _NAMES)
+_OPENINGS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys((f"<{name}>" for name in _NAMES), _ANGLED),
+    # Mistral's, Kimi's, Cohere's, and two of models that were trained on the output of others.
+    "[think]": ("[/think]",),
+    "\u25c1think\u25b7": ("\u25c1/think\u25b7",),
+    "<|start_thinking|>": ("<|end_thinking|>",),
+    "<|begin_of_thought|>": ("<|end_of_thought|>",),
+    "<|thinking|>": ("<|/thinking|>",),
+    # OpenAI's open models, where a server does not read their channels.
+    "<|channel|>analysis<|message|>": ("<|start|>assistant<|channel|>final<|message|>", "<|channel|>final<|message|>"),
+}
+"""Spellings of the tag before thinking, in lower case, each with those that end it. Models mix the names of tags."""
+_CLOSINGS = tuple(dict.fromkeys(tag for tags in _OPENINGS.values() for tag in tags))
+_LONGEST_OPENING = max(map(len, _OPENINGS))
+_LONE_CLOSING = re.compile(rf"^[ \t]*+(?:{'|'.join(map(re.escape, _CLOSINGS))})[ \t]*+$", re.IGNORECASE | re.MULTILINE)
+"""A closing tag that has its line to itself, as templates and models write it."""
+_MOST_WHITE_SPACE = 1024
+"""Characters before an opening tag that are held: each piece of an answer looks at them anew."""
+
+
+class ThinkingTags:
+    """Splits text so that thinking tags stand alone, in the spelling that the library's parser expects.
+
+    An opening tag counts at the beginning of a text only; white space before it is dropped with it.
+
+    Args:
+        opening: the tag before thinking as the library's parser expects it.
+        closing: the same of the tag after it.
+        habit: whether the model's text begins in the middle of its thinking.
+    """
+
+    def __init__(self, opening: str, closing: str, habit: "ThinkingHabit | None" = None) -> None:
+        self._opening = opening
+        self._closing = closing
+        self._openings = _OPENINGS if opening in _OPENINGS else {**_OPENINGS, opening.lower(): (closing.lower(),)}
+        self._closings: tuple[str, ...] = ()
+        """The tags that end the thinking that has begun."""
+        self._held = ""
+        self._is_at_start = True
+        self._has_own_tags = False
+        self._habit = habit or ThinkingHabit()
+        self._assumed: list[str] | None = None
+        """The text that counts as thinking by the habit alone, until an answer has followed it."""
+
+    def split(self, piece: str) -> list[str]:
+        """Returns the pieces that are known by now; the rest is held back."""
+        if not (self._closings or self._is_at_start):
+            if self._assumed is not None and not piece.isspace():
+                self._assumed = None
+                self._habit.confirm()
+            return [piece]
+        text, self._held = self._held + piece, ""
+        pieces: list[str] = []
+        while text:
+            if self._closings:
+                text = self._split_thinking(text, pieces)
+            elif self._is_at_start:
+                text = self._split_start(text, pieces)
+            else:
+                pieces += self.split(text)
+                break
+        return pieces
+
+    def end(self, *, is_cut: bool) -> list[str]:
+        """Returns what counted as thinking by the habit alone, where no answer has followed it: it is the answer then.
+
+        Args:
+            is_cut: the answer ended at its length limit, perhaps within its thinking.
+        """
+        assumed, self._assumed = self._assumed, None
+        if assumed is None or (is_cut and self._closings and self._habit.is_confirmed):
+            return []
+        self._habit.withdraw()
+        ended = [self._closing] if self._closings else []
+        self._closings = ()
+        text = "".join(assumed)
+        return [*ended, text] if text.strip() else ended
+
+    def flush(self, *, is_end: bool) -> list[str]:
+        """Returns the text that is held back: all of it at the end, the part outside thinking before a tool call."""
+        if self._assumed is not None and self._closings and not is_end:
+            # A model that thinks ends that before it calls a tool.
+            return [*self.flush(is_end=True), *self.end(is_cut=False)]
+        if self._assumed is not None and not is_end:
+            self._assumed = None
+            self._habit.confirm()
+        if self._closings and not is_end:
+            return []
+        held, self._held = self._held, ""
+        if self._assumed is not None and self._closings:
+            self._assumed.append(held)
+        return [held] if held else []
+
+    def _split_start(self, text: str, pieces: list[str]) -> str:
+        stripped = text.lstrip()
+        beginning = stripped[:_LONGEST_OPENING].lower()
+        opening = next(filter(beginning.startswith, self._openings), None)
+        if opening is not None:
+            self._closings = self._openings[opening]
+            self._has_own_tags = True
+            pieces.append(self._opening)
+            return stripped[len(opening) :]
+        is_short = len(text) - len(stripped) <= _MOST_WHITE_SPACE
+        if is_short and any(each.startswith(beginning) for each in self._openings):
+            self._held = text
+            return ""
+        self._is_at_start = False
+        if self._habit.is_opened_by_template and not self._has_own_tags:
+            self._closings = _CLOSINGS
+            self._assumed = []
+            pieces.append(self._opening)
+        return text
+
+    def _split_thinking(self, text: str, pieces: list[str]) -> str:
+        found = re.search("|".join(map(re.escape, self._closings)), text, re.IGNORECASE)
+        if found is not None:
+            self._closings = ()
+            before = text[: found.start()]
+            if self._assumed is not None:
+                self._assumed.append(before)
+            pieces += [before, self._closing] if before else [self._closing]
+            return text[found.end() :]
+        held = max(_overlap(text, closing) for closing in self._closings)
+        self._held = text[len(text) - held :]
+        if rest := text[: len(text) - held]:
+            pieces.append(rest)
+            if self._assumed is not None:
+                self._assumed.append(rest)
+        return ""
+
+
+def _overlap(text: str, tag: str) -> int:
+    """Returns the length of the longest end of the text that begins the tag."""
+    end = text[1 - len(tag) :].lower()
+    return next((length for length in range(len(tag) - 1, 0, -1) if end.endswith(tag[:length])), 0)
+
+
+class ThinkingHabit:
+    """Whether the answers of one model begin in the middle of its thinking: learned from an answer, withdrawn by one.
+
+    A wrong assumption loses nothing: an answer without a closing tag, or with nothing behind it, is shown at its end.
+    """
+
+    def __init__(self) -> None:
+        self.is_opened_by_template = False
+        """True once an answer had a closing tag without an opening one."""
+        self.is_confirmed = False
+        """True once an answer came out right by the assumption."""
+
+    def learn(self, text: str) -> None:
+        """Learns from the text of a whole answer."""
+        self.is_opened_by_template = self.is_opened_by_template or find_thinking_end(text) is not None
+
+    def confirm(self) -> None:
+        """Notes that an answer followed thinking that was assumed."""
+        self.is_confirmed = True
+
+    def withdraw(self) -> None:
+        """Notes that an answer was taken for thinking."""
+        self.is_opened_by_template = self.is_confirmed = False
+
+
+def find_thinking_end(text: str) -> int | None:
+    """Returns the place behind a closing tag that ends thinking from the beginning of a text; None if there is none.
+
+    The tag stands alone in its line, outside code, with no opening tag before it and an answer behind it: a text about
+    such tags quotes them otherwise.
+    """
+    found = _LONE_CLOSING.search(text)
+    if found is None or not text[found.end() :].strip():
+        return None
+    before = text[: found.start()]
+    is_in_code = before.count("```") % 2 == 1
+    lowered = before.lower()
+    return None if is_in_code or any(opening in lowered for opening in _OPENINGS) else found.end()
