@@ -104,7 +104,7 @@ def open_session_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
         engine = create_async_engine(
             url,
             hide_parameters=True,
-            # With the 8 connections of the inbox and its lock session, three replicas fit PostgreSQL's default of 100.
+            # With the 8 connections of the inbox and two more sessions, three replicas fit PostgreSQL's default of 100.
             pool_size=POSTGRES_POOL,
             max_overflow=POSTGRES_POOL,
             pool_timeout=STANDSTILL_S,

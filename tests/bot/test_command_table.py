@@ -14,6 +14,7 @@ from bot.command_table import COMMANDS, CommandLane, CommandMenu, CommandScope, 
 from bot.telegram.api.client import KnownBot
 from bot.telegram.api.filters import Command, FromOperator, find_command
 from bot.telegram.api.updates import parse_update
+from core.i18n import Texts
 from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, message, raw
 
 
@@ -145,6 +146,14 @@ def test_commands_in_the_conversation_lane() -> None:
 )  # fmt: skip
 def test_menu_lists_its_commands_in_order(menu: CommandMenu, names: list[str]) -> None:
     assert [spec.name for spec in listed_in(menu)] == names
+
+
+@pytest.mark.parametrize("language", Texts().languages)
+def test_each_command_of_a_menu_is_described(language: str) -> None:
+    """Telegram takes 1 to 256 characters."""
+    texts = Texts(strict=True)
+    for spec in {spec for menu in CommandMenu for spec in listed_in(menu)}:
+        assert 3 <= len(texts.get(spec.description_key, language)) <= 256, spec.name
 
 
 def test_operator_commands_are_in_their_menu_only() -> None:
