@@ -65,7 +65,12 @@ class AuditReports:
     def _line(self, entry: AuditEntry, language: str | None) -> str:
         at = f"{entry.at.astimezone(self._zone):%Y-%m-%d %H:%M}"
         actor = str(entry.actor_id) if entry.actor_id else self._texts.get("audit-local", language)
-        act = self._texts.get("audit-act", language, action=entry.action.replace(".", "-"), name=entry.action)
+        act = describe_act(entry.action, self._texts, language)
         about = f"{act}: {entry.target}" if entry.target else act
         detail = shorten(entry.detail or "", MAX_SHOWN_DETAIL)
         return f"{at}, {actor}\n{about}{f' ({detail})' if detail else ''}"
+
+
+def describe_act(action: str, texts: Texts, language: str | None) -> str:
+    """Returns an action of the log in words."""
+    return texts.get("audit-act", language, action=action.replace(".", "-"), name=action)

@@ -146,10 +146,17 @@ class UndoStore:
             async with asyncio.timeout(RESTORE_S):
                 if not await restore(act):
                     return UndoResult.CHANGED
-            await self._redis.delete(key)
+            await self._forget(key)
             return UndoResult.DONE
         finally:
             await self._release(f"{key}:claim", holder)
+
+    async def _forget(self, key: str) -> None:
+        """Removes an act that is undone. If it stays, the next undo finds that something has changed."""
+        try:
+            await self._redis.delete(key)
+        except REDIS_ERRORS as error:
+            log.warning("undo.act_not_removed", error=type(error).__name__, expires_s=KEPT_S)
 
     async def _release(self, claim: str, holder: str) -> None:
         """Gives a claim back, unless it has expired and another request holds it."""

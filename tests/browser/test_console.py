@@ -135,6 +135,51 @@ async def test_acts_decide_the_next_request_by_keyboard_alone(operator: Operator
     await expect(page.get_by_text("m answers")).to_be_visible()
 
 
+async def test_order_is_changed_by_mouse_finger_and_keys(operator: Operator) -> None:
+    page = await operator.page(has_touch=True)
+    await operator.sign_in(page)
+    await page.goto(f"{operator.console.base}/console/providers")
+    first, said = page.locator("ol > li").first, page.get_by_role("status")
+
+    async def grip(card: str) -> tuple[float, float]:
+        box = await page.locator(f"{card} .grip").bounding_box()
+        assert box is not None
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    here, there = await grip("#p-beta"), await grip("#p-alpha")
+    await page.mouse.move(*here)
+    await page.mouse.down()
+    await page.mouse.move(there[0], there[1] - 30, steps=3)
+    await expect(first).to_have_id("p-beta")
+    # A card that is given back where it was taken changes nothing.
+    await page.keyboard.press("Escape")
+    await page.mouse.up()
+    await expect(first).to_have_id("p-alpha")
+    await page.mouse.move(*here)
+    await page.mouse.down()
+    await page.mouse.move(there[0], there[1] - 30, steps=3)
+    await page.mouse.up()
+    await expect(said).to_contain_text("beta was moved: it is number 1")
+    assert await operator.answered_by() == "beta"
+
+    await page.locator("#p-beta").get_by_role("button", name="Test").focus()
+    await page.keyboard.press("Alt+ArrowDown")
+    await expect(said).to_contain_text("number 2")
+    await expect(first).to_have_id("p-alpha")
+    assert await operator.answered_by() == "alpha"
+    assert await page.evaluate("document.activeElement.id") == "p-beta", "the next press moves the same card"
+
+    touch = await page.context.new_cdp_session(page)
+    (x, y), (_, top) = await grip("#p-beta"), await grip("#p-alpha")
+    for kind, points in (("touchStart", [y]), ("touchMove", [top + 5]), ("touchMove", [top - 30]), ("touchEnd", [])):
+        where = [{"x": x, "y": height} for height in points]
+        await touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": where})
+    await expect(said).to_contain_text("number 1")
+    assert await operator.answered_by() == "beta"
+    acts = [entry.target for entry in await operator.console.services.operators.audit.recent(3)]
+    assert acts == ["order: beta, alpha", "order: alpha, beta", "order: beta, alpha"]
+
+
 async def test_key_is_tested_saved_used_and_never_seen_again(operator: Operator) -> None:
     page = await operator.page()
     await operator.sign_in(page)

@@ -97,8 +97,15 @@ async def test_letters_are_retried_and_discarded(operator: Operator) -> None:
     await letters.filter(has_text="blocked").get_by_role("button", name="Retry").click()
     await expect(said).to_contain_text("is queued again")
     assert [job.id.split("~")[0] for job in queue.jobs] == ["tg-1"]
-    await letters.filter(has_text="too large").get_by_role("link", name="Discard").click()
-    await page.get_by_role("link", name="Keep it").click()
+    discard = letters.filter(has_text="too large").get_by_role("link", name="Discard")
+    await expect(page.locator("#count-dead")).to_contain_text("3")
+    for is_closed_by_key in (True, False):
+        await discard.click()
+        keep = page.get_by_role("dialog").get_by_role("link", name="Keep it")
+        await expect(keep).to_be_focused()
+        await (page.keyboard.press("Escape") if is_closed_by_key else keep.click())
+        await expect(page.get_by_role("dialog")).to_have_count(0)
+        await expect(discard).to_be_focused()
     await expect(letters).to_have_count(3)
     await letters.filter(has_text="too large").get_by_role("link", name="Discard").click()
     await page.get_by_role("button", name="Discard").click()

@@ -1,16 +1,25 @@
 """The audit log: acts in words, by kind, in pages and as CSV."""
 
 import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from aiohttp import web
 
+from bot.operators.audit import describe_act
 from bot.web.console.frame.access import OperatorSession
 from bot.web.console.frame.frame import CONFIG_SAVED, Frame
+from bot.web.console.frame.responses import download, to_csv, undo_path
 from bot.web.server import HttpRoute
 from services.admin.audit import AuditEntry, AuditKind
+from services.admin.undo import KEPT_S
 
 AUDIT_ROWS: Final = 50
+FILE_ROWS: Final = 5000
+"""Entries of the file, the newest ones."""
+_CHANGE: Final = re.compile(r"change (\d+):")
 
 
 class AuditPages:
@@ -22,34 +31,57 @@ class AuditPages:
     @property
     def routes(self) -> tuple[HttpRoute, ...]:
         """The routes. They check the session themselves."""
-        return (self._frame.page("/audit", self.audit),)
+        return (self._frame.page("/audit", self.audit), *self._frame.file("/audit.csv", self.audit_csv, "audit"))
 
     async def audit(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Returns the acts of operators, newest first, of one kind or of all, in pages."""
-        word = request.query.get("kind", "")
-        kind = AuditKind(word) if word in set(AuditKind) else None
+        kind = _kind_in(request)
         before, after = (_id_in(request, name) for name in ("before", "after"))
         page = await self._frame.parts.audit.page(kind, before=before, after=after, limit=AUDIT_ROWS)
-        undoable = await self._frame.parts.configuration.list_undoable()
-        rows = [(entry, self._frame.moment(entry.at), _undo_of(entry, undoable)) for entry in page.entries]
+        undo = await self._find_undo(page.entries)
+        language = self._frame.language(request)
         return self._frame.render(
             request,
             session,
             "audit.html",
             title="web-audit",
             page="audit",
-            rows=rows,
+            rows=[(entry, self._frame.moment(entry.at), undo.get(entry.id)) for entry in page.entries],
+            describe=partial(describe_act, texts=self._frame.parts.texts, language=language),
             kind=kind,
             kinds=[None, *AuditKind],
             newer=page.newer,
             older=page.older,
         )
 
+    async def audit_csv(self, request: web.Request, _session: OperatorSession) -> web.Response:
+        """Returns the newest acts of the same kind as CSV, with their actions as they are stored."""
+        kind = _kind_in(request)
+        page = await self._frame.parts.audit.page(kind, limit=FILE_ROWS)
+        names = ("at", "actor_id", "action", "target", "detail")
+        lines = [
+            (each.at.isoformat(), each.actor_id, each.action, each.target or "", each.detail or "")
+            for each in page.entries
+        ]
+        return download(to_csv(names, lines), "text/csv", f"audit-{kind.value if kind else 'all'}.csv")
 
-def _undo_of(entry: AuditEntry, undoable: frozenset[int]) -> str | None:
-    """Returns the path of the form that undoes a change of the configuration."""
-    change = re.match(r"change (\d+):", entry.detail or "") if entry.action == CONFIG_SAVED else None
-    return f"undo/{change[1]}" if change is not None and int(change[1]) in undoable else None
+    async def _find_undo(self, entries: Sequence[AuditEntry]) -> Mapping[int, str]:
+        """Returns the path that undoes each act that can be undone, by its entry."""
+        parts = self._frame.parts
+        since = parts.clock.now() - timedelta(seconds=KEPT_S)
+        kept = await parts.undoable.find_kept(str(entry.id) for entry in entries if entry.at > since)
+        paths = {int(act_id): undo_path(act_id) or "" for act_id in kept}
+        revisions = await parts.configuration.list_undoable()
+        for entry in entries:
+            change = _CHANGE.match(entry.detail or "") if entry.action == CONFIG_SAVED else None
+            if change is not None and int(change[1]) in revisions:
+                paths[entry.id] = f"undo/{change[1]}"
+        return paths
+
+
+def _kind_in(request: web.Request) -> AuditKind | None:
+    word = request.query.get("kind", "")
+    return AuditKind(word) if word in set(AuditKind) else None
 
 
 def _id_in(request: web.Request, name: str) -> int | None:

@@ -57,6 +57,7 @@ class OverviewPage:
             title="web-overview",
             page="overview",
             views=views,
+            force_undo=await self._frame.find_force_undo(views),
             chain=chain,
             first=next((view for view in chain if view.id in order and not view.is_over_cap), None),
             shared=self._frame.parts.admin.status.shared,

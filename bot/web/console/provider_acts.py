@@ -1,9 +1,12 @@
 """Acts on providers: forms that are posted, audited, and end in a redirect."""
 
+import asyncio
+import re
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from aiohttp import web
 
@@ -22,6 +25,8 @@ from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog, CatalogError
 from services.llm.providers.local_servers import find_local_servers
 
+_POSITION: Final = re.compile(r"[1-9][0-9]{0,3}")
+
 
 class ConsoleActs:
     """Changes what operators may change."""
@@ -35,6 +40,7 @@ class ConsoleActs:
         handlers = {
             "/new-provider": self.save_provider,
             "/local-servers": self.look_for_servers,
+            "/test-providers": self.test_all,
             "/providers/{id}": self.save_provider,
             "/providers/{id}/remove": self.remove_provider,
             "/providers/{id}/force": self.force,
@@ -76,22 +82,36 @@ class ConsoleActs:
 
     async def test(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Asks a provider for a few tokens, as chat would."""
-        provider = self._frame.usable(request)
-        tested = await self._frame.parts.admin.test(provider, session.actor_id)
+        return await self._show_tests(request, session, [self._frame.usable(request)])
+
+    async def test_all(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Asks every provider that is configured, all at once."""
+        return await self._show_tests(request, session, self._frame.parts.fallback.providers)
+
+    async def _show_tests(
+        self, request: web.Request, session: OperatorSession, providers: Sequence[ProviderSettings]
+    ) -> web.Response:
+        admin = self._frame.parts.admin
+        tested = await asyncio.gather(*(admin.test(provider, session.actor_id) for provider in providers))
         return self._frame.render(
-            request, session, "test.html", title="web-test", page="providers", provider=provider, result=tested.result
+            request,
+            session,
+            "test.html",
+            title="web-test",
+            page="providers",
+            results=[(provider.id, each.result) for provider, each in zip(providers, tested, strict=True)],
         )
 
     async def move(self, request: web.Request, session: OperatorSession) -> web.Response:
-        """Moves a provider one place up or down."""
+        """Moves a provider one place up or down, or to a position from 1 on."""
         form = await request.post()
         provider = self._frame.known(request)
         names = [each.id for each in self._frame.parts.configuration.current.providers]
         here = names.index(provider.id)
-        there = here + (-1 if form.get("to") == "up" else 1)
-        if not 0 <= there < len(names):
+        there = _place(str(form.get("to", "")), here)
+        if there == here or not 0 <= there < len(names):
             return redirect(f"{HOME}/providers")
-        names[here], names[there] = names[there], names[here]
+        names.insert(there, names.pop(here))
         known = {each.id: each.models for each in self._frame.parts.configuration.current.providers}
         changes = {LISTED: list_providers({name: known[name] for name in names})}
         await self._frame.save(changes, session, form, note=f"order: {', '.join(names)}")
@@ -206,3 +226,10 @@ class ConsoleActs:
         except CatalogError as error:
             return answer(faults=[self._frame.text(request, "web-no-catalogue", reason=error.reason)])
         return answer(catalogue=ModelCatalogue.search(models, form.models, query))
+
+
+def _place(to: str, here: int) -> int:
+    """Returns the index that a form asks for; the present one if it cannot be read."""
+    if to in {"up", "down"}:
+        return here + (-1 if to == "up" else 1)
+    return int(to) - 1 if _POSITION.fullmatch(to) else here

@@ -42,14 +42,15 @@ class ProviderPages:
 
     async def providers(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Returns the list of all providers, with their states and acts."""
-        configuration = self._frame.parts.configuration
+        configuration, views = self._frame.parts.configuration, await read_views(self._frame.parts)
         return self._frame.render(
             request,
             session,
             "providers.html",
             title="web-providers",
             page="providers",
-            views=await read_views(self._frame.parts),
+            views=views,
+            force_undo=await self._frame.find_force_undo(views),
             choices=[(seconds, format_duration(seconds)) for seconds in FORCE_CHOICES],
             revision=configuration.current.revision,
             max_hops=self._frame.parts.settings.provider_max_hops,

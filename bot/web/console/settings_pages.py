@@ -52,7 +52,11 @@ class SettingsPages:
     async def export(self, _request: web.Request, _session: OperatorSession) -> web.Response:
         """Returns the variables that the console set, as lines of a `.env` file without keys."""
         lines = self._frame.parts.configuration.export_lines()
-        return download("".join(f"{line}\n" for line in lines), "text/plain", "console.env")
+        # Never empty, which Telegram refuses to take as a file.
+        head = "# Set in the web console over the environment" if lines else "# Nothing is set in the web console"
+        return download(
+            "".join(f"{line}\n" for line in (f"{head}. Keys are not exported.", *lines)), "text/plain", "console.env"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -410,6 +410,22 @@ audit-act = { $action ->
     [moderation-ham] marked as not spam in
     [moderation-warn] warned in
     [moderation-unwarn] removed a warning in
+    [provider-undo] undid an act
+    [token-undo] undid a change of the limits of the API token
+    [console-file] had a file sent in Telegram
+    [broadcast-discard] discarded a broadcast
+    [moderation-newcomers] changed the rules for newcomers of
+    [moderation-raid] switched raid mode in
+    [moderation-trust] trusted a member of
+    [moderation-untrust] no longer trusts a member of
+    [moderation-lock] locked a kind of message in
+    [moderation-unlock] unlocked a kind of message in
+    [moderation-preset] set the strictness in
+    [moderation-language] set the language of
+    [moderation-budget] set the judgements a day in
+    [moderation-reports] set the reports for a card in
+    [moderation-remote] set whether remote providers judge
+    [moderation-rule] changed a rule of
    *[other] { $name }
 }
 stats-period =
@@ -828,6 +844,10 @@ web-test-without = Answers without { $feature ->
 web-back = Back to the providers
 web-providers-help = Each request goes to the first provider in this order that is not cooling down; at most { $hops } are tried. Changes reach all replicas within a second.
 web-order-overridden = The order in AVAILABLE_PROVIDERS is overridden here. It can be reset in
+web-undo-force = Undo the force
+web-test-all = Test all
+web-drag = Drag to change the order
+web-move-keys = Order: drag a card by its grip, or press Alt and the arrow up or down while the focus is in it.
 web-position = Position { $number }
 web-move-up = Move { $provider } up
 web-move-down = Move { $provider } down
@@ -1151,7 +1171,7 @@ web-did-forced = { $about } is forced.
 web-did-released = Providers are asked in their order again.
 web-did-cooled = { $about } cools down.
 web-did-reset = { $about } is used again.
-web-did-moved = { $about } was moved.
+web-did-moved = { $about } was moved: it is number { $place } in your order now.
 web-did-saved = { $about } is saved and in use.
 web-did-removed = { $about } is removed.
 web-did-reset-setting = { $about } has the value of the environment again.

@@ -414,6 +414,22 @@ audit-act = { $action ->
     [moderation-ham] отмечено как не спам в
     [moderation-warn] предупреждение в
     [moderation-unwarn] снято предупреждение в
+    [provider-undo] отменено действие
+    [token-undo] отменено изменение лимитов токена API
+    [console-file] файл отправлен в Telegram
+    [broadcast-discard] удалена рассылка
+    [moderation-newcomers] изменены правила для новичков в
+    [moderation-raid] переключён режим рейда в
+    [moderation-trust] доверие участнику в
+    [moderation-untrust] снято доверие участнику в
+    [moderation-lock] запрещён вид сообщений в
+    [moderation-unlock] разрешён вид сообщений в
+    [moderation-preset] задана строгость в
+    [moderation-language] задан язык в
+    [moderation-budget] задано число проверок в день в
+    [moderation-reports] задано число жалоб для карточки в
+    [moderation-remote] задано, судят ли удалённые провайдеры в
+    [moderation-rule] изменено правило в
    *[other] { $name }
 }
 stats-period =
@@ -832,6 +848,10 @@ web-test-without = Отвечает без { $feature ->
 web-back = К провайдерам
 web-providers-help = Запрос идёт к первому по порядку провайдеру, который не на паузе; пробуется не больше { $hops }. Изменения доходят до всех реплик за секунду.
 web-order-overridden = Порядок из AVAILABLE_PROVIDERS заменён здесь. Вернуть его можно в разделе
+web-undo-force = Отменить назначение
+web-test-all = Проверить все
+web-drag = Перетащите, чтобы изменить порядок
+web-move-keys = Порядок: перетащите карточку за ручку или нажмите Alt со стрелкой вверх или вниз, когда фокус на карточке.
 web-position = Место { $number }
 web-move-up = Поднять { $provider }
 web-move-down = Опустить { $provider }
@@ -1163,7 +1183,7 @@ web-did-forced = { $about } назначен.
 web-did-released = Провайдеры снова опрашиваются по порядку.
 web-did-cooled = { $about } отложен.
 web-did-reset = { $about } снова используется.
-web-did-moved = { $about } перемещён.
+web-did-moved = { $about } перемещён: теперь это номер { $place } в вашем порядке.
 web-did-saved = { $about } сохранён и используется.
 web-did-removed = { $about } удалён.
 web-did-reset-setting = У { $about } снова значение из окружения.

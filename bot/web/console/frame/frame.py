@@ -1,7 +1,7 @@
 """The frame of every page and act: session, anti-forgery field, language, faults, and the template."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
@@ -16,7 +16,7 @@ from bot.operators.formatting import format_cost
 from bot.web.console.frame.access import FORM_FIELD, ConsoleAccess, OperatorSession, is_own_form
 from bot.web.console.frame.navigation import MAIN, MORE, PendingCounter, PendingWork
 from bot.web.console.frame.parts import ConsoleParts
-from bot.web.console.frame.provider_views import clock_time, read_strip
+from bot.web.console.frame.provider_views import ProviderView, clock_time, read_strip
 from bot.web.console.frame.responses import (
     DONE,
     HEADERS,
@@ -27,6 +27,7 @@ from bot.web.console.frame.responses import (
     file_name,
     read_form,
     redirect,
+    undo_path,
 )
 from bot.web.console.frame.templates import asset, digest, environment, icons
 from bot.web.server import HttpRoute
@@ -200,6 +201,11 @@ class Frame:
             raise web.HTTPConflict(text=provider.missing, headers=HEADERS)
         return provider
 
+    async def find_force_undo(self, views: Iterable[ProviderView]) -> str | None:
+        """Returns the path that undoes the force that is shown; None if there is none, or if it is not kept."""
+        forced = next((view.id for view in views if view.is_forced), None)
+        return None if forced is None else undo_path(await self.parts.undoable.find_force(forced))
+
     async def save(
         self, changes: Mapping[str, str | None], session: OperatorSession, form: Mapping[str, Any], *, note: str
     ) -> None:
@@ -227,7 +233,7 @@ class Frame:
 
     def text(self, request: web.Request, key: str, **values: str) -> str:
         """Returns a text in the browser's language."""
-        return self.parts.texts.get(key, self._language(request), **values)
+        return self.parts.texts.get(key, self.language(request), **values)
 
     def refuse(self, request: web.Request, session: OperatorSession, key: str, status: HTTPStatus) -> web.Response:
         """Returns a page that says why an act was not done."""
@@ -243,7 +249,7 @@ class Frame:
         **values: object,
     ) -> web.Response:
         """Returns a page."""
-        language = self._language(request)
+        language = self.language(request)
         did, undo = request.query.get("did", ""), request.query.get("undo", "")
         is_answer = request.method == "GET" and status is HTTPStatus.OK
         shared: dict[str, object] = {
@@ -259,6 +265,9 @@ class Frame:
             "strip": read_strip(self.parts) if session is not None and template != "overview.html" else (),
             "did": did if did in DONE else None,
             "about": request.query.get("about", "")[:64],
+            "places": {
+                each.id: place for place, each in enumerate(self.parts.configuration.current.providers, start=1)
+            },
             "undo": undo if UNDO_PATHS.fullmatch(undo) else None,
             "usd": format_cost,
             "asset": asset,
@@ -277,7 +286,7 @@ class Frame:
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
         return web.Response(text=body, content_type="text/html", headers=headers)
 
-    def _language(self, request: web.Request) -> str:
+    def language(self, request: web.Request) -> str:
         """Returns the first language of the browser that has texts."""
         for tag in request.headers.get(ACCEPT_LANGUAGE, "")[:200].split(","):
             primary = tag.partition(";")[0].partition("-")[0].strip().lower()

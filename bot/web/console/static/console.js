@@ -251,6 +251,104 @@ async function refreshFrame(before) {
 
 document.addEventListener("visibilitychange", refresh);
 
+// Confirmations: in a dialog over the page, with the focus on the answer that changes nothing. Escape closes it.
+
+async function ask(link) {
+  await busy(async () => {
+    const response = await send(link.href);
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const question = page.getElementById("confirm");
+    if (response.redirected || !question) return go(link.href);
+    const dialog = document.createElement("dialog");
+    dialog.setAttribute("aria-labelledby", "confirm-h");
+    const title = document.createElement("h2");
+    title.id = "confirm-h";
+    title.textContent = page.querySelector("h1").textContent;
+    question.classList.remove("panel");
+    dialog.append(title, document.adoptNode(question));
+    dialog.addEventListener("close", () => { dialog.remove(); schedule(); });
+    dialog.querySelector("[data-safe]").addEventListener("click", (event) => {
+      event.preventDefault();
+      event.stopPropagation();
+      dialog.close();
+    });
+    document.querySelector(".app").append(dialog);
+    dialog.showModal();
+    dialog.querySelector("[data-safe]").focus();
+  });
+}
+
+// Order: a card is dragged by its grip, by mouse, pen or finger, or moved by Alt and an arrow.
+
+const cards = () => [...document.querySelectorAll("li.card[data-position]")];
+/** The card that is dragged, and the place that it had. */
+let dragged = null;
+
+document.addEventListener("pointerdown", (event) => {
+  const grip = event.target.closest(".grip");
+  if (!grip || event.button || running) return;
+  event.preventDefault();
+  const card = grip.closest("li.card");
+  dragged = { card, next: card.nextElementSibling, pointer: event.pointerId };
+  card.classList.add("dragged");
+  grip.setPointerCapture(event.pointerId);
+});
+
+document.addEventListener("pointermove", (event) => {
+  if (event.pointerId !== dragged?.pointer) return;
+  const { card } = dragged;
+  const middle = (each) => { const box = each.getBoundingClientRect(); return box.top + box.height / 2; };
+  // The others move around it: an element that is taken out of the page loses its pointer.
+  while (card.previousElementSibling && event.clientY < middle(card.previousElementSibling)) card.after(card.previousElementSibling);
+  while (card.nextElementSibling && event.clientY > middle(card.nextElementSibling)) card.before(card.nextElementSibling);
+  const edge = 60;
+  if (event.clientY < edge) scrollBy(0, -12);
+  else if (event.clientY > innerHeight - edge) scrollBy(0, 12);
+});
+
+document.addEventListener("pointerup", (event) => {
+  if (event.pointerId !== dragged?.pointer) return;
+  const { card } = dragged;
+  const place = cards().indexOf(card) + 1;
+  drop();
+  if (place !== Number(card.dataset.position)) move(card, place);
+});
+
+document.addEventListener("pointercancel", (event) => { if (event.pointerId === dragged?.pointer) putBack(); });
+
+function drop() {
+  dragged.card.classList.remove("dragged");
+  dragged = null;
+}
+
+function putBack() {
+  dragged.card.parentElement.insertBefore(dragged.card, dragged.next);
+  drop();
+}
+
+/** Submits the form of a card's order with another place. */
+function move(card, place) {
+  const form = card.querySelector("form.rank");
+  const button = document.createElement("button");
+  button.name = "to";
+  button.value = place;
+  button.hidden = true;
+  form.append(button);
+  card.focus({ preventScroll: true });
+  form.requestSubmit(button);
+  button.remove();
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && dragged) return putBack();
+  const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+  const card = event.target.closest("li.card[data-position]");
+  if (!step || !card || !event.altKey || event.ctrlKey || event.metaKey || running) return;
+  event.preventDefault();
+  const place = Number(card.dataset.position) + step;
+  if (place >= 1 && place <= cards().length) move(card, place);
+});
+
 document.addEventListener("submit", (event) => {
   const form = event.target;
   const isGet = (event.submitter?.formMethod || form.method) === "get";
@@ -264,6 +362,12 @@ document.addEventListener("submit", (event) => {
 document.addEventListener("click", (event) => {
   for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
   const link = event.target.closest("a[href]");
+  const isPlain = !event.button && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
+  if (link?.matches("[data-confirm]") && isPlain) {
+    event.preventDefault();
+    ask(link);
+    return;
+  }
   if (!session || !link || link.origin !== location.origin || link.getAttribute("href").startsWith("#")) return;
   event.preventDefault();
   if (link.hasAttribute("download")) sendFile(link);
@@ -283,10 +387,12 @@ function pressOnCard(event) {
 document.addEventListener("keydown", pressOnCard);
 
 document.addEventListener("keydown", (event) => {
-  const menu = event.key === "Escape" && document.querySelector("details.menu[open]");
-  if (!menu) return;
-  menu.open = false;
-  menu.querySelector("summary").focus();
+  if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
+  const menu = document.querySelector("details.menu[open]");
+  if (menu) {
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  } else document.querySelector("main [data-safe]")?.click();
 });
 
 addEventListener("popstate", () => { if (!session) go(location.href); });

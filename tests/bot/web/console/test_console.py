@@ -170,8 +170,28 @@ class TestActs:
         await browser.submit("/console/providers/beta/force", **{"for": "1800"})
         await browser.submit("/console/providers/beta/move", to="up")
         page = await browser.open("/console/audit")
-        for shown in ("console.sign_in", "provider.force", "config.save", "order: beta, alpha"):
+        for shown in ("signed in to the console", "forced", "changed the configuration", "order: beta, alpha"):
             assert shown in page
+
+    async def test_provider_is_moved_to_a_position(self, browser: ConsoleBrowser) -> None:
+        await browser.sign_in()
+        await browser.open("/console/providers")
+        page = await browser.submit("/console/providers/beta/move", to="1")
+        assert "beta was moved: it is number 1" in page
+        assert page.index('id="p-beta"') < page.index('id="p-alpha"')
+        # A place that does not exist, or its own, changes nothing.
+        for place in ("1", "3", "0", "-1", "x", "9" * 40, "²"):
+            assert "was moved" not in await browser.submit("/console/providers/beta/move", to=place), place
+        assert await browser.answered_by() == "beta"
+
+    async def test_all_providers_are_tested_at_once(self, browser: ConsoleBrowser) -> None:
+        browser.servers["beta"].script(llm.status(401, {"error": {"message": "Incorrect API key provided"}}))
+        await browser.sign_in()
+        await browser.open("/console/providers")
+        page = await browser.submit("/console/test-providers")
+        assert page.index("<h3>alpha</h3>") < page.index("m answers") < page.index("<h3>beta</h3>")
+        assert "m does not answer" in page
+        assert "Incorrect API key provided" in page
 
 
 FIELDS = {"kind": "openai_compatible", "models": "m", "retries": ""}

@@ -1,5 +1,6 @@
 """Undo of acts in the console, over HTTP: at once, later in the audit log, and not when something has changed since."""
 
+import asyncio
 import re
 import sqlite3
 from contextlib import closing
@@ -34,7 +35,7 @@ async def test_force_and_its_end_are_undone(browser: ConsoleBrowser) -> None:
     await browser.submit("/console/release")
     await undo(browser)
     assert await browser.answered_by() == "beta"
-    assert "provider.undo" in await browser.open("/console/audit")
+    assert "undid an act" in await browser.open("/console/audit")
 
 
 async def test_cooldown_and_its_end_are_undone(browser: ConsoleBrowser) -> None:
@@ -74,6 +75,48 @@ async def test_act_is_undone_once_and_not_after_another(browser: ConsoleBrowser)
         - browser.services.infra.clock.time()
         <= 1800
     )
+
+
+async def test_force_is_undone_from_wherever_it_stands(browser: ConsoleBrowser) -> None:
+    """Also one that was set by a command, and long after its report."""
+    admin = browser.services.operators.admin
+    await browser.sign_in()
+    for path in ("", "/providers", "/audit"):
+        beta = admin.find("beta")
+        assert beta is not None
+        await admin.force(beta, 7, 600)
+        await browser.open(f"/console{path}")
+        await undo(browser)
+        assert "The change is undone" in browser.page
+        assert await browser.answered_by() == "alpha"
+        assert UNDO.search(await browser.open(f"/console{path}")) is None, path
+    # A force that replaced another one gives it back for the rest of its time.
+    for name in ("beta", "alpha"):
+        provider = admin.find(name)
+        assert provider is not None
+        await admin.force(provider, 7, 600)
+    await browser.open("/console/providers")
+    await undo(browser)
+    assert await browser.answered_by() == "beta"
+
+
+async def test_two_presses_at_once_undo_once(browser: ConsoleBrowser) -> None:
+    budgets = browser.services.llm.budgets
+    await browser.sign_in()
+    await browser.open("/console/usage")
+    await browser.submit("/console/budgets", kind="user", owner="7", amount="2.5")
+    found = UNDO.search(browser.page)
+    assert found is not None
+
+    async def press() -> int:
+        address = f"{browser.base}/console/{found[1]}"
+        async with browser.http.post(address, data=browser.hidden(), allow_redirects=False) as response:
+            return response.status
+
+    assert sorted(await asyncio.gather(*(press() for _ in range(4)))) == [303, 409, 409, 409]
+    assert (await budgets.state(BudgetKind.USER, "telegram:7")).limit_usd is None
+    page = await browser.open("/console/audit")
+    assert page.count("set a budget") == 2, "the act and one undo"
 
 
 async def test_budget_and_limits_are_undone(browser: ConsoleBrowser) -> None:
