@@ -5,21 +5,18 @@ A change is one revision. Every replica looks for a newer one and applies it; re
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
-from sqlalchemy import delete, exists, func, select, update
-from sqlalchemy.orm import aliased
 
 from core.clock import Clock
 from core.config.providers import ProviderSettings, ProviderVariables, variable_prefix
 from core.config.settings import read_providers
 from core.db.database import Database
-from core.db.operator_tables import ConfigRevisionRow, ConfigValueRow
-from core.errors import ConfigurationError, StorageError, UnderstudyError
-from core.secrets import SecretBox, SecretUnreadable
+from core.errors import ConfigurationError, StorageError
+from core.secrets import SecretBox
+from services.admin.config_store import ConfigConflict, ConfigurationStore, StoredValue, is_secret
 
 log = structlog.get_logger()
 
@@ -27,8 +24,6 @@ LISTED = "AVAILABLE_PROVIDERS"
 BUDGETS = ("BUDGET_DAY", "BUDGET_USER_DAY", "BUDGET_CHAT_DAY")
 MODEL_NAMES = ("OLLAMA_MODEL_NAME", "OPENAI_MODEL_NAME")
 """Variables of the environment that put a model first; a stored list of providers says which one is."""
-KEPT = timedelta(days=30)
-"""Time for which a replaced value is kept, so that its change can be undone."""
 
 
 class ValueSource(StrEnum):
@@ -37,29 +32,6 @@ class ValueSource(StrEnum):
     CONSOLE = "console"
     ENVIRONMENT = "environment"
     DEFAULT = "default"
-
-
-class ConfigConflict(UnderstudyError):
-    """Another operator changed the configuration since this one read it."""
-
-
-class SecretsKeyMissing(UnderstudyError):
-    """A key cannot be stored without SECRETS_KEY."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredValue:
-    """A variable as an operator set it.
-
-    Args:
-        value: its text; None for a secret that SECRETS_KEY does not open.
-        at: the instant of the change.
-        actor_id: the operator, a Telegram user id; 0 for one who signed in by WEB_TOKEN.
-    """
-
-    value: str | None = field(repr=False)
-    at: datetime
-    actor_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +60,6 @@ class Configuration:
         return tuple(key.get_secret_value() for key in keys if key is not None)
 
 
-def is_secret(name: str) -> bool:
-    """Returns whether the value of a variable is stored encrypted and never shown."""
-    return name.endswith("_API_KEY")
-
-
 class ProviderConfiguration:
     """The configuration in effect, and its changes.
 
@@ -113,9 +80,8 @@ class ProviderConfiguration:
     ) -> None:
         self._variables = variables
         self._environment = providers
-        self._database = database
+        self.store = ConfigurationStore(database, clock, box)
         self._clock = clock
-        self._box = box
         self._timing = timing or ConfigTiming()
         self._listeners: list[Callable[[Configuration], None]] = []
         self._change = asyncio.Lock()
@@ -124,7 +90,7 @@ class ProviderConfiguration:
     @property
     def can_store_keys(self) -> bool:
         """True if SECRETS_KEY is set."""
-        return self._box is not None
+        return self.store.can_seal
 
     def on_change(self, listener: Callable[[Configuration], None]) -> None:
         """Registers a callback for every revision that this replica applies. It must not block."""
@@ -136,7 +102,7 @@ class ProviderConfiguration:
         Raises:
             StorageError: the database failed.
         """
-        await self._renew_seals()
+        await self.store.renew_seals()
         await self.refresh()
 
     async def run(self) -> None:
@@ -151,7 +117,7 @@ class ProviderConfiguration:
     async def refresh(self) -> None:
         """Applies the newest revision, if this replica does not have it yet."""
         async with self._change:
-            if await self._newest_revision() != self.current.revision:
+            if await self.store.newest_revision() != self.current.revision:
                 self._apply(await self._load())
 
     def source(self, name: str) -> ValueSource:
@@ -199,10 +165,10 @@ class ProviderConfiguration:
             StorageError: the database failed.
         """
         async with self._change:
-            if await self._newest_revision() != revision:
+            if await self.store.newest_revision() != revision:
                 raise ConfigConflict
             self.preview(changes)
-            await self._write(changes, actor_id, note, revision + 1)
+            await self.store.write(changes, actor_id, note, revision + 1)
             log.info("config.saved", revision=revision + 1, actor_id=actor_id, names=sorted(changes))
             self._apply(await self._load())
             return self.current.revision
@@ -217,29 +183,10 @@ class ProviderConfiguration:
         """
         # Before anything is read: a change that is stored meanwhile must not be overwritten.
         seen = self.current.revision
-        if revision not in await self.list_undoable():
+        if revision not in await self.store.list_undoable():
             raise ConfigConflict
-        async with self._database.reading() as session:
-            rows = list(await session.scalars(select(ConfigValueRow).order_by(ConfigValueRow.revision)))
-        changed = {row.name for row in rows if row.revision == revision}
-        before = {row.name: row for row in rows if row.revision < revision}
-        values = {name: self._opened(before[name]) if name in before else None for name in changed}
+        values = await self.store.values_before(revision)
         return await self.save(values, actor_id, note=note, revision=seen)
-
-    async def list_undoable(self) -> frozenset[int]:
-        """Returns the revisions that `undo` takes back: of the last 30 days, their variables not changed later.
-
-        Raises:
-            StorageError: the database failed.
-        """
-        query = select(ConfigValueRow.revision, ConfigValueRow.name)
-        recent = select(ConfigRevisionRow.revision).where(ConfigRevisionRow.at >= self._clock.now() - KEPT)
-        async with self._database.reading() as session:
-            rows = [(revision, name) for revision, name in await session.execute(query)]
-            kept = set(await session.scalars(recent))
-        newest = {name: revision for revision, name in sorted(rows)}
-        replaced = {revision for revision, name in rows if newest[name] > revision}
-        return frozenset(revision for revision, _ in rows if revision in kept) - replaced
 
     def export_lines(self) -> list[str]:
         """Returns the stored variables as lines of a `.env` file. Keys are named without their values."""
@@ -270,27 +217,8 @@ class ProviderConfiguration:
         for listener in self._listeners:
             listener(configuration)
 
-    async def _newest_revision(self) -> int:
-        # One hop to the database: every replica asks this all the time.
-        newest = select(func.max(ConfigRevisionRow.revision))
-        return await self._database.run(lambda connection: connection.scalar(newest) or 0, reading=True)
-
     async def _load(self) -> Configuration:
-        newest: dict[str, tuple[ConfigValueRow, ConfigRevisionRow]] = {}
-        async with self._database.reading() as session:
-            rows = await session.execute(
-                select(ConfigValueRow, ConfigRevisionRow)
-                .join(ConfigRevisionRow, ConfigRevisionRow.revision == ConfigValueRow.revision)
-                .order_by(ConfigValueRow.revision)
-            )
-            for value, revision in rows:
-                newest[value.name] = (value, revision)
-            latest = await session.scalar(select(func.max(ConfigRevisionRow.revision))) or 0
-        stored = {
-            name: StoredValue(self._opened(value), revision.at, revision.actor_id)
-            for name, (value, revision) in newest.items()
-            if value.value is not None or value.sealed is not None
-        }
+        latest, stored = await self.store.load()
         if not stored:
             return Configuration(latest, {}, self._environment)
         try:
@@ -300,75 +228,6 @@ class ProviderConfiguration:
             log.error("config.invalid", revision=latest, mistakes=error.mistakes)
             providers = self._environment
         return Configuration(latest, stored, providers)
-
-    def _opened(self, row: ConfigValueRow) -> str | None:
-        if row.sealed is None:
-            return row.value
-        if self._box is None:
-            log.warning("config.secret_unreadable", name=row.name, reason="SECRETS_KEY is not set")
-            return None
-        try:
-            return self._box.open(row.sealed, row.name)
-        except SecretUnreadable as error:
-            log.warning("config.secret_unreadable", name=row.name, reason=str(error))
-            return None
-
-    async def _write(self, changes: Mapping[str, str | None], actor_id: int, note: str, revision: int) -> None:
-        rows = [self._row(revision, name, value) for name, value in changes.items()]
-        now = self._clock.now()
-        async with self._database.session() as session:
-            taken = await session.execute(
-                self._database.insert(ConfigRevisionRow)
-                .values(revision=revision, at=now, actor_id=actor_id, note=note)
-                .on_conflict_do_nothing()
-                .returning(ConfigRevisionRow.revision)
-            )
-            if taken.first() is None:
-                raise ConfigConflict
-            session.add_all(rows)
-            await session.flush()
-            # The value before a change is kept as long as the change can be undone.
-            old = select(ConfigRevisionRow.revision).where(ConfigRevisionRow.at < now - KEPT)
-            next_row = aliased(ConfigValueRow)
-            replaced_long_ago = exists().where(
-                next_row.name == ConfigValueRow.name,
-                next_row.revision > ConfigValueRow.revision,
-                next_row.revision.in_(old),
-            )
-            await session.execute(
-                delete(ConfigValueRow).where(ConfigValueRow.name.in_(changes), replaced_long_ago),
-                execution_options={"synchronize_session": False},
-            )
-
-    def _row(self, revision: int, name: str, value: str | None) -> ConfigValueRow:
-        if value is None or not is_secret(name):
-            return ConfigValueRow(revision=revision, name=name, value=value, sealed=None)
-        if self._box is None:
-            raise SecretsKeyMissing
-        return ConfigValueRow(revision=revision, name=name, value=None, sealed=self._box.seal(value, name))
-
-    async def _renew_seals(self) -> None:
-        """Encrypts values of older keys by the newest one, so that the older one can leave the list."""
-        if self._box is None:
-            return
-        async with self._database.reading() as session:
-            rows = list(await session.scalars(select(ConfigValueRow).where(ConfigValueRow.sealed.is_not(None))))
-        stale = [row for row in rows if row.sealed is not None and not self._box.is_newest(row.sealed)]
-        for row in stale:
-            value = self._opened(row)
-            if value is None:
-                continue
-            async with self._database.session() as session:
-                await session.execute(
-                    update(ConfigValueRow)
-                    .where(
-                        ConfigValueRow.revision == row.revision,
-                        ConfigValueRow.name == row.name,
-                        ConfigValueRow.sealed == row.sealed,
-                    )
-                    .values(sealed=self._box.seal(value, row.name))
-                )
-            log.info("config.secret_renewed", name=row.name)
 
 
 def _require_known(

@@ -26,7 +26,8 @@ from services.moderation.domain.settings import GroupSettings, Mode
 from services.moderation.domain.verdict import Category, Evidence, Judged, Judgement, NoVerdictReason, Unjudged, Verdict
 from services.moderation.enforcement import Enforcement
 from services.moderation.maintenance import Maintenance, MaintenanceTiming, Retention
-from services.moderation.newcomers.newcomers import Newcomers, Question
+from services.moderation.newcomers.gate import Question
+from services.moderation.newcomers.newcomers import Newcomers
 from services.moderation.newcomers.store import Entry, Gate, NewcomerStore
 from services.moderation.pipeline import Pipeline
 from services.moderation.records.counts import DailyCounts

@@ -58,7 +58,7 @@ class Raid:
         await self.newcomers.join(Join(GROUP, member, member, self.harness.clock.now()), self.harness.settings)
 
     async def press(self, member: int) -> None:
-        await self.newcomers.press(GROUP, member)
+        await self.newcomers.gate.press(GROUP, member)
 
     async def advertise(self, number: int, member: int) -> None:
         text = f"{CAMPAIGNS[number % 2]} {number}"

@@ -14,7 +14,7 @@ from bot.telegram.moderation.cards import IncidentCards
 from core.i18n import Texts
 from services.moderation.domain.ports import CardLocation
 from services.moderation.domain.settings import GroupSettings
-from services.moderation.newcomers.newcomers import Question
+from services.moderation.newcomers.gate import Question
 from services.moderation.newcomers.store import Entry, Gate
 
 START_PREFIX = "gate_"

@@ -103,7 +103,7 @@ class ModerationGateway:
             return
         changed, request = update.chat_member, update.chat_join_request
         if request is not None:
-            await self._newcomers.request(settings.group_id, request.from_user.id, request.user_chat_id, settings)
+            await self._newcomers.gate.request(settings.group_id, request.from_user.id, request.user_chat_id, settings)
         elif changed is not None:
             await self._handle_change(changed, settings)
 
@@ -118,7 +118,7 @@ class ModerationGateway:
             and actor not in {user.id, self._self_id}
             and isinstance(changed.new_chat_member, ChatMemberRestricted)
         ):
-            await self._newcomers.restricted_by_admin(settings.group_id, user.id)
+            await self._newcomers.gate.restricted_by_admin(settings.group_id, user.id)
 
     async def _migrate(self, message: Message) -> None:
         """Moves a group's data to the id of its supergroup."""

@@ -18,7 +18,8 @@ from core.i18n import Texts
 from services.moderation.domain.message import MediaKind
 from services.moderation.domain.rule_set import AppliesTo, LinkPolicy, RuleSet
 from services.moderation.domain.settings import GroupSettings
-from services.moderation.newcomers.newcomers import AnswerResult, Newcomers
+from services.moderation.newcomers.gate import AnswerResult
+from services.moderation.newcomers.newcomers import Newcomers
 from services.moderation.newcomers.store import Gate
 from services.moderation.records.groups import GroupStore
 
@@ -163,7 +164,7 @@ class NewcomerHandlers:
         if settings is None or user is None or is_group(message):
             await self._reply(message, "moderation-gate-nothing", message_speaker(message).language)
             return
-        refusal = await self._newcomers.ask(settings.group_id, user.id, settings)
+        refusal = await self._newcomers.gate.ask(settings.group_id, user.id, settings)
         if refusal is not None:
             await self._reply(message, f"moderation-gate-{refusal.value}", settings.language)
 
@@ -176,9 +177,9 @@ class NewcomerHandlers:
         group_id, user_id = settings.group_id, query.from_user.id
         match callback_data.what:
             case "pass":
-                result = await self._newcomers.press(group_id, user_id)
+                result = await self._newcomers.gate.press(group_id, user_id)
             case "answer":
-                result = await self._newcomers.answer(group_id, user_id, callback_data.value)
+                result = await self._newcomers.gate.answer(group_id, user_id, callback_data.value)
             case "end":
                 denial = find_denial(await self._admins.fetch_standing(group_id, user_id))
                 if denial is None:

@@ -71,7 +71,7 @@ class AuditPages:
         since = parts.clock.now() - timedelta(seconds=KEPT_S)
         kept = await parts.undoable.find_kept(str(entry.id) for entry in entries if entry.at > since)
         paths = {int(act_id): undo_path(act_id) or "" for act_id in kept}
-        revisions = await parts.configuration.list_undoable()
+        revisions = await parts.configuration.store.list_undoable()
         for entry in entries:
             change = _CHANGE.match(entry.detail or "") if entry.action == CONFIG_SAVED else None
             if change is not None and int(change[1]) in revisions:

@@ -18,7 +18,8 @@ from bot.web.console.provider_pages import FORCE_CHOICES, form_page
 from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings, ProviderVariables, variable_prefix
 from core.errors import ConfigurationError
-from services.admin.configuration import LISTED, ConfigConflict, SecretsKeyMissing
+from services.admin.config_store import ConfigConflict, SecretsKeyMissing
+from services.admin.configuration import LISTED
 from services.llm.models.inspection import AspectReport, ProviderInspector
 from services.llm.models.trial import ProviderTrial
 from services.llm.providers.builder import ModelBuilder

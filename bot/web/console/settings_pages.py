@@ -13,7 +13,8 @@ from bot.web.console.frame.responses import download
 from bot.web.server import HttpRoute
 from core.config.providers import ProviderVariables, variable_prefix
 from core.config.variables import CommonVariables
-from services.admin.configuration import ProviderConfiguration, ValueSource, is_secret
+from services.admin.config_store import is_secret
+from services.admin.configuration import ProviderConfiguration, ValueSource
 
 
 class SettingsPages:

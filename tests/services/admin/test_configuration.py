@@ -13,13 +13,8 @@ from core.db.database import Database
 from core.db.operator_tables import ConfigValueRow
 from core.errors import ConfigurationError
 from core.secrets import SecretBox
-from services.admin.configuration import (
-    ConfigConflict,
-    Configuration,
-    ProviderConfiguration,
-    SecretsKeyMissing,
-    ValueSource,
-)
+from services.admin.config_store import ConfigConflict, SecretsKeyMissing
+from services.admin.configuration import Configuration, ProviderConfiguration, ValueSource
 from tests.support.clock import ManualClock, until
 
 OLD, NEW = SecretStr("the-older-of-two-keys-with-32-characters"), SecretStr("the-newer-of-two-keys-with-32-characters")
@@ -178,14 +173,14 @@ async def test_undo_overwrites_no_change_that_is_stored_meanwhile(
 ) -> None:
     configuration = await opened(database)
     await configuration.save({"GROQ_API_KEY": "first"}, 7, note="key", revision=0)
-    list_undoable = configuration.list_undoable
+    list_undoable = configuration.store.list_undoable
 
     async def list_before_a_change() -> frozenset[int]:
         found = await list_undoable()
         await configuration.save({"GROQ_API_KEY": "of-another-operator"}, 9, note="key", revision=1)
         return found
 
-    monkeypatch.setattr(configuration, "list_undoable", list_before_a_change)
+    monkeypatch.setattr(configuration.store, "list_undoable", list_before_a_change)
     with pytest.raises(ConfigConflict):
         await configuration.undo(1, 8, note="undo")
     assert key_of(configuration, "groq") == "of-another-operator"
@@ -217,7 +212,7 @@ async def test_value_that_was_in_effect_for_long_comes_back_by_undo(database: Da
     await configuration.save({"GROQ_API_KEY": "first"}, 7, note="key", revision=0)
     await clock.advance(90 * 86400)
     await configuration.save({"GROQ_API_KEY": "second"}, 7, note="key", revision=1)
-    assert await configuration.list_undoable() == {2}
+    assert await configuration.store.list_undoable() == {2}
     await configuration.undo(2, 7, note="undo")
     assert key_of(configuration, "groq") == "first"
 
@@ -227,7 +222,7 @@ async def test_change_of_more_than_a_month_ago_is_not_undone(database: Database)
     configuration = await opened(database, clock=clock)
     await configuration.save({"GROQ_API_KEY": "first"}, 7, note="key", revision=0)
     await clock.advance(31 * 86400)
-    assert await configuration.list_undoable() == frozenset()
+    assert await configuration.store.list_undoable() == frozenset()
     with pytest.raises(ConfigConflict):
         await configuration.undo(1, 7, note="undo")
     assert key_of(configuration, "groq") == "first"

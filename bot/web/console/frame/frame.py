@@ -34,7 +34,7 @@ from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings
 from core.errors import ConfigurationError, StorageError
 from core.i18n import DEFAULT_LANGUAGE, Texts
-from services.admin.configuration import ConfigConflict, is_secret
+from services.admin.config_store import ConfigConflict, is_secret
 
 log = structlog.get_logger()
 

@@ -8,7 +8,8 @@ from services.moderation.case import Stage
 from services.moderation.domain.ports import Administrators
 from services.moderation.domain.settings import Mode
 from services.moderation.domain.verdict import Category
-from services.moderation.newcomers.newcomers import FOR_GOOD, AnswerResult, EntryTiming, Join
+from services.moderation.newcomers.gate import FOR_GOOD, AnswerResult, EntryTiming
+from services.moderation.newcomers.newcomers import Join
 from services.moderation.newcomers.store import DEFAULT_RAID_RATE, Gate, NewcomerStore, Passage, Trust
 from tests.support.clock import ManualClock
 from tests.support.group_messages import message
@@ -109,14 +110,14 @@ class TestGate:
         await join(seeing)
         assert seeing.group.actions == [("mute", NEWCOMER, seeing.clock.now() + FOR_GOOD)]
         assert seeing.group.notices == [Gate.BUTTON]
-        assert await seeing.newcomers.press(GROUP, NEWCOMER) is AnswerResult.PASSED
+        assert await seeing.newcomers.gate.press(GROUP, NEWCOMER) is AnswerResult.PASSED
         assert seeing.group.action_names == ["mute", "unmute"]
-        assert await seeing.newcomers.press(GROUP, NEWCOMER) is AnswerResult.NOTHING
+        assert await seeing.newcomers.gate.press(GROUP, NEWCOMER) is AnswerResult.NOTHING
 
     async def test_press_of_someone_else_does_nothing(self, seeing: ModerationHarness) -> None:
         await seeing.newcomers.store.change(GROUP, gate=Gate.BUTTON.value)
         await join(seeing)
-        assert await seeing.newcomers.press(GROUP, NEWCOMER + 1) is AnswerResult.NOTHING
+        assert await seeing.newcomers.gate.press(GROUP, NEWCOMER + 1) is AnswerResult.NOTHING
         assert "unmute" not in seeing.group.action_names
 
     async def test_one_notice_serves_those_who_join_within_minutes(
@@ -135,8 +136,8 @@ class TestGate:
     async def test_question_takes_the_right_answer_only(self, seeing: ModerationHarness, clock: ManualClock) -> None:
         await seeing.newcomers.store.change(GROUP, gate=Gate.QUESTION.value)
         await join(seeing)
-        assert await seeing.newcomers.press(GROUP, NEWCOMER) is AnswerResult.WRONG
-        assert await seeing.newcomers.ask(GROUP, NEWCOMER, seeing.settings) is None
+        assert await seeing.newcomers.gate.press(GROUP, NEWCOMER) is AnswerResult.WRONG
+        assert await seeing.newcomers.gate.ask(GROUP, NEWCOMER, seeing.settings) is None
         known = await seeing.newcomers.store.find(GROUP, NEWCOMER)
         question = seeing.group.questions[0][1]
         assert known is not None
@@ -145,37 +146,37 @@ class TestGate:
         assert known.answer in question.answers
         assert known.answer == sum(map(int, question.text.split(" + ")))
         wrong = next(value for value in question.answers if value != known.answer)
-        assert await seeing.newcomers.answer(GROUP, NEWCOMER, wrong) is AnswerResult.WRONG
+        assert await seeing.newcomers.gate.answer(GROUP, NEWCOMER, wrong) is AnswerResult.WRONG
         # The right one comes too late, and the next question only after a pause.
-        assert await seeing.newcomers.answer(GROUP, NEWCOMER, known.answer) is AnswerResult.TOO_EARLY
-        assert await seeing.newcomers.ask(GROUP, NEWCOMER, seeing.settings) is AnswerResult.TOO_EARLY
+        assert await seeing.newcomers.gate.answer(GROUP, NEWCOMER, known.answer) is AnswerResult.TOO_EARLY
+        assert await seeing.newcomers.gate.ask(GROUP, NEWCOMER, seeing.settings) is AnswerResult.TOO_EARLY
         clock.shift(TIMING.retry.total_seconds())
-        assert await seeing.newcomers.ask(GROUP, NEWCOMER, seeing.settings) is None
+        assert await seeing.newcomers.gate.ask(GROUP, NEWCOMER, seeing.settings) is None
         again = await seeing.newcomers.store.find(GROUP, NEWCOMER)
         assert again is not None
         assert again.answer is not None
-        assert await seeing.newcomers.answer(GROUP, NEWCOMER, again.answer) is AnswerResult.PASSED
+        assert await seeing.newcomers.gate.answer(GROUP, NEWCOMER, again.answer) is AnswerResult.PASSED
         assert seeing.group.action_names == ["mute", "unmute"]
 
     async def test_request_to_join_is_approved_after_the_button_and_passes_the_gate(
         self, seeing: ModerationHarness
     ) -> None:
         await seeing.newcomers.store.change(GROUP, gate=Gate.BUTTON.value)
-        await seeing.newcomers.request(GROUP, NEWCOMER, 777, seeing.settings)
+        await seeing.newcomers.gate.request(GROUP, NEWCOMER, 777, seeing.settings)
         assert seeing.group.questions == [(777, None)]
-        assert await seeing.newcomers.press(GROUP, NEWCOMER) is AnswerResult.PASSED
+        assert await seeing.newcomers.gate.press(GROUP, NEWCOMER) is AnswerResult.PASSED
         await join(seeing, actor=SELF)
         assert seeing.group.actions == [("approve", NEWCOMER)]
 
     async def test_request_is_the_admins_without_a_gate(self, seeing: ModerationHarness) -> None:
-        await seeing.newcomers.request(GROUP, NEWCOMER, 777, seeing.settings)
+        await seeing.newcomers.gate.request(GROUP, NEWCOMER, 777, seeing.settings)
         assert seeing.group.questions == []
 
     async def test_restriction_of_an_admin_stays(self, seeing: ModerationHarness) -> None:
         await seeing.newcomers.store.change(GROUP, gate=Gate.BUTTON.value)
         await join(seeing)
-        await seeing.newcomers.restricted_by_admin(GROUP, NEWCOMER)
-        assert await seeing.newcomers.press(GROUP, NEWCOMER) is AnswerResult.NOTHING
+        await seeing.newcomers.gate.restricted_by_admin(GROUP, NEWCOMER)
+        assert await seeing.newcomers.gate.press(GROUP, NEWCOMER) is AnswerResult.NOTHING
         assert seeing.group.action_names == ["mute"]
 
     async def test_dry_run_restricts_no_one(self, seeing: ModerationHarness) -> None:
@@ -195,7 +196,7 @@ class TestRaid:
         assert seeing.group.raids == [DEFAULT_RAID_RATE]
         assert {action[1] for action in seeing.group.actions} == set(range(1000, 1300))
         assert seeing.group.notices == [Gate.BUTTON]
-        assert await seeing.newcomers.press(GROUP, 1000) is AnswerResult.PASSED
+        assert await seeing.newcomers.gate.press(GROUP, 1000) is AnswerResult.PASSED
         clock.shift(TIMING.raid.total_seconds() + 1)
         await seeing.run_round()
         await seeing.run_round()
