@@ -16,9 +16,9 @@ def describe_limits(limits: ModelLimits, words: Wording) -> str:
         known = sorted(words.get(f"without-{name}") if name in _KNOWN else name for name in limits.refused)
         facts.append(words.get("operator-works-without", refused=words.join(known)))
     if limits.window is not None:
-        facts.append(words.get("operator-window", tokens=f"{limits.window:,}"))
+        facts.append(words.get("operator-window", tokens=limits.window))
     elif limits.max_input is not None:
-        facts.append(words.get("operator-max-input", tokens=f"{limits.max_input:,}"))
+        facts.append(words.get("operator-max-input", tokens=limits.max_input))
     return f"{limits.model} {'; '.join(facts)}"
 
 

@@ -73,6 +73,6 @@ def _format_by_provider(key: str, usages: Mapping[str, UsageTotal], say: Wording
 
 
 def _format_usage(usage: UsageTotal, say: Wording) -> str:
-    tokens = say.get("operator-tokens", input=f"{usage.input_tokens:,}", output=f"{usage.output_tokens:,}")
+    tokens = say.get("operator-tokens", input=usage.input_tokens, output=usage.output_tokens)
     estimated = f" {say.get('operator-estimated', count=usage.estimated)}" if usage.estimated else ""
     return f"{say.requests(usage.requests, usage.failures)}, {tokens}{estimated}, {say.cost(usage)}"

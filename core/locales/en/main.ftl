@@ -1313,7 +1313,11 @@ operator-key-accepted = the key is accepted
 operator-still-cools = It still cools down { $until }; /provider reset { $provider } ends that.
 operator-all-today = All users today, by provider:
 operator-all-month = All users this month, by provider:
-operator-tokens = { $input } tokens in, { $output } out
+operator-tokens =
+    { $input ->
+        [one] { $input } token in
+       *[other] { $input } tokens in
+    }, { $output } out
 operator-estimated = ({ $count } estimated)
 operator-act-force = force
 operator-act-test = test
