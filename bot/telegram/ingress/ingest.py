@@ -1,47 +1,22 @@
-"""Classifies updates: access, relevance, moderation and queue lane; stores them as jobs."""
+"""Takes in batches of updates: each is classified once, within the rates of its sender, and stored as a job."""
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
 from aiogram import Bot
-from aiogram.types import Message, Update
 
-from bot.command_table import CommandLane
-from bot.telegram.api.filters import addresses_bot, asks_bot, find_command, find_thumb, is_typed
-from bot.telegram.api.messages import conversation_key, is_group, message_speaker
 from bot.telegram.api.updates import is_update_id, parse_update
-from bot.telegram.ingress.admission import AccessList, Admission, BanList, is_from_banned
+from bot.telegram.ingress.admission import AccessList, Admission, BanList
 from bot.telegram.ingress.album_buffer import AlbumBuffer
-from bot.telegram.jobs import (
-    MODERATION_LANE,
-    OWN_LANE,
-    RejectionReason,
-    UpdateArrived,
-    UpdateRejected,
-    create_job,
-)
+from bot.telegram.ingress.classification import Classified, ModerationScope, UpdateClassifier
 from core.clock import Clock
 from core.errors import StorageError
 from services.inbox.album_parts import AlbumPart
 from services.inbox.job import Job, JobSink
 
 log = structlog.get_logger()
-
-
-class ModerationScope(Protocol):
-    """Knows which groups are moderated."""
-
-    async def concerns(self, update: Update) -> bool:
-        """Returns whether moderation handles an update."""
-        ...
-
-    def is_entry_press(self, update: Update) -> bool:
-        """Returns whether an update is a press at a group's gate, which is open to everyone."""
-        ...
 
 
 class UpdateInbox(JobSink, Protocol):
@@ -58,29 +33,6 @@ class AlbumPartStore(Protocol):
     async def put(self, parts: Sequence[AlbumPart]) -> None:
         """Stores parts; idempotent."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Classified:
-    """An update that leads to a job.
-
-    Args:
-        update: None if a bug prevented its classification.
-        surplus_job: replaces the job if a limit refuses the update.
-        is_limited: whether it counts in the rates of its sender.
-    """
-
-    job: Job
-    raw: dict[str, Any]  # Any: as Telegram sent it
-    update: Update | None
-    surplus_job: Job | None = None
-    is_limited: bool = False
-    is_denial: bool = False
-    """True if the job only tells a sender that the bot is not for them."""
-
-    @property
-    def message(self) -> Message | None:
-        return self.update.message if self.update is not None else None
 
 
 class UpdateIngest:
@@ -114,11 +66,9 @@ class UpdateIngest:
         self._bot = bot
         self._inbox = inbox
         self._parts = parts
-        self._moderation = moderation
-        self._access = access
         self._admission = admission
-        self._bans = bans
         self._albums = AlbumBuffer(clock)
+        self._classifier = UpdateClassifier(bot, moderation, access, bans, self._albums)
 
     async def take(self, batch: Sequence[dict[str, Any]]) -> None:
         """Stores the jobs of a batch of raw updates; idempotent.
@@ -146,16 +96,16 @@ class UpdateIngest:
         except Exception as error:
             reason = f"taking it in failed: {type(error).__name__}"
             log.exception("update.quarantined", update_id=raw.get("update_id"))
-            await self._inbox.quarantine(self._arrived(raw, None, is_moderated=None), reason)
+            await self._inbox.quarantine(self._classifier.arrived(raw, None, is_moderated=None), reason)
 
     async def _take(self, batch: Sequence[dict[str, Any]]) -> None:
         parts: list[AlbumPart] = []
-        classified: list[_Classified] = []
+        classified: list[Classified] = []
         surplus = 0
         for raw in batch:
             if not is_update_id(raw.get("update_id")):
                 log.error("update.unreadable", kinds=list(raw))
-                await self._inbox.quarantine(self._unnumbered(raw), "unreadable: no valid update_id")
+                await self._inbox.quarantine(self._classifier.unnumbered(raw), "unreadable: no valid update_id")
                 continue
             if self._admission.is_known_surplus(raw):
                 surplus += 1
@@ -169,10 +119,10 @@ class UpdateIngest:
             await self._parts.put(parts)
         await self._put(await self._within_limits(classified))
 
-    async def _put(self, admitted: Sequence[_Classified]) -> None:
+    async def _put(self, admitted: Sequence[Classified]) -> None:
         """Stores jobs; where a lane is full, the sender is told, once a minute."""
         refused = {job.id for job in await self._inbox.put([each.job for each in admitted])}
-        excess: list[_Classified] = []
+        excess: list[Classified] = []
         for each in admitted:
             message = each.message
             if each.job.id in refused:
@@ -184,13 +134,13 @@ class UpdateIngest:
             told = await self._admission.are_told([("full", each.update) for each in excess if each.update])
             await self._inbox.put(
                 [
-                    self._rejected(each.raw, "queue-full")
+                    self._classifier.rejected(each.raw, "queue-full")
                     for each, is_told in zip((each for each in excess if each.update), told, strict=True)
                     if is_told and (each.message is None or self._albums.reject_once(each.message))
                 ]
             )
 
-    async def _within_limits(self, classified: Sequence[_Classified]) -> list[_Classified]:
+    async def _within_limits(self, classified: Sequence[Classified]) -> list[Classified]:
         """Returns the updates within the rates of their senders, and replacements for the others.
 
         Usually that is nothing: a flood leads to one job a minute, which warns its sender.
@@ -203,7 +153,7 @@ class UpdateIngest:
         silent = {each.job.id for each, is_told in zip(denials, told, strict=True) if not is_told}
         if refused:
             log.warning("update.rate_limited", updates=len(refused))
-        kept: list[_Classified] = []
+        kept: list[Classified] = []
         for each in classified:
             refusal = refused.get(each.job.id)
             if refusal is None:
@@ -211,134 +161,28 @@ class UpdateIngest:
                     kept.append(each)
                 continue
             if refusal.is_told and (each.message is None or self._albums.reject_once(each.message)):
-                warning = self._rejected(each.raw, "rate-limited", refusal.renewal_s)
+                warning = self._classifier.rejected(each.raw, "rate-limited", refusal.renewal_s)
                 if each.surplus_job is not None:
                     # Two jobs of one update.
                     warning = replace(warning, id=f"{warning.id}!")
-                kept.append(_Classified(warning, each.raw, None))
+                kept.append(Classified(warning, each.raw, None))
             if each.surplus_job is not None:
-                kept.append(_Classified(each.surplus_job, each.raw, each.update))
+                kept.append(Classified(each.surplus_job, each.raw, each.update))
         return kept
 
-    async def _classify(self, raw: dict[str, Any], parts: list[AlbumPart]) -> _Classified | None:
+    async def _classify(self, raw: dict[str, Any], parts: list[AlbumPart]) -> Classified | None:
         """Returns the update with its job, or None if it leads to none; adds the album parts to store to `parts`."""
         try:
             if (update := parse_update(raw, self._bot)) is not None:
-                return await self._classify_parsed(update, raw, parts)
+                return await self._classifier.classify(update, raw, parts)
             # A later version may read it: an operator can replay it then.
             kinds = ", ".join(sorted(kind[:40] for kind in raw if kind != "update_id")[:5])
-            job = self._arrived(raw, None, is_moderated=None)
+            job = self._classifier.arrived(raw, None, is_moderated=None)
             await self._inbox.quarantine(job, f"unreadable: {kinds or 'no content'}")
         except StorageError:
             raise
         except Exception:
             # A bug here must neither lose this update nor keep the rest of the batch from being stored.
             log.exception("update.classification_failed", update_id=raw["update_id"])
-            return _Classified(self._arrived(raw, None, is_moderated=None), raw, None)
+            return Classified(self._classifier.arrived(raw, None, is_moderated=None), raw, None)
         return None
-
-    async def _classify_parsed(self, update: Update, raw: dict[str, Any], parts: list[AlbumPart]) -> _Classified | None:
-        """Returns the update with its job; None for an irrelevant one, such as most messages of a group."""
-        is_moderated = await self._moderation.concerns(update)
-        denial = self._find_denial(update)
-        if denial is not None and not self._moderation.is_entry_press(update):
-            log.info("update.denied", update_id=update.update_id, reason=denial)
-            if self._gets_denial(update):
-                return _Classified(self._rejected(raw, denial), raw, update, is_denial=True)
-            # A moderated group's messages are judged even if the bot does not answer their authors.
-            judged = self._judged(update, raw, parts, is_admitted=False) if is_moderated else None
-            return _Classified(judged, raw, update) if judged is not None else None
-        lane, is_for_bot = await self._find_lane(update)
-        if is_for_bot:
-            message = update.message
-            if message is not None and lane is not None:
-                parts += self._join_album(message, raw, is_wanted=True)
-            surplus = self._judged(update, raw, parts) if is_moderated else None
-            job = self._arrived(raw, lane, is_moderated=is_moderated)
-            return _Classified(job, raw, update, surplus, is_limited=True)
-        judged = self._judged(update, raw, parts) if is_moderated else None
-        if judged is None and update.message is not None:
-            parts += self._join_album(update.message, raw, is_wanted=False)
-        return _Classified(judged, raw, update) if judged is not None else None
-
-    def _find_denial(self, update: Update) -> RejectionReason | None:
-        """Returns why the bot does not answer the sender of an update; None if it does."""
-        if not self._access.admits(update):
-            return "not-allowed"
-        if self._bans is not None and is_from_banned(update, self._bans, self._access.admins):
-            return "banned"
-        return None
-
-    async def _find_lane(self, update: Update) -> tuple[str | None, bool]:
-        """Returns the lane of an update, None for one of its own, and whether the update is for the bot."""
-        message = update.message
-        if (mention := update.guest_message) is not None:
-            return f"guest:{message_speaker(mention).user_id}", True
-        if (edited := update.edited_message) is not None:
-            is_for_bot = edited.media_group_id is None and is_typed(edited) and await asks_bot(edited, self._bot)
-            return (str(conversation_key(edited)), True) if is_for_bot else (None, False)
-        if message is None:
-            reaction = update.message_reaction
-            is_vote = reaction is not None and find_thumb(reaction) is not None
-            is_press = update.callback_query is not None or update.stopped_message_generation is not None
-            return None, is_press or is_vote
-        command = await find_command(message, self._bot)
-        if command is not None and command.lane is CommandLane.IMMEDIATE:
-            return None, True
-        if command is not None or await addresses_bot(message, self._bot):
-            return str(conversation_key(message)), True
-        return None, False
-
-    def _judged(
-        self, update: Update, raw: dict[str, Any], parts: list[AlbumPart], *, is_admitted: bool = True
-    ) -> Job | None:
-        """Returns the job of a moderated message or edit that is not for the bot: ordered by author."""
-        message = update.message or update.edited_message
-        if message is None:
-            return self._joined(update, raw)
-        lane = f"{MODERATION_LANE}{message.chat.id}:{message_speaker(message).user_id}"
-        if update.message is not None and message.media_group_id is not None:
-            parts += self._join_album(message, raw, is_wanted=True)
-            # The conversation's lane, since any part may turn out to be for the bot.
-            lane = str(conversation_key(message))
-        payload = UpdateArrived(update=raw, is_for_bot=False, is_admitted=is_admitted, is_moderated=True)
-        return create_job(self._bot.id, raw["update_id"], lane, payload)
-
-    def _joined(self, update: Update, raw: dict[str, Any]) -> Job | None:
-        """Returns the job of a change of a moderated group's members: ordered with that person's messages."""
-        changed, request = update.chat_member or update.my_chat_member, update.chat_join_request
-        if changed is not None:
-            lane = f"{MODERATION_LANE}{changed.chat.id}:{changed.new_chat_member.user.id}"
-        elif request is not None:
-            lane = f"{MODERATION_LANE}{request.chat.id}:{request.from_user.id}"
-        else:
-            return None
-        payload = UpdateArrived(update=raw, is_for_bot=False, is_admitted=False, is_moderated=True)
-        return create_job(self._bot.id, raw["update_id"], lane, payload)
-
-    def _join_album(self, message: Message, raw: dict[str, Any], *, is_wanted: bool) -> list[AlbumPart]:
-        """Returns the parts of the message's album that are to be stored now."""
-        if message.media_group_id is None:
-            return []
-        return self._albums.join(message, json.dumps(raw), is_wanted=is_wanted)
-
-    def _gets_denial(self, update: Update) -> bool:
-        """Returns whether a denied user gets a reply: not in groups, as it would disturb others, and once per album."""
-        message = update.message
-        if message is None:
-            return update.callback_query is not None
-        return not is_group(message) and self._albums.reject_once(message)
-
-    def _arrived(self, raw: dict[str, Any], lane: str | None, *, is_moderated: bool | None) -> Job:
-        payload = UpdateArrived(update=raw, is_moderated=is_moderated)
-        return create_job(self._bot.id, raw["update_id"], lane, payload, is_limited=lane is not None)
-
-    def _unnumbered(self, raw: dict[str, Any]) -> Job:
-        """Returns a job of an update without a valid id: the same one each time, as no offset can confirm it."""
-        digest = hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()[:16]
-        job = create_job(self._bot.id, 0, None, UpdateArrived(update=raw))
-        return replace(job, id=f"tg-{self._bot.id}-{digest}", lane=f"{OWN_LANE}{digest}")
-
-    def _rejected(self, raw: dict[str, Any], reason: RejectionReason, renewal_s: int | None = None) -> Job:
-        payload = UpdateRejected(update=raw, reason=reason, renewal_s=renewal_s)
-        return create_job(self._bot.id, raw["update_id"], None, payload)
