@@ -22,9 +22,8 @@ from pydantic_ai.models.groq import GroqModel, GroqStreamedResponse
 from pydantic_ai.providers.groq import GroqProvider
 
 from services.llm.providers.spec import ModelSpec, build_native_model, reset_environment
-from services.llm.providers.wire.event_stream import EVENTS
-from services.llm.providers.wire.thinking_tags import ThinkingHabit
-from services.llm.providers.wire.tolerant_streams import TolerantStream
+from services.llm.providers.wire.event_stream import EVENTS, EventStream
+from services.llm.providers.wire.tolerant_streams import StreamHabits, TolerantStream
 
 
 def build_groq(spec: ModelSpec) -> Model:
@@ -108,9 +107,9 @@ class GroqStream(TolerantStream, GroqStreamedResponse):
     """
 
     @property
-    def is_ended_by_server(self) -> bool:
-        """True if the end marker has arrived, or a body of known length has ended."""
-        return self._response.source.response.extensions[EVENTS].is_ended
+    def received(self) -> EventStream:
+        """The events as the server sends them."""
+        return self._response.source.response.extensions[EVENTS]
 
     def _map_chunk(self, chunk: chat.ChatCompletionChunk) -> Iterator[ModelResponseStreamEvent]:
         for choice in chunk.choices[:1]:
@@ -130,13 +129,13 @@ class GroqChatModel(GroqModel):
     """Groq's model, with a finish reason on every complete stream."""
 
     @cached_property
-    def _habit(self) -> ThinkingHabit:
-        return ThinkingHabit()
+    def _habits(self) -> StreamHabits:
+        return StreamHabits()
 
     async def _process_streamed_response(
         self, response: AsyncStream[chat.ChatCompletionChunk], model_request_parameters: ModelRequestParameters
     ) -> GroqStream:
         stream = await super()._process_streamed_response(response, model_request_parameters)
         tolerant = GroqStream(**{field.name: getattr(stream, field.name) for field in fields(stream) if field.init})
-        tolerant.habit = self._habit
+        tolerant.habits = self._habits
         return tolerant

@@ -16,10 +16,9 @@ from pydantic_ai.profiles import DEFAULT_THINKING_TAGS
 from pydantic_ai.providers.mistral import MistralProvider
 
 from services.llm.providers.spec import ModelSpec, build_native_model
-from services.llm.providers.wire.event_stream import EVENTS
+from services.llm.providers.wire.event_stream import EVENTS, EventStream
 from services.llm.providers.wire.response_hooks import add_response_hook, keep_connection
-from services.llm.providers.wire.thinking_tags import ThinkingHabit
-from services.llm.providers.wire.tolerant_streams import TolerantStream
+from services.llm.providers.wire.tolerant_streams import StreamHabits, TolerantStream
 
 
 def build_mistral(spec: ModelSpec) -> Model:
@@ -51,9 +50,9 @@ class MistralStream(TolerantStream, MistralStreamedResponse):
     """A stream of Mistral's chunks."""
 
     @property
-    def is_ended_by_server(self) -> bool:
-        """True if the end marker has arrived, or a body of known length has ended."""
-        return self._response.source.response.extensions[EVENTS].is_ended
+    def received(self) -> EventStream:
+        """The events as the server sends them."""
+        return self._response.source.response.extensions[EVENTS]
 
     def _map_chunk(self, chunk: CompletionChunk) -> Iterator[ModelResponseStreamEvent]:
         for choice in chunk.choices[:1]:
@@ -78,13 +77,13 @@ class MistralChatModel(MistralModel):
     """Mistral's model."""
 
     @cached_property
-    def _habit(self) -> ThinkingHabit:
-        return ThinkingHabit()
+    def _habits(self) -> StreamHabits:
+        return StreamHabits()
 
     async def _process_streamed_response(
         self, response: EventStreamAsync[CompletionEvent], model_request_parameters: ModelRequestParameters
     ) -> MistralStream:
         stream = await super()._process_streamed_response(response, model_request_parameters)
         tolerant = MistralStream(**{field.name: getattr(stream, field.name) for field in fields(stream) if field.init})
-        tolerant.habit = self._habit
+        tolerant.habits = self._habits
         return tolerant

@@ -37,9 +37,8 @@ from pydantic_ai.settings import ModelSettings
 
 from core.config.providers import ProviderKind
 from services.llm.providers.spec import ModelSpec, reset_environment
-from services.llm.providers.wire.event_stream import EVENTS
-from services.llm.providers.wire.thinking_tags import ThinkingHabit
-from services.llm.providers.wire.tolerant_streams import TolerantStream
+from services.llm.providers.wire.event_stream import EVENTS, EventStream
+from services.llm.providers.wire.tolerant_streams import StreamHabits, TolerantStream
 
 ResponseT = TypeVar("ResponseT")
 
@@ -104,9 +103,9 @@ class ChatStream(TolerantStream, OpenAIStreamedResponse):
     """A stream of chat-completion chunks."""
 
     @property
-    def is_ended_by_server(self) -> bool:
-        """True if the end marker has arrived, or a body of known length has ended."""
-        return self._response.source.response.extensions[EVENTS].is_ended
+    def received(self) -> EventStream:
+        """The events as the server sends them."""
+        return self._response.source.response.extensions[EVENTS]
 
     def _map_part_delta(self, choice: Choice) -> Iterable[ModelResponseStreamEvent]:
         delta = choice.delta
@@ -123,8 +122,8 @@ class ChatModel(OpenAIChatModel):
     """A model with OpenAI's chat completions, as the servers that imitate them speak it."""
 
     @cached_property
-    def _habit(self) -> ThinkingHabit:
-        return ThinkingHabit()
+    def _habits(self) -> StreamHabits:
+        return StreamHabits()
 
     @property
     def _streamed_response_cls(self) -> type[OpenAIStreamedResponse]:
@@ -138,7 +137,7 @@ class ChatModel(OpenAIChatModel):
     ) -> OpenAIStreamedResponse:
         stream = await super()._process_streamed_response(response, model_request_parameters, model_settings)
         if isinstance(stream, TolerantStream):
-            stream.habit = self._habit
+            stream.habits = self._habits
         return stream
 
 

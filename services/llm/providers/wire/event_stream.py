@@ -58,6 +58,8 @@ class EventStream:
         self._native = native
         self.is_ended = False
         """True if the server ended the stream: by its end marker, or by the end of a body of known length."""
+        self.is_marked = False
+        """True if its end marker has come."""
         self._is_first = True
         self._skips_line_feed = False
         self._tail = bytearray()
@@ -145,8 +147,7 @@ class EventStream:
             event, data = repaired
         if self._chunks is not None:
             return self._frame([_as_error(data) if event == b"error" else data])
-        head = b"event: %b\n" % event if event not in {b"", b"message"} else b""
-        return b"%bdata: %b\n\n" % (head, data)
+        return _to_bytes(event, data)
 
     def _pass(self, piece: bytes) -> bytes:
         """Returns events that are in the common form already."""
@@ -166,11 +167,14 @@ class EventStream:
         Raises:
             ResponseTooLarge: it exceeds MAX_EVENT_BYTES.
         """
-        if self._chunks is None:
+        if self._chunks is None and self._native is None:
             return body
         if len(body) > MAX_EVENT_BYTES:
             raise ResponseTooLarge("an answer at once exceeds 1 MiB")
         self.is_ended = True
+        if self._native is not None:
+            events = [_to_bytes(*each) for each in self._native.read_whole(_as_utf8(body))]
+            return b"".join(events)
         lines = _as_utf8(body).splitlines()
         # One object a line, or one over several lines.
         return self._frame([*([b" ".join(lines)] if _is_whole(body) else lines), DONE])
@@ -178,8 +182,14 @@ class EventStream:
     def _frame(self, events: Sequence[bytes]) -> bytes:
         """Returns events of a chat-completions stream from their data."""
         repaired = list(self._chunks.merge(events)) if self._chunks is not None else events
-        self.is_ended = self.is_ended or DONE in repaired
+        self.is_marked = self.is_marked or DONE in repaired
+        self.is_ended = self.is_ended or self.is_marked
         return b"".join([b"data: %b\n\n" % data for data in repaired])
+
+
+def _to_bytes(event: bytes, data: bytes) -> bytes:
+    head = b"event: %b\n" % event if event not in {b"", b"message"} else b""
+    return b"%bdata: %b\n\n" % (head, data)
 
 
 def _is_common_form(piece: bytes) -> bool:

@@ -4,18 +4,25 @@ Proxies and compatible servers leave out usage and event names, send null for te
 versions, or end a stream as OpenAI does. The SDKs and their adapters fail over each of these, after text was shown.
 """
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, cast
 
 from pydantic_core import from_json, to_json
 
+from core.bounded_json import parse_json
 from services.llm.providers.wire.chat_fields import as_count
+from services.llm.server_words import find_message
 
 Fields = dict[str, Any]
 Repair = Callable[[bytes, Fields], tuple[bytes, Fields] | None]
 """Returns the name and the fields of an event as the SDK reads it, None for one to drop."""
+Split = Callable[[Fields], Iterator[Fields]]
+"""Returns the events of a stream that says the same as a whole answer."""
 
 END_MARKER: Final = b"[DONE]"
+STREAMING_PATH: Final = ":streamGenerateContent"
+"""The end of the path of Google's streams, which no field of the request tells."""
 _DELTAS: Final = {
     "text_delta": "text",
     "thinking_delta": "thinking",
@@ -43,10 +50,25 @@ class NativeEvents:
 
     Args:
         repair: that of the stream's protocol.
+        split: the same for an answer that comes at once.
     """
 
-    def __init__(self, repair: Repair) -> None:
+    def __init__(self, repair: Repair, split: Split | None = None) -> None:
         self._repair = repair
+        self._split = split or _as_it_is
+
+    def read_whole(self, body: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yields names and data of events for a body that is no stream: an answer, an error, or a list of chunks."""
+        try:
+            value = parse_json(body)
+        except ValueError:
+            return
+        chunks = cast("list[object]", value) if isinstance(value, list) else [value]
+        for fields in _list_fields(chunks):
+            for event in self._split(fields):
+                read = self.read(b"", json.dumps(event).encode())
+                if read is not None:
+                    yield read
 
     def read(self, event: bytes, data: bytes) -> tuple[bytes, bytes] | None:
         """Returns the name and the data of an event, None for one that says nothing."""
@@ -68,11 +90,44 @@ class NativeEvents:
         return name, data if after == before else after
 
 
-def find_repair(path: str) -> Repair | None:
-    """Returns the repair of the protocol that an URL's path belongs to; None for another one."""
+def find_protocol(path: str) -> tuple[Repair, Split] | None:
+    """Returns the repairs of the protocol that an URL's path belongs to; None for another one."""
     if path.endswith("/v1/messages"):
-        return AnthropicRepair()
-    return repair_google if path.endswith(":streamGenerateContent") else None
+        return AnthropicRepair(), split_anthropic
+    return (repair_google, _as_it_is) if path.endswith(STREAMING_PATH) else None
+
+
+def _as_it_is(fields: Fields) -> Iterator[Fields]:
+    yield fields
+
+
+def split_anthropic(message: Fields) -> Iterator[Fields]:
+    """Yields the events of an answer in Anthropic's protocol that came at once."""
+    if "content" not in message:
+        error = _as_fields(message.get("error")) or {"message": find_message(message)}
+        yield {"type": "error", "error": {"type": "api_error", **error}}
+        return
+    usage = _as_fields(message.get("usage")) or {}
+    yield {"type": "message_start", "message": {**message, "content": [], "stop_reason": None}}
+    content = message["content"]
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else _list_fields(content)
+    for index, block in enumerate(blocks):
+        names = {kind.removesuffix("_delta"): (kind, name) for kind, name in _DELTAS.items()}
+        kind, name = names.get(str(block.get("type")), ("", ""))
+        started, delta = block, None
+        if block.get("type") == "tool_use":
+            arguments: object = block.get("input")
+            started = {**block, "input": cast("Fields", {})}
+            delta = {"type": "input_json_delta", "partial_json": json.dumps(arguments or {})}
+        elif kind:
+            started, delta = {**block, name: ""}, {"type": kind, name: block.get(name)}
+        yield {"type": "content_block_start", "index": index, "content_block": started}
+        if delta is not None:
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
+        yield {"type": "content_block_stop", "index": index}
+    ended = {"stop_reason": message.get("stop_reason"), "stop_sequence": message.get("stop_sequence")}
+    yield {"type": "message_delta", "delta": ended, "usage": usage}
+    yield {"type": "message_stop"}
 
 
 class AnthropicRepair:

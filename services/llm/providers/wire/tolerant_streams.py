@@ -4,6 +4,8 @@
 - Usage that grows from chunk to chunk is taken once.
 - Thinking between `<think>` tags, in any model's spelling, stays thinking however its tags are split over chunks; so
   does the thinking of models whose template writes the first tag, which is not in their answers.
+- An end marker without a finish reason is a cut answer, and from the third in a row on the way of a server that never
+  gives a reason.
 - A finish reason that text follows is no finish reason: some servers put one into every chunk.
 
 Overrides private API of pydantic-ai 2.68; the contract tests are
@@ -17,10 +19,12 @@ from functools import cached_property
 from typing import Any, TypedDict, Unpack
 
 from pydantic_ai._parts_manager import ModelResponsePartsManager
+from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import Citation, ModelResponseStreamEvent, TextPart
 from pydantic_ai.models import ModelRequestParameters, StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
+from services.llm.providers.wire.event_stream import EventStream
 from services.llm.providers.wire.thinking_tags import ThinkingHabit, ThinkingTags
 
 _MAX_PARSES = 32
@@ -164,18 +168,44 @@ class TolerantParts(ModelResponsePartsManager):
         yield from super().handle_tool_call_delta_events(vendor_part_id=vendor_part_id, **more)
 
 
+ENDS_TO_BELIEVE = 3
+"""Answers in a row with an end marker and no finish reason that prove that their server sends none."""
+
+
+@dataclass
+class StreamHabits:
+    """What the streams of one model have shown.
+
+    Args:
+        thinking: how its thinking begins.
+        unexplained_ends: streams with an end marker and no finish reason: an answer that was cut, or a server that
+            never sends a reason.
+        gives_reasons: whether one had a finish reason.
+    """
+
+    thinking: ThinkingHabit = field(default_factory=ThinkingHabit)
+    unexplained_ends: int = 0
+    gives_reasons: bool = False
+
+    def believes_end(self) -> bool:
+        """Counts an unexplained end; returns whether it is believed to be one."""
+        self.unexplained_ends += 1
+        return not self.gives_reasons and self.unexplained_ends >= ENDS_TO_BELIEVE
+
+
 @dataclass
 class TolerantStream(StreamedResponse):
     """Common base of the streams with this protocol; it comes before the library's own class."""
 
-    habit: ThinkingHabit = field(default_factory=ThinkingHabit, init=False)
-    """That of the model, over its answers."""
+    habits: StreamHabits = field(default_factory=StreamHabits, init=False)
+    """Those of the model, over its answers."""
+    _has_output: bool = field(default=False, init=False)
     _has_finished_before: bool = field(default=False, init=False)
     _is_finish_reliable: bool = field(default=True, init=False)
 
     @cached_property
     def _parts_manager(self) -> TolerantParts:
-        return TolerantParts(self.model_request_parameters, self.habit)
+        return TolerantParts(self.model_request_parameters, self.habits.thinking)
 
     @property
     def is_finish_reliable(self) -> bool:
@@ -185,6 +215,11 @@ class TolerantStream(StreamedResponse):
     @property
     def is_ended_by_server(self) -> bool:
         """True if the end marker has arrived, or a body of known length has ended."""
+        return self.received.is_ended
+
+    @property
+    def received(self) -> EventStream:
+        """The events as the server sends them."""
         raise NotImplementedError
 
     async def _get_event_iterator(self) -> AsyncIterator[ModelResponseStreamEvent]:
@@ -192,10 +227,13 @@ class TolerantStream(StreamedResponse):
         try:
             async for event in super()._get_event_iterator():  # pyright: ignore[reportAbstractUsage] - that of the kind
                 yield event
-        except Exception:
-            for event in self._parts_manager.flush_text(is_end=True):
-                yield event
-            raise
+        except Exception as error:
+            if not self._believe_end(error):
+                for event in self._parts_manager.flush_text(is_end=True):
+                    yield event
+                raise
+        else:
+            self._believe_end(None)
         for event in self.end_text():
             yield event
 
@@ -203,11 +241,22 @@ class TolerantStream(StreamedResponse):
         """Handles text that is still held back at the end of the stream, by its silence too."""
         yield from self._parts_manager.end_text(is_cut=self.finish_reason == "length")
 
+    def _believe_end(self, error: Exception | None) -> bool:
+        """Takes an end without a finish reason for one of a whole answer where the server never gives a reason."""
+        is_about_end = error is None or (isinstance(error, ModelAPIError) and "finish_reason" in error.message)
+        is_unexplained = self._has_output and not self._has_finished_before and self.received.is_marked
+        if not (is_about_end and is_unexplained and self.habits.believes_end()):
+            return False
+        self.finish_reason = "stop"
+        return True
+
     def note_chunk(self, *, has_output: bool, finish_reason: str | None) -> None:
         """Takes note of a chunk, before its parts are handled."""
         if self._has_finished_before and has_output:
             self._is_finish_reliable = False
+        self._has_output = self._has_output or has_output
         self._has_finished_before = self._has_finished_before or bool(finish_reason)
+        self.habits.gives_reasons = self.habits.gives_reasons or bool(finish_reason)
 
     def _add_usage(self, usage: RequestUsage, *, reported: bool, cumulative: bool = False) -> None:
         """Replaces the usage: every server reports the sum so far, whether once or in each chunk."""

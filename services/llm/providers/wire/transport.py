@@ -26,7 +26,7 @@ from services.llm.providers.wire.event_stream import (
     strip_mark,
 )
 from services.llm.providers.wire.gathering import gather_text
-from services.llm.providers.wire.native_events import NativeEvents, find_repair
+from services.llm.providers.wire.native_events import STREAMING_PATH, NativeEvents, find_protocol
 from services.llm.providers.wire.response_hooks import Pacing, find_pacing, finish_body
 from services.llm.transport_errors import ResponseTooLarge
 
@@ -110,11 +110,11 @@ class Transport(httpx2.AsyncBaseTransport):
                     sock_read=None if pacing else timeout.get("read"),
                 ),
             )
-        is_streamed = _STREAMED.search(request.content) is not None
+        is_streamed = url.path.endswith(STREAMING_PATH) or _STREAMED.search(request.content) is not None
         body = _Body(response, self._flood_lock, url.path, pacing or Pacing(), is_streamed=is_streamed)
         return httpx2.Response(
             response.status,
-            headers=[(name, value) for name, value in response.raw_headers if name.lower() not in DECODED_HEADERS],
+            headers=_to_shown_headers(response, is_streamed=is_streamed),
             stream=body,
             extensions={
                 "http_version": b"HTTP/1.1",
@@ -187,8 +187,8 @@ class _Body(httpx2.AsyncByteStream):
         if path.endswith("/chat/completions"):
             self.events = EventStream(ChatChunks(self._pacing), None)
         else:
-            repair = find_repair(path)
-            self.events = EventStream(None, NativeEvents(repair) if repair is not None else None)
+            protocol = find_protocol(path)
+            self.events = EventStream(None, NativeEvents(*protocol) if protocol is not None else None)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         # Closed here: the event loop would close generators that are collected as garbage in tasks of their own.
@@ -201,7 +201,7 @@ class _Body(httpx2.AsyncByteStream):
                 async with aclosing(self._iter_events(beginning, pieces)) as found:
                     async for events in found:
                         yield events
-            elif not self._is_error and strip_mark(beginning).startswith(b"{"):
+            elif not self._is_error and strip_mark(beginning).startswith((b"{", b"[")):
                 whole = strip_mark(b"".join([beginning, *[piece async for piece in pieces]]))
                 yield self.events.read_whole(whole) if self._is_streamed else self.events.repair_whole(whole)
             else:
@@ -280,6 +280,15 @@ async def _read_beginning(pieces: AsyncIterator[bytes]) -> bytes:
         if not may_become_event_stream(word):
             break
     return b"".join(held)
+
+
+def _to_shown_headers(response: aiohttp.ClientResponse, *, is_streamed: bool) -> list[tuple[bytes, bytes]]:
+    """Returns the headers of a response whose body is decompressed, and is events wherever a stream was asked for."""
+    hidden, shown = DECODED_HEADERS, list[tuple[bytes, bytes]]()
+    if is_streamed and response.ok:
+        # Mistral's SDK reads no stream of another type.
+        hidden, shown = hidden | {b"content-type"}, [(b"Content-Type", b"text/event-stream")]
+    return [*((name, value) for name, value in response.raw_headers if name.lower() not in hidden), *shown]
 
 
 def _to_sent_headers(request: httpx2.Request) -> list[tuple[str, str]]:

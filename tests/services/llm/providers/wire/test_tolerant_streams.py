@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import httpx2
 import pytest
+from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import ModelRequest, TextPart, ThinkingPart, ToolCallPart
 from pydantic_ai.models import ModelRequestParameters
 
@@ -362,3 +363,22 @@ async def test_thinking_that_the_template_opened_is_hidden_from_the_second_answe
     provider = provider_at(server, kind)
     answers = [await ask(builder.model(provider, provider.default_model), streamed=True) for _ in range(2)]
     assert [(answer.text or "").strip() for answer in answers] == [OPENED, "Four"]
+
+
+@EACH
+async def test_end_without_a_reason_is_believed_from_the_third_time_on_until_the_server_gives_one(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind
+) -> None:
+    text = chunk('{"content": "Four"}')
+    server.script(*[send(as_stream(lines), 1 << 20) for lines in [[text]] * 4 + [[text, STOP], [text]]])
+    provider = provider_at(server, kind)
+    reasons: list[str | None] = []
+    for _ in range(6):
+        try:
+            response = await ask(builder.model(provider, provider.default_model), streamed=True)
+        except ModelAPIError:
+            reasons.append(None)
+        else:
+            reasons.append(response.finish_reason)
+            assert response.text == "Four"
+    assert reasons == [None, None, "stop", "stop", "stop", None]
