@@ -98,6 +98,7 @@ def build_worker(
         ).router(),
         *_moderation_routers(services, delivery, moderation),
         *([approvals.router()] if approvals is not None else []),
+        ScheduleHandlers(schedules=chat.schedules, responder=responder, delivery=delivery, texts=infra.texts).router(),
         GuestHandlers(
             guests=GuestAnswers(
                 services.llm.models,
@@ -244,7 +245,6 @@ def _chat_routers(
         ).router(),
         models.router(admins),
         privacy.router(admins),
-        ScheduleHandlers(schedules=chat.schedules, delivery=delivery, texts=texts).router(),
         ChoiceHandlers(
             delivery=delivery,
             preferences=chat.preferences,

@@ -6,6 +6,7 @@ from datetime import time
 from typing import TypeVar
 
 from core.errors import ScheduleRefused
+from services.schedule.number_words import NUMBER
 
 T = TypeVar("T")
 
@@ -25,13 +26,11 @@ _PARTS_AFTER: Mapping[str, str] = {
     r"in the evening|вечера": EVENING,
     r"at night|ночи": NIGHT,
 }
-_SPELLED_HOURS = tuple(
-    rf"(?:at|в)\s+(?:{words})"
-    for words in (
-        "one|час", "two|два", "three|три", "four|четыре", "five|пять", "six|шесть", "seven|семь", "eight|восемь",
-        "nine|девять", "ten|десять", "eleven|одиннадцать", "twelve|двенадцать",
-    )
+_HOURS = (
+    "one|час", "two|два", "three|три", "four|четыре", "five|пять", "six|шесть", "seven|семь", "eight|восемь",
+    "nine|девять", "ten|десять", "eleven|одиннадцать", "twelve|двенадцать",
 )  # fmt: skip
+_SPELLED_HOURS = tuple(rf"(?:at|в)\s+(?:{words})" for words in _HOURS)
 _MINUTE_WORDS: Mapping[str, int] = {
     r"fifteen|пятнадцать": 15,
     r"thirty|тридцать": 30,
@@ -48,13 +47,25 @@ MONTHS = (
     r"(?:september|sept?|сентябр[ья])", r"(?:october|oct|октябр[ья])", r"(?:november|nov|ноябр[ья])",
     r"(?:december|dec|декабр[ья])",
 )  # fmt: skip
+_ZONES = (
+    "utc|gmt|msk|мск|cet|cest|eet|eest|wet|west|bst|est|edt|cst|cdt|mst|mdt|pst|pdt|akst|akdt|hst|ist|jst|kst|sgt|hkt|"
+    "aest|aedt|awst|nzst|nzdt"
+)
+_ZONE = (
+    # Abbreviated, `Moscow time`, `Europe/Moscow`, `по московскому времени`; none is read by its name.
+    rf"\(?(?:по\s+)?(?:{_ZONES})\b|\(?(?-i:[ECMP]T|Z)\b|\(?[a-z]+(?:[ -][a-z]+)?\s+time\b|\(?[a-z_]+/[a-z_]+\b"
+    r"|по\s+(?:моск|гринв)|(?:по\s+)?[а-яё-]+\s+времени\b"
+)
+ZONE = re.compile(_ZONE, re.IGNORECASE)
 _CONTINUATION = re.compile(
-    # A range, an offset or a list; a time zone, which is not read by name.
-    r"[-+–—.]\s*\d|(?:and|or|to|till|until|и|или|до)\s+(?:(?:at|в)\s+)?\d"
-    r"|(?:по\s+)?(?:utc|gmt|msk|мск|cet|cest|est|edt|cst|cdt|pst|pdt|bst)\b|по\s+(?:моск|гринв)",
+    # A range, an offset, a list, or minutes before or after the hour.
+    rf"[-+–—.]\s*(?:\d|{NUMBER}\b)|\d{{1,2}}:\d\d\b|(?:and|or|to|past|after|till|until|и|или|до)\s+(?:(?:at|в)\s+)?(?:\d|{NUMBER}\b)"
+    rf"|{_ZONE}",
     re.IGNORECASE,
 )
 """Text that shows that only a part of a time was read."""
+_MORE_MINUTES = re.compile(rf"{NUMBER}\b", re.IGNORECASE)
+"""Text behind an hour in words that may be its minutes."""
 _AFTER = rf"(?P<clock>\s*(?:o['’]?\s?clock|час(?:а|ов)?))?(?:\s*(?P<part>{'|'.join(_PARTS_AFTER)}))?"
 """Words after an hour."""
 
@@ -71,6 +82,10 @@ class Words:
         if found is not None:
             self.rest = self.rest[found.end() :].lstrip(" \t\r\n,")
         return found
+
+    def sees(self, pattern: str) -> bool:
+        """Returns whether the rest begins with a match that ends at the end of a word."""
+        return re.match(rf"(?:{pattern})(?!\w)", self.rest, re.IGNORECASE) is not None
 
     def take_key(self, table: Mapping[str, T]) -> T | None:
         """Removes the first pattern of a table that matches. Returns its value."""
@@ -104,9 +119,15 @@ def take_clock(words: Words, *, part: str | None = None, needs_mark: bool = Fals
         needs_mark: whether a bare number is no time, since it may belong to the text.
     """
     if (hour := words.take_key(_NAMED_HOURS)) is not None:
+        if _CONTINUATION.match(words.rest):
+            raise ScheduleRefused("schedule-unreadable")
         return time(hour)
     before = words.rest
-    if (digits := words.take(rf"{_AT}(\d{{1,2}})(?:[:.](\d{{2}}))?{_AFTER}")) is not None:
+    fraction = _take_fraction(words)
+    if fraction is not None:
+        (hour, minute), is_marked, digits = fraction, False, None
+        after = words.take(_AFTER.lstrip())
+    elif (digits := words.take(rf"{_AT}(\d{{1,2}})(?:[:.](\d{{2}}))?{_AFTER}")) is not None:
         hour, minute, is_marked = int(digits.group(1)), int(digits.group(2) or 0), digits.group(2) is not None
         after = digits
     elif (spelled := words.take_index(_SPELLED_HOURS)) is not None:
@@ -122,9 +143,36 @@ def take_clock(words: Words, *, part: str | None = None, needs_mark: bool = Fals
     is_date = not before.lower().startswith(("at ", "в ")) and re.match(
         rf"(?:{'|'.join(MONTHS)})\b", words.rest, re.IGNORECASE
     )
-    if is_date or _CONTINUATION.match(words.rest):
+    is_half_read = digits is None and fraction is None and _MORE_MINUTES.match(words.rest)
+    if is_date or is_half_read or _CONTINUATION.match(words.rest):
         raise ScheduleRefused("schedule-unreadable")
     return _to_time(hour, minute, own_part or part)
+
+
+_ORDINALS = (
+    "первого", "второго", "третьего", "четв[её]ртого", "пятого", "шестого", "седьмого", "восьмого", "девятого",
+    "десятого", "одиннадцатого", "двенадцатого",
+)  # fmt: skip
+
+
+def _take_fraction(words: Words) -> tuple[int, int] | None:
+    """Reads `half past nine`, `quarter to nine`, `в половине десятого`, `без четверти девять`.
+
+    Returns:
+        The hour and the minute; None where there is no such time.
+    """
+    for number, (cardinal, ordinal) in enumerate(zip(_HOURS, _ORDINALS, strict=True), 1):
+        before = number - 1 or 12
+        hour = f"(?:{cardinal}|{number})"
+        for pattern, found in (
+            (rf"{_AT}half\s+past\s+{hour}", (number, 30)),
+            (rf"{_AT}(?:a\s+)?quarter\s+past\s+{hour}", (number, 15)),
+            (rf"{_AT}(?:(?:a\s+)?quarter\s+to|без\s+четверти)\s+{hour}", (before, 45)),
+            (rf"{_AT}(?:половине\s+|пол-?){ordinal}", (before, 30)),
+        ):
+            if words.take(pattern):
+                return found
+    return None
 
 
 def _find_part(text: str) -> str | None:

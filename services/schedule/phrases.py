@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from core.errors import ScheduleRefused
-from services.schedule.clock_words import EVENING, MONTHS, MORNING, NIGHT, Words, require_clock, take_clock
+from services.schedule.clock_words import EVENING, MONTHS, MORNING, NIGHT, ZONE, Words, require_clock, take_clock
+from services.schedule.number_words import NUMBER, to_number
 from services.schedule.times import Frequency, Recurrence, When, to_instant
 
 LONGEST_MONTH = 31
 MOST_HOURS = 24 * 7
 """Longest pause of a recurrence in hours."""
+MOST_AMOUNTS = 8
+"""Numbers with units of one pause."""
 LEAP_YEARS = 9
 """Years within which each date occurs."""
 
@@ -33,7 +36,8 @@ def parse_when(text: str, now: datetime, zone: tzinfo) -> tuple[When, str]:
         when = _read_pause(words, local) or _read_recurrence(words, now, zone) or _read_date(words, local, zone)
     except (ValueError, OverflowError):
         raise ScheduleRefused("schedule-unreadable") from None
-    if when is None:
+    is_half_read = ZONE.match(words.rest) or (when is not None and when.recurrence and words.sees(_LIMIT))
+    if when is None or is_half_read:
         raise ScheduleRefused("schedule-unreadable")
     return when, words.rest
 
@@ -67,9 +71,24 @@ _RELATIVE_DAYS: Mapping[str, int] = {
     r"(?:tomorrow|завтра)": 1,
     r"(?:(?:the )?day after tomorrow|послезавтра)": 2,
 }
+_LIMIT = (
+    r"except|but\s+not|excluding|кроме|за\s+исключением|в\s+течение|(?:until|till|through|starting|начиная)"
+    rf"|(?:for|from|с|до)\s+(?:\d+|{NUMBER}|{'|'.join((*MONTHS, *_WEEKDAYS))}|the|next|tomorrow"
+    r"|завтра|следующ\w*|конца)"
+)
+"""Text behind a recurrence that limits it, which no rule can."""
 _EVERY = r"(?:every|each|кажд(?:ый|ую|ое|ые))"
-_ON = r"on|next|this|в(?=\s+\D)|во|(?:эт|следующ)(?:ий|ую|ее|ей|у|от|о)"
+_ON = r"on|next|this|(?:во?\s+)?(?:эт|следующ)(?:ий|ую|ее|ей|у|от|о)|в(?=\s+\D)|во"
 _OFFSET = r"(?:\s*(z|[+-]\d{2}:?\d{2}))?"
+
+
+_SINGLE_UNIT = r"minute|hour|day|week|month|year|минуту|час|день|неделю|месяц|год"
+"""Units that mean one of it without a number."""
+_MORE_OF_A_PAUSE = (
+    rf"(?:and|и|or|или|to|до)\s+(?:so|an?|half|quarter|пол|\d+|{NUMBER})|[-–—]\s*(?:\d+|{NUMBER})"
+    r"|с\s+(?:половиной|четвертью)"
+)
+"""Text behind a pause that shows that only a part of it was read."""
 
 
 @dataclass(slots=True)
@@ -84,11 +103,13 @@ def _read_pause(words: Words, local: datetime) -> When | None:
     if not words.take(r"in|через"):
         return None
     pause, before = _Pause(), words.rest
-    while _read_amount(words, pause):
+    for _ in range(MOST_AMOUNTS):
+        if not _read_amount(words, pause):
+            break
         before = words.rest
         words.take(r"and|и")
     words.rest = before
-    if not pause.is_read:
+    if not pause.is_read or words.sees(_MORE_OF_A_PAUSE):
         raise ScheduleRefused("schedule-unreadable")
     day = _add_months(local.date(), pause.months) + timedelta(days=pause.days)
     if pause.days or pause.months:
@@ -117,11 +138,11 @@ def _read_amount(words: Words, pause: _Pause) -> bool:
         pause.is_read = True
         return True
     before = words.rest
-    number = words.take(r"\d{1,6}(?:[.,]5)?|an?|один|одну")
-    if number is None and pause.is_read:
-        return False
-    text = number.group().replace(",", ".") if number is not None else ""
-    amount = float(text) if text[:1].isdecimal() else 1.0
+    amount = _take_number(words)
+    if amount is None:
+        if pause.is_read or not words.sees(_SINGLE_UNIT):
+            return not pause.is_read and _read_inverted(words, pause)
+        amount = 1.0
     if (short := words.take_key(_SHORT_UNITS)) is not None:
         pause.short += amount * short
     elif amount.is_integer() and (unit := words.take_key(_LONG_UNITS)) is not None:
@@ -133,6 +154,25 @@ def _read_amount(words: Words, pause: _Pause) -> bool:
         return False
     pause.is_read = True
     return True
+
+
+def _take_number(words: Words) -> float | None:
+    """Reads a number in digits or words; `an` counts as one."""
+    if (digits := words.take(r"\d{1,6}(?:[.,]5)?")) is not None:
+        return float(digits.group().replace(",", "."))
+    if (spelled := words.take(NUMBER)) is not None:
+        return float(to_number(spelled.group()))
+    return 1.0 if words.take(r"an?") else None
+
+
+def _read_inverted(words: Words, pause: _Pause) -> bool:
+    """Reads `минут десять`, about ten minutes. Returns whether there was such a pause."""
+    if (found := words.take(rf"(минут|час(?:а|ов)|дн(?:я|ей)|недел[иь]|месяц(?:а|ев))\s+(\d{{1,4}}|{NUMBER})")) is None:
+        return False
+    unit, number = found.groups()
+    amount = int(number) if number.isdecimal() else to_number(number)
+    words.rest = f"{amount} {unit} {words.rest}"
+    return _read_amount(words, pause)
 
 
 def _add_months(day: date, months: int) -> date:
@@ -217,6 +257,7 @@ def _read_weekdays(words: Words) -> tuple[int, ...]:
 
 
 def _read_date(words: Words, local: datetime, zone: tzinfo) -> When | None:
+    is_next = words.sees(r"next|(?:в\s+)?следующ\w+")
     words.take(_ON)
     iso = words.take(rf"(\d{{4}}-\d{{2}}-\d{{2}})(?:T|\s+)(\d{{1,2}}:\d{{2}}):00(?:\.0+)?{_OFFSET}")
     # `T` is required where seconds are missing: in `2026-12-01 9:00-10:00` the end of the range is no offset.
@@ -236,7 +277,12 @@ def _read_date(words: Words, local: datetime, zone: tzinfo) -> When | None:
     if (weekday := words.take_index(_WEEKDAYS)) is not None:
         if (named := _read_named_day(words)) is not None:
             return _on_named_day(named, require_clock(words), local, zone, weekday)
-        return _on_weekday(weekday, require_clock(words), local, zone)
+        if not is_next:
+            return _on_weekday(weekday, require_clock(words), local, zone)
+        if weekday > local.weekday():
+            # Of this week, or of the next one.
+            raise ScheduleRefused("schedule-unreadable")
+        return _at(local.date() + timedelta(days=weekday - local.weekday() + 7), require_clock(words), local, zone)
     return _read_clock_first(words, local, zone)
 
 

@@ -18,6 +18,9 @@ from services.schedule.times import Recurrence, When
 
 log = structlog.get_logger()
 
+LONGEST_TIME = 300
+"""Characters before the text of an entry that may be its time."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScheduleLimits:
@@ -85,11 +88,20 @@ class Schedules:
         self._zone = zone
         self._limits = limits or ScheduleLimits()
 
-    async def add(self, owner: ScheduleOwner, request: str, *, is_prompt: bool, origin: str | None = None) -> Schedule:
+    async def add(
+        self,
+        owner: ScheduleOwner,
+        request: str,
+        *,
+        is_prompt: bool,
+        text: str | None = None,
+        origin: str | None = None,
+    ) -> Schedule:
         """Stores an entry.
 
         Args:
             request: the time, then the text, such as `tomorrow 09:00 call Ann`.
+            text: of the entry, where the request is the time alone.
             is_prompt: whether a model answers the text when it is due.
             origin: the same for a repeated call, which returns the entry of the first.
 
@@ -98,8 +110,13 @@ class Schedules:
         """
         now = self._clock.now()
         zone = await self.zone_name(owner.user_ref)
-        when, text = parse_when(request, now, self.resolve_zone(zone))
-        text = self._check_text(text)
+        if len(request) > LONGEST_TIME + self._limits.text:
+            raise ScheduleRefused("schedule-too-long", limit=self._limits.text)
+        when, rest = parse_when(request, now, self.resolve_zone(zone))
+        if text is not None and rest.strip(".!,;"):
+            # Otherwise the beginning of the text could become a part of the time.
+            raise ScheduleRefused("schedule-unreadable")
+        text = self._check_text(rest if text is None else text)
         if when.first < now + self._limits.soonest:
             raise ScheduleRefused("schedule-too-soon")
         if when.first > now + self._limits.latest:

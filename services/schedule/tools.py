@@ -73,7 +73,7 @@ class ScheduleTools:
                 # A job that is repeated after a crash asks anew, with other ids of its calls.
                 digest = hashlib.sha256(f"{when}\0{text}".encode()).hexdigest()[:32]
                 origin = f"{turn.origin}#{digest}"
-            made = await self._schedules.add(owner, f"{when} {text}", is_prompt=is_prompt, origin=origin)
+            made = await self._schedules.add(owner, when, text=text, is_prompt=is_prompt, origin=origin)
         except ScheduleRefused as error:
             reason = REASONS.get(error.key, error.key)
             if error.key == "schedule-too-many":

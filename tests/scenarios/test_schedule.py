@@ -45,13 +45,32 @@ async def test_schedule_survives_a_restart_and_is_answerable(empty_stage: BotHar
     assert (await stage.reply()).text.startswith("Nothing is scheduled here.")
 
 
+async def test_a_time_that_is_half_read_goes_to_the_model(stage: BotHarness) -> None:
+    """The zone would be lost: nothing is scheduled until the model has understood it."""
+    wish = {"when": "tomorrow 09:00", "text": "Call Ann.", "time_zone": "Europe/Moscow"}
+    stage.first.script(tool_call("schedule_message", wish), answer("You will hear from me."))
+    stage.says("/schedule tomorrow 9:00 Moscow time call Ann")
+    line = await stage.reply()
+    assert line.text.startswith("I cannot read this time. Nothing is scheduled yet")
+    assert "You will hear from me." in (await stage.answer(after=line.id)).text
+    asked = told(stage.first.requests[-2])[-1]
+    assert asked == (
+        "user",
+        "Schedule this. Ask me if the time or its time zone is not clear: tomorrow 9:00 Moscow time call Ann",
+    )
+    stage.says("/schedule")
+    assert "09:00 MSK: Call Ann." in (await stage.reply()).text
+
+
 async def test_schedule_buttons_pause_and_cancel(stage: BotHarness) -> None:
     stage.says("/schedule every day 09:00 call")
     made = await stage.reply()
     stage.says("/schedule zone Europe/Berlin")
     assert "Europe/Berlin" in (await stage.reply(after=made.id)).text
     stage.says("/schedule someday call")
-    assert (await stage.reply()).text.startswith("I cannot read this time.")
+    refused = await stage.reply()
+    assert refused.text.startswith("I cannot read this time.")
+    await stage.answer(after=refused.id)
     stage.says("/schedule")
     listed = await stage.reply()
     assert await stage.toast(stage.presses(listed, "Pause 1")) == "Paused."

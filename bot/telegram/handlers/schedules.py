@@ -33,6 +33,7 @@ LATE = timedelta(minutes=2)
 SHOWN_CHARACTERS = 120
 """Characters of a text in the list."""
 ZONE = "zone"
+UNREADABLE = "schedule-unreadable"
 
 
 class CancelSchedule(CallbackData, prefix="schc"):
@@ -51,8 +52,9 @@ class PauseSchedule(CallbackData, prefix="schp"):
 class ScheduleHandlers:
     """Makes, lists, pauses and cancels the schedules of a user in a chat."""
 
-    def __init__(self, *, schedules: Schedules, delivery: Delivery, texts: Texts) -> None:
+    def __init__(self, *, schedules: Schedules, responder: Responder, delivery: Delivery, texts: Texts) -> None:
         self._schedules = schedules
+        self._responder = responder
         self._delivery = delivery
         self._texts = texts
 
@@ -83,7 +85,24 @@ class ScheduleHandlers:
                 text = self._texts.get("schedule-made", speaker.language, entry=self._entry(made, speaker.language))
         except ScheduleRefused as error:
             text = self._texts.get(error.key, speaker.language, **error.arguments)
+            await reply_to(self._delivery, message, text)
+            if error.key == UNREADABLE:
+                await self._ask_model(message, request, job)
+            return
         await reply_to(self._delivery, message, text, markup)
+
+    async def _ask_model(self, message: Message, request: str, job: str) -> None:
+        """Passes a time that cannot be read with certainty to the model, which may ask its user."""
+        speaker, is_in_group = message_speaker(message), is_group(message)
+        incoming = Incoming(
+            key=conversation_key(message),
+            chat_kind=ChatKind.GROUP if is_in_group else ChatKind.PRIVATE,
+            speaker=speaker,
+            text=self._texts.get("schedule-in-words", speaker.language, text=request),
+            sent_at=message.date,
+            chat_title=message.chat.title,
+        )
+        await self._responder.answer(incoming, reply_to=message.message_id if is_in_group else None, origin=job)
 
     async def cancel(self, query: CallbackQuery, callback_data: CancelSchedule) -> None:
         """Cancels a schedule of the user who pressed."""

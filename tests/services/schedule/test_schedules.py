@@ -198,3 +198,12 @@ async def test_a_repeated_job_and_a_retry_schedule_once(file: Database, first: L
     assert len(await schedules.of_user(ANN.user_id, PRIVATE)) == 1
     assert await schedules.of_user(Speaker(99, "Eve").user_id, PRIVATE) == []
     assert await schedules.zone_name(user_ref(Surface.TELEGRAM, ANN.user_id)) == ""
+
+
+async def test_the_text_of_a_tool_is_no_part_of_its_time(schedules: Schedules) -> None:
+    made = await schedules.add(OWNER, "in 2 hours", text="30 minutes of yoga", is_prompt=False)
+    assert (made.text, made.next_at - NOW) == ("30 minutes of yoga", timedelta(hours=2))
+    with pytest.raises(ScheduleRefused, match="schedule-unreadable"):
+        await schedules.add(OWNER, "tomorrow 09:00 sharp", text="call", is_prompt=False)
+    with pytest.raises(ScheduleRefused, match="schedule-too-long"):
+        await schedules.add(OWNER, "in 2 hours " + "x" * 100_000, is_prompt=False)

@@ -1,6 +1,8 @@
 """Times of schedules: the forms of both languages, the next time of each rule, and clock changes."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
+from time import process_time
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -95,6 +97,26 @@ BERLIN = ZoneInfo("Europe/Berlin")
         ("в пятницу 22 января в 10:00 позвонить", "2027-01-22 10:00", None),
         ("friday, January 22 at 10:00 call", "2027-01-22 10:00", None),
         ("завтра в 12 ночи позвонить", "2027-01-16 00:00", None),
+        # Numbers in words, and the Russian order for `about`.
+        ("in ten minutes call", "2027-01-15 09:10", None),
+        ("in twenty five minutes call", "2027-01-15 09:25", None),
+        ("in twenty-five minutes call", "2027-01-15 09:25", None),
+        ("in one hour and ten minutes call", "2027-01-15 10:10", None),
+        ("in two weeks at nine call", "2027-01-29 09:00", None),
+        ("через двадцать пять минут позвонить", "2027-01-15 09:25", None),
+        ("через две недели позвонить", "2027-01-29 09:00", None),
+        ("через один час пятнадцать минут позвонить", "2027-01-15 10:15", None),
+        ("через минут десять позвонить", "2027-01-15 09:10", None),
+        ("через часа 2 позвонить", "2027-01-15 11:00", None),
+        ("tomorrow at half past nine call", "2027-01-16 09:30", None),
+        ("tomorrow at a quarter to nine in the evening call", "2027-01-16 20:45", None),
+        ("tomorrow at quarter past 9 call", "2027-01-16 09:15", None),
+        ("завтра в половине десятого позвонить", "2027-01-16 09:30", None),
+        ("завтра в полдесятого вечера позвонить", "2027-01-16 21:30", None),
+        ("завтра без четверти час позвонить", "2027-01-16 12:45", None),
+        ("next friday at 18:00 call", "2027-01-22 18:00", None),  # said on a Friday
+        ("next monday at 9:00 call", "2027-01-18 09:00", None),
+        ("в следующую пятницу в 8:00 позвонить", "2027-01-22 08:00", None),
     ],
 )
 def test_parse_when_reads_each_form(text: str, due: str, rule: str | None) -> None:
@@ -113,14 +135,12 @@ def test_parse_when_reads_each_form(text: str, due: str, rule: str | None) -> No
         ("call Ann", "schedule-unreadable"),
         ("tomorrow call Ann", "schedule-unreadable"),
         ("tomorrow 25:00 call", "schedule-unreadable"),
-        ("in ten minutes call", "schedule-unreadable"),
         ("in 999999 weeks call", "schedule-unreadable"),  # beyond the calendar
         ("2027-02-30 09:00 call", "schedule-unreadable"),
         ("every moon 09:00 call", "schedule-unreadable"),
         ("every 0 hours call", "schedule-unreadable"),
         ("every month 40 09:00 call", "schedule-unreadable"),
         ("13 pm call", "schedule-unreadable"),
-        ("tomorrow at half past nine call", "schedule-unreadable"),
         ("завтра в 9 дня рождения не забыть", "schedule-unreadable"),
         ("через пару минут позвонить", "schedule-unreadable"),
         ("at 9 call", "schedule-unreadable"),  # of which day or which half
@@ -141,6 +161,31 @@ def test_parse_when_reads_each_form(text: str, due: str, rule: str | None) -> No
         ("сегодня вечером в 1 позвонить", "schedule-unreadable"),
         ("завтра в 12 вечера позвонить", "schedule-unreadable"),
         ("30 февраля 9:00 позвонить", "schedule-unreadable"),
+        # A zone that is not read, wherever it stands.
+        ("tomorrow 9:00 Moscow time call", "schedule-unreadable"),
+        ("tomorrow at noon Moscow time call", "schedule-unreadable"),
+        ("9:00 tomorrow Moscow time call", "schedule-unreadable"),
+        ("tomorrow 9:00 (Eastern Standard Time) call", "schedule-unreadable"),
+        ("tomorrow 9am PT call", "schedule-unreadable"),
+        ("tomorrow 9:00 Europe/Moscow call", "schedule-unreadable"),
+        ("every day at 9:00 GMT+3 call", "schedule-unreadable"),
+        ("завтра в 9:00 по московскому времени позвонить", "schedule-unreadable"),
+        ("завтра в 9:00 (МСК) позвонить", "schedule-unreadable"),
+        # More of a number, of a time, of a rule.
+        ("in hours call", "schedule-unreadable"),
+        ("in an hour or two call", "schedule-unreadable"),
+        ("in 2 hours and a quarter call", "schedule-unreadable"),
+        ("через час с половиной позвонить", "schedule-unreadable"),
+        ("через минут десять-пятнадцать позвонить", "schedule-unreadable"),
+        ("tomorrow at ten to nine call", "schedule-unreadable"),
+        ("tomorrow at nine thirty five call", "schedule-unreadable"),
+        ("завтра в девять двадцать позвонить", "schedule-unreadable"),
+        ("at half past nine call", "schedule-unreadable"),
+        ("tomorrow 9:00, 18:00 call", "schedule-unreadable"),
+        ("every day at 9:00 except sunday call", "schedule-unreadable"),
+        ("every weekday 9:00 for two weeks call", "schedule-unreadable"),
+        ("каждый день в 9:00 до пятницы звонить", "schedule-unreadable"),
+        ("next saturday at 9:00 call", "schedule-unreadable"),  # tomorrow, or in eight days
         ("today 08:00 call", "schedule-past"),
         ("2020-01-01 09:00 call", "schedule-past"),
     ],
@@ -217,3 +262,28 @@ def test_hours_that_passed_are_left_out() -> None:
     late = datetime(2027, 1, 15, 13, 30, tzinfo=UTC)
     assert rule.next_after(late, due, UTC) == datetime(2027, 1, 15, 14, 0, tzinfo=UTC)
     assert rule.next_after(due, due, UTC) == datetime(2027, 1, 15, 10, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "in " + "9" * 100_000,
+        "in twenty" + " " * 100_000 + "x",
+        "in " + "an hour and " * 10_000,
+        "in " + "one " * 25_000,
+        "tomorrow at 9" + " " * 100_000,
+        "tomorrow 9:00 " + "a" * 100_000,
+        "tomorrow 9:00 " + "a-" * 50_000,
+        "tomorrow 9:00 (" + "a_" * 50_000,
+        "завтра в 9:00 " + "по " * 33_000,
+        "every " + "monday and " * 10_000,
+        "по " + "понедельникам " * 8_000,
+        "\n" * 100_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_no_text_costs_more_than_its_length(text: str) -> None:
+    began = process_time()
+    with suppress(ScheduleRefused):
+        parse_when(text, NOW, BERLIN)
+    assert process_time() - began < 0.5
