@@ -10,8 +10,10 @@ from pydantic_ai.models import Model
 from core.clock import SystemClock
 from core.config.providers import ProviderKind, ProviderSettings
 from core.redis.client import open_redis
+from services.chat.reply import Reply
 from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
+from services.llm.request import RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.state.shared_state import SharedRouting
 from services.moderation.domain.verdict import Verdict
@@ -34,6 +36,16 @@ async def streamed(model: Model) -> None:
     async with AGENT.run_stream("Hello?", model=model) as result:
         async for _ in result.stream_text(delta=True, debounce_by=None):
             pass
+
+
+async def listened(model: Model) -> None:
+    """Send a streamed request whose text goes to a listener, as in a chat, and read its other events."""
+    async with AGENT.iter("Hello?", model=model) as run:
+        async for node in run:
+            if Agent.is_model_request_node(node):
+                async with node.stream(run.ctx) as events:
+                    async for _ in events:
+                        pass
 
 
 class Replica:
@@ -65,3 +77,7 @@ class Replica:
     def model(self) -> Model:
         """A new routed model, as each turn creates one."""
         return self.models.create_llm_model_with_fallback("bench")
+
+    def listened_model(self, window_s: float) -> Model:
+        """A new routed model, whose text may be held for so long until a listener gets it."""
+        return self.models.create_routed_model(RequestSpec("bench"), listener=Reply(window_s))

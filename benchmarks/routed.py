@@ -19,7 +19,7 @@ from pydantic_ai.settings import ModelSettings
 
 from benchmarks.measuring import Rounds, Work, compare, machine, print_table
 from benchmarks.processes import Contestant, contestant, llm_process
-from benchmarks.replica import Replica, plain, provider, streamed
+from benchmarks.replica import Replica, listened, plain, provider, streamed
 from tests.support.fake_llm.server import refusing_url
 from tests.support.processes.redis_server import RedisServer
 
@@ -27,6 +27,8 @@ BARE = "the agent on a bare model"
 OWN = "the agent on the bot's model, not routed"
 OWN_COLLECTED = "the agent on the bot's model, collected from a stream, not routed"
 ROUTED, ROUTED_DOWN = "routed, healthy", "routed, primary in cooldown"
+ROUTED_HELD = "routed, healthy, text held for 0.3 s as in a chat"
+HELD_S = 0.3
 FALLBACK, FALLBACK_DOWN = "pydantic-ai's `FallbackModel`, healthy", "pydantic-ai's `FallbackModel`, primary down"
 LITELLM_BARE = "LiteLLM's `acompletion`"
 LITELLM, LITELLM_DOWN = "LiteLLM's router, healthy", "LiteLLM's router, primary down"
@@ -63,6 +65,8 @@ async def measure_pydantic_ai(
                 for name, model in models.items()
                 if way == "plain" or name != OWN_COLLECTED
             }
+            if way == "streamed":
+                works[ROUTED_HELD] = lambda: asyncio.wait_for(listened(well.listened_model(HELD_S)), CALL_S)
             measured[way] = await compare(works, rounds=rounds, repeat=repeat)
         return measured
 
@@ -107,14 +111,14 @@ def to_rows(way: str, measured: Rounds, bare: str, pairs: Mapping[str, str]) -> 
     return shown
 
 
-async def main(rounds: int, repeat: int, litellm: str | None) -> None:
+async def main(rounds: int, repeat: int, pause: str, litellm: str | None) -> None:
     """Run all measurements on one Redis and one LLM server."""
-    print(f"{machine()}; {rounds} rounds of {repeat} requests each, taking turns request by request")
+    print(f"{machine()}; {rounds} rounds of {repeat} requests each, in turn; pieces {pause} s apart")
     async with AsyncExitStack() as stack:
         redis = RedisServer(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         await redis.start()
         stack.push_async_callback(redis.stop)
-        llm = await stack.enter_async_context(llm_process("--pieces", "40", "--pause", "0.002"))
+        llm = await stack.enter_async_context(llm_process("--pieces", "40", "--pause", pause))
         refusing = stack.enter_context(refusing_url())
         measured = await measure_pydantic_ai(redis.url, llm.url, refusing, rounds, repeat)
         theirs: Mapping[str, Rounds] = {}
@@ -139,7 +143,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--repeat", type=int, default=12)
+    parser.add_argument("--pause", default="0.002", help="seconds between two pieces of an answer")
     parser.add_argument("--litellm", help="an interpreter that has LiteLLM installed")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    asyncio.run(main(options.rounds, options.repeat, options.litellm))
+    asyncio.run(main(options.rounds, options.repeat, options.pause, options.litellm))

@@ -44,8 +44,8 @@ def measure_rival(rival: Contestant, turns: int, at_once: int) -> Callable[[], A
     return measure
 
 
-async def case(history: int, rounds: int, turns: int, at_once: int) -> list[list[str]]:
-    """Measure conversations of this many tokens; return rows of the table."""
+async def case(history: int, rounds: int, turns: int, at_once: int, pause: str) -> list[list[str]]:
+    """Measure conversations of this many tokens, with a pause in s before each piece; return rows of the table."""
     numbers = itertools.count(1)
     regulars = range(1, turns + 1)
 
@@ -58,7 +58,7 @@ async def case(history: int, rounds: int, turns: int, at_once: int) -> list[list
         redis = RedisServer(directory)
         await redis.start()
         stack.push_async_callback(redis.stop)
-        llm = await stack.enter_async_context(llm_process("--pieces", str(ANSWER_PIECES), "--pause", "0.01"))
+        llm = await stack.enter_async_context(llm_process("--pieces", str(ANSWER_PIECES), "--pause", pause))
         if history:
             await seed(directory, regulars, history)
         daemon = await stack.enter_async_context(bot(directory, llm.url, redis.url))
@@ -76,10 +76,13 @@ async def case(history: int, rounds: int, turns: int, at_once: int) -> list[list
     ]
 
 
-async def main(rounds: int, turns: int, at_once: int) -> None:
+async def main(rounds: int, turns: int, at_once: int, pause: str) -> None:
     """Measure short and long conversations."""
-    print(f"{machine()}; {rounds} rounds of {turns} turns, {at_once} at a time, answers of {ANSWER_PIECES} pieces")
-    rows = [row for history in (0, HISTORY_TOKENS) for row in await case(history, rounds, turns, at_once)]
+    print(
+        f"{machine()}; {rounds} rounds of {turns} turns, {at_once} at a time, answers of {ANSWER_PIECES} pieces,"
+        f" {pause} s apart"
+    )
+    rows = [row for history in (0, HISTORY_TOKENS) for row in await case(history, rounds, turns, at_once, pause)]
     print_table(["turn", "", "CPU per turn", "ratio"], rows)
 
 
@@ -88,6 +91,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--turns", type=int, default=40)
     parser.add_argument("--at-once", type=int, default=20)
+    parser.add_argument("--pause", default="0.01", help="seconds between two pieces of an answer")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    asyncio.run(main(options.rounds, options.turns, options.at_once))
+    asyncio.run(main(options.rounds, options.turns, options.at_once, options.pause))
