@@ -1,5 +1,6 @@
-"""Calls of a turn into the threads and connections of the database."""
+"""Calls of a turn into the threads and connections of the database, and into other threads."""
 
+import asyncio
 import traceback
 from collections.abc import Callable
 
@@ -39,8 +40,22 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+@pytest.fixture
+def hops(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Calls of functions in a thread of the pool."""
+    seen: list[str] = []
+    to_thread = asyncio.to_thread
+
+    async def note(function: Callable[..., object], *arguments: object, **named: object) -> object:
+        seen.append("".join(traceback.format_stack(limit=4)))
+        return await to_thread(function, *arguments, **named)
+
+    monkeypatch.setattr(asyncio, "to_thread", note)
+    return seen
+
+
 async def test_turn_makes_few_calls_into_the_database(
-    database_url: str, empty_stage: BotHarness, calls: list[str]
+    database_url: str, empty_stage: BotHarness, calls: list[str], hops: list[str]
 ) -> None:
     """A first message, whose conversation is named and whose usage is written, and one with a history."""
     await empty_stage.start(DATABASE_URL=database_url)
@@ -49,8 +64,10 @@ async def test_turn_makes_few_calls_into_the_database(
     await empty_stage.quiet(1.5)  # usage is written within a second
     for text in ("The first message.", "Another one."):
         calls.clear()
+        hops.clear()
         assert (await empty_stage.asks(text)).text == FIRST
         await empty_stage.quiet(2)
         made = [each for each in calls if not any(name in each for name in BY_THE_CLOCK)]
         await empty_stage.named(2)
         assert 2 <= len(made) <= MOST_CALLS, "\n\n".join(made)
+        assert not [each for each in hops if "aiogram" in each], "a filter or a handler is called in a thread"

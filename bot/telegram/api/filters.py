@@ -70,6 +70,18 @@ class UserContent(Filter):
         return message.content_type not in SERVICE_CONTENT and message.via_bot is None and not by_bot
 
 
+class NewTopic(Filter):
+    """Passes the service messages about new topics.
+
+    A class with an asynchronous call, as every filter here: aiogram calls the others, `F` included, in a thread, once
+    for each message that comes by.
+    """
+
+    async def __call__(self, message: Message) -> bool:
+        """Returns whether the message says that a topic was created."""
+        return message.forum_topic_created is not None
+
+
 _QUOTING = frozenset(
     {
         MessageEntityType.BLOCKQUOTE,

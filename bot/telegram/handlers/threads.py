@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import structlog
-from aiogram import F, Router
+from aiogram import Router
 from aiogram.filters import CommandObject
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
 
 from bot.telegram.answers.display import build_keyboard, button
-from bot.telegram.api.filters import Command
+from bot.telegram.api.filters import Command, NewTopic
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
@@ -97,7 +97,7 @@ class ThreadHandlers:
         changes.callback_query.register(self.delete_thread, DeleteThread.filter())
         router.include_router(changes)
         router.message.register(self.list_or_rename, Command("threads"))
-        router.message.register(self.note_topic, F.forum_topic_created)
+        router.message.register(self.note_topic, NewTopic())
         router.callback_query.register(self.show_page, ShowThreadPage.filter())
         router.callback_query.register(self.show_card, ShowThread.filter())
         return router

@@ -236,7 +236,7 @@ class NewcomerHandlers:
         await self._delivery.answer_callback(query.id, self._texts.get(key, language), alert=True)
 
 
-def _leads_to_gate(_message: Message, command: CommandObject) -> bool:
+async def _leads_to_gate(_message: Message, command: CommandObject) -> bool:
     return _read_group(command) is not None
 
 
