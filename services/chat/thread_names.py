@@ -5,6 +5,8 @@ chat or for that slot cancels it, and it is asked later.
 """
 
 import asyncio
+import heapq
+import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
@@ -86,6 +88,7 @@ class _Pending:
     beginning: Beginning
     due_at: float = 0.0
     """The event loop's time from which it may be named."""
+    is_in_work: bool = False
     tries: int = 0
     naming: asyncio.Task[str | None] | None = None
     chat: str = field(init=False)
@@ -109,8 +112,10 @@ class ThreadNamer:
         self._models = models
         self._timing = timing or NamingTiming()
         self._pending: dict[int, _Pending] = {}
-        """By thread, in the order of the requests."""
-        self._in_work: set[int] = set()
+        """By thread."""
+        self._due: list[tuple[float, int, _Pending]] = []
+        """A heap, since each turn of a crowd changes it: who is due when, with an entry for each change of that."""
+        self._numbers = itertools.count()
         self._turns: Counter[str] = Counter()
         """Turns that are running, by chat."""
         self._changed = asyncio.Event()
@@ -135,15 +140,15 @@ class ThreadNamer:
         thread_id = beginning.thread.id
         if thread_id in self._pending or len(self._pending) >= QUEUE_LIMIT:
             return
-        self._pending[thread_id] = _Pending(beginning, self._now() + self._timing.quiet_s)
-        self._changed.set()
+        self._pending[thread_id] = pending = _Pending(beginning)
+        self._schedule(pending, self._now() + self._timing.quiet_s)
 
     @contextmanager
     def turn(self, chat: str) -> Generator[None]:
         """Keeps a chat's threads from being named while a turn runs there; a name in progress is cancelled."""
         self._turns[chat] += 1
-        for pending in self._pending.values():
-            if pending.chat == chat and pending.naming is not None:
+        for pending in self._pending_of(chat):
+            if pending.naming is not None:
                 pending.naming.cancel()
         try:
             yield
@@ -152,39 +157,50 @@ class ThreadNamer:
             if not self._turns[chat]:
                 del self._turns[chat]
                 quiet_at = self._now() + self._timing.quiet_s
-                for pending in self._pending.values():
-                    if pending.chat == chat:
-                        pending.due_at = max(pending.due_at, quiet_at)
-                self._changed.set()
+                for pending in self._pending_of(chat):
+                    if pending.due_at < quiet_at:
+                        self._schedule(pending, quiet_at)
+
+    def _pending_of(self, chat: str) -> list[_Pending]:
+        return [each for each in self._pending.values() if each.chat == chat]
+
+    def _schedule(self, pending: _Pending, due_at: float) -> None:
+        pending.due_at = due_at
+        if pending.is_in_work:
+            return
+        heapq.heappush(self._due, (due_at, next(self._numbers), pending))
+        if self._due[0][2] is pending:
+            self._changed.set()
 
     async def _name_pending(self) -> None:
         while True:
             pending = await self._next()
             thread_id = pending.beginning.thread.id
-            self._in_work.add(thread_id)
-            is_done = True
+            pending.is_in_work = is_done = True
             try:
                 is_done = await self._try(pending)
             except Exception:
                 # A bug: this thread stays unnamed, the others get their names.
                 log.exception("thread.naming_failed", thread_id=thread_id)
             finally:
-                self._in_work.discard(thread_id)
+                pending.is_in_work = False
                 if is_done:
                     self._pending.pop(thread_id, None)
+                else:
+                    self._schedule(pending, pending.due_at)
 
     async def _next(self) -> _Pending:
         """Waits for a thread in a quiet chat."""
         while True:
             self._changed.clear()
-            idle = [each for name, each in self._pending.items() if name not in self._in_work]
-            quiet = [each for each in idle if each.chat not in self._turns]
-            due = next((each for each in quiet if each.due_at <= self._now()), None)
-            if due is not None:
-                return due
-            pause_s = min((each.due_at - self._now() for each in quiet), default=None)
+            now = self._now()
+            while self._due and self._due[0][0] <= now:
+                due_at, _, pending = heapq.heappop(self._due)
+                # The end of a turn schedules the threads of its chat again.
+                if due_at == pending.due_at and pending.chat not in self._turns:
+                    return pending
             try:
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout(self._due[0][0] - now if self._due else None):
                     await self._changed.wait()
             except TimeoutError:
                 continue
