@@ -26,6 +26,10 @@ ROOT = Path(__file__).parent.parent
             (
                 "openai",
                 "anthropic",
+                "aiohttp.web",
+                "bot.web.server",
+                "bot.composition.web_server",
+                "bot.telegram.ingress.webhook",
                 "fastmcp",
                 "mcp",
                 "jsonschema",

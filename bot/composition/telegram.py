@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from aiogram import Bot
@@ -39,7 +40,6 @@ from bot.telegram.handlers.administration import BroadcastDelivery
 from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimits
 from bot.telegram.ingress.ingest import UpdateIngest
 from bot.telegram.ingress.polling import Poller, poll_while_leading
-from bot.telegram.ingress.webhook import Webhook
 from bot.telegram.job_places import FairJobPlaces, JobLimits
 from bot.telegram.jobs import schedule_job
 from bot.telegram.markdown.pages import RenderThread
@@ -62,6 +62,9 @@ from services.privacy.erasure import Eraser
 from services.privacy.retention import RetentionSweep
 from services.schedule.dispatcher import ScheduleDispatcher
 from services.schedule.schedules import Schedule
+
+if TYPE_CHECKING:
+    from bot.telegram.ingress.webhook import Webhook
 
 log = structlog.get_logger()
 
@@ -103,16 +106,18 @@ async def run_daemon(services: Services) -> int:
             await bot.session.close()
 
 
-def _webhook(settings: Settings) -> Webhook | None:
+def _webhook(settings: Settings) -> "Webhook | None":
     url, secret = settings.telegram_webhook_url, settings.telegram_webhook_secret
     if settings.telegram_mode != "webhook" or url is None or secret is None:
         return None
+    from bot.telegram.ingress.webhook import Webhook
+
     return Webhook(url, secret.get_secret_value())
 
 
 @asynccontextmanager
 async def _open_runtime(
-    services: Services, bot: KnownBot, status: DaemonStatus, webhook: Webhook | None, for_console: DaemonServices
+    services: Services, bot: KnownBot, status: DaemonStatus, webhook: "Webhook | None", for_console: DaemonServices
 ) -> AsyncGenerator[Runtime]:
     infra, llm = services.infra, services.llm
     settings, clock = infra.settings, infra.clock

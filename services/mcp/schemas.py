@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any, cast
 
 from pydantic_ai import InlineDefsJsonSchemaTransformer
-from pydantic_ai.profiles.google import GoogleJsonSchemaTransformer
 from pydantic_ai.profiles.openai import OpenAIJsonSchemaTransformer
 
 from core.bounded_json import parse_json
@@ -22,6 +21,8 @@ MOST_VALUES = 4_000
 @lru_cache(maxsize=512)
 def find_schema_fault(text: str) -> str | None:
     """Returns why a schema, as JSON text, cannot be offered to models; None if it can. Cached: servers repeat them."""
+    from pydantic_ai.profiles.google import GoogleJsonSchemaTransformer
+
     try:
         schema = cast("dict[str, Any]", parse_json(text))  # Any: JSON
         if schema.get("type") != "object":

@@ -6,7 +6,7 @@ from functools import partial
 import aiohttp
 import pytest
 
-from bot.composition import web as composition
+from bot.composition import web_server as composition
 from bot.web.readiness import Readiness, ReadinessTiming
 from core.errors import StartupError
 from tests.support.bot_harness import FIRST, KEYS, SECOND, BotHarness

@@ -9,7 +9,7 @@ import openai
 from pydantic import SecretStr
 
 from bot.composition.services import Services, open_services
-from bot.composition.web import build_api_routes
+from bot.composition.web_server import build_api_routes
 from bot.web.server import HttpRoute, WebServer, WebTiming
 from core.clock import Clock
 from services.api.tokens import TokenStore
