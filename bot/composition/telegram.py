@@ -58,6 +58,7 @@ from services.limits.rates import RateLimiter
 from services.limits.turns import RunningLeases, TurnPlaces
 from services.llm.providers.probe import check_providers
 from services.llm.routing.events import Misconfigured
+from services.moderation.records.figures import FigureReader
 from services.privacy.erasure import Eraser
 from services.privacy.retention import RetentionSweep
 from services.schedule.dispatcher import ScheduleDispatcher
@@ -236,7 +237,12 @@ def _offered(
         queued.inbox, audit, services.infra.settings.zone, services.infra.texts
     )
     for_console.moderation = ModerationQueue(
-        moderation.incidents, moderation.actions, moderation.groups, moderation.admins, audit
+        moderation.incidents,
+        moderation.actions,
+        moderation.groups,
+        moderation.admins,
+        audit,
+        FigureReader(services.infra.database, services.infra.clock),
     )
     for_console.work = queued.inbox
     for_console.send_file = partial(_send_file, delivery)

@@ -13,6 +13,7 @@ from services.moderation.actions import ModerationActions, ResolveResult
 from services.moderation.domain.incident import Incident, Resolution
 from services.moderation.domain.policy import Sanction
 from services.moderation.domain.ports import AdminDirectory, Standing
+from services.moderation.records.figures import FigureReader, ModerationFigures
 from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
 
@@ -47,12 +48,22 @@ class ModerationQueue:
         groups: GroupStore,
         admins: AdminDirectory,
         audit: Audit,
+        figures: FigureReader,
     ) -> None:
         self._incidents = incidents
         self._actions = actions
         self._groups = groups
         self._admins = admins
         self._audit = audit
+        self._figures = figures
+
+    async def read_figures(self) -> ModerationFigures:
+        """Returns the counts of all groups, which every operator may see.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        return await self._figures.read()
 
     async def count(self, limit: int) -> int:
         """Returns the number of incidents that wait, at most `limit`.

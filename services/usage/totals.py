@@ -7,6 +7,7 @@ from datetime import UTC, date, tzinfo
 from typing import Any
 
 from sqlalchemy import ColumnElement, Executable, Row, distinct, func, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from core.clock import Clock
 from core.db.database import Database
@@ -109,8 +110,20 @@ class UsageTotals:
 
     async def by_provider(self, since: date) -> Mapping[str, UsageTotal]:
         """Returns the usage per provider since a day."""
-        query = select(UsageDayRow.provider, *_SUMS).where(UsageDayRow.day >= since).group_by(UsageDayRow.provider)
-        rows = await self._read(query)
+        return await self._by(UsageDayRow.provider, since)
+
+    async def by_model(self, since: date) -> Mapping[str, UsageTotal]:
+        """Returns the usage per `<provider>/<model>` since a day."""
+        return await self._by(UsageDayRow.provider + "/" + UsageDayRow.model, since)
+
+    async def by_purpose(self, since: date) -> Mapping[str, UsageTotal]:
+        """Returns the usage per purpose since a day."""
+        return await self._by(UsageDayRow.purpose, since)
+
+    async def _by(
+        self, group: ColumnElement[str] | InstrumentedAttribute[str], since: date
+    ) -> Mapping[str, UsageTotal]:
+        rows = await self._read(select(group, *_SUMS).where(UsageDayRow.day >= since).group_by(group))
         return {row[0]: _to_total(row[1:]) for row in rows}
 
     async def _sum(self, *where: ColumnElement[bool]) -> UsageTotal:

@@ -19,6 +19,7 @@ from services.inbox.inbox import Inbox
 from services.inbox.job import Job, Receipt
 from services.inbox.sent_messages import SentMessages
 from services.moderation.domain.ports import Administrators
+from services.moderation.records.figures import FigureReader
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer
 from tests.support.moderation_harness import SCAM, ModerationHarness, RecordingGroup, ScriptedJudge
@@ -120,6 +121,11 @@ async def offer_moderation(console: RunningConsole, *, admin: int = ADMIN) -> tu
     harness = ModerationHarness(infra.database, infra.redis, infra.clock, group, judge)
     await harness.groups.put(harness.settings)
     console.daemon.moderation = ModerationQueue(
-        harness.incidents, harness.actions, harness.groups, group, console.services.operators.audit
+        harness.incidents,
+        harness.actions,
+        harness.groups,
+        group,
+        console.services.operators.audit,
+        FigureReader(infra.database, infra.clock),
     )
     return harness, group

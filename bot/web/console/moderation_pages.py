@@ -3,6 +3,7 @@
 from http import HTTPStatus
 from typing import Final
 
+import structlog
 from aiohttp import web
 
 from bot.operators.daemon_services import NotAnAdmin, QueuedIncident
@@ -10,9 +11,13 @@ from bot.web.console.frame.access import OperatorSession
 from bot.web.console.frame.frame import Frame
 from bot.web.console.frame.responses import done
 from bot.web.server import HttpRoute
+from core.errors import StorageError
 from services.moderation.actions import ResolveResult
 from services.moderation.domain.incident import Resolution
+from services.moderation.records.figures import ModerationFigures
 from services.moderation.text.links import defang
+
+log = structlog.get_logger()
 
 MAX_TEXT: Final = 1500
 """Characters of a message that the queue shows."""
@@ -47,11 +52,21 @@ class ModerationPages:
             title="web-moderation",
             page="moderation",
             rows=rows,
+            figures=await self._figures(),
             is_decided=is_decided,
             text_of=_format_text,
             moment=self._frame.moment,
             is_person=session.actor_id > 0,
         )
+
+    async def _figures(self) -> ModerationFigures | None:
+        """Returns the counts of all groups; None without the daemon, and while the database does not answer."""
+        queue = self._frame.parts.daemon.moderation
+        try:
+            return None if queue is None else await queue.read_figures()
+        except StorageError as error:
+            log.warning("console.figures_unavailable", error=str(error))
+            return None
 
     async def resolve(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Confirms or undoes an incident, or bans its author."""

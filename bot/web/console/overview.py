@@ -11,10 +11,10 @@ from bot.web.console.frame.access import OperatorSession
 from bot.web.console.frame.frame import PENDING, Frame
 from bot.web.console.frame.navigation import MOST_COUNTED
 from bot.web.console.frame.provider_views import ProviderView, read_views
-from bot.web.console.plots import Spark, Timeline, draw_spark, draw_timeline
+from bot.web.console.plots import Plot, Spark, Timeline, draw_plot, draw_spark, draw_timeline, first_output_median
 from bot.web.server import HttpRoute
 from core.errors import StorageError
-from services.history.figures import Period, join_points
+from services.history.figures import Period, Series, join_points
 
 log = structlog.get_logger()
 
@@ -31,11 +31,22 @@ class Sparks:
     p95_s: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class DayFigures:
+    """The graphics of a series of the last 24 hours, for this order of providers."""
+
+    series: Series
+    order: Sequence[str]
+    sparks: Sparks
+    first_output: Plot | None
+
+
 class OverviewPage:
     """Shows the state of everything on one page."""
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
+        self._drawn: DayFigures | None = None
 
     @property
     def routes(self) -> tuple[HttpRoute, ...]:
@@ -46,7 +57,7 @@ class OverviewPage:
         """Returns the page of the answering provider, the figures of today, and the faults that need an operator."""
         views = await read_views(self._frame.parts)
         timeline = await self._timeline()
-        pending = request[PENDING]
+        pending, day = request[PENDING], await self._draw_day()
         order = {name: rank for rank, name in enumerate(self._frame.parts.fallback.order())}
         chain = sorted(views, key=lambda view: (view.is_over_cap, order.get(view.id, len(order))))
         today = [view.today for view in views if view.today is not None]
@@ -68,7 +79,8 @@ class OverviewPage:
             has_figures=bool(today) or not views,
             timeline=timeline,
             work=self._work(views),
-            sparks=await self._sparks(),
+            sparks=None if day is None else day.sparks,
+            first_output=None if day is None else day.first_output,
             failover_spark=draw_spark([] if timeline is None else timeline.failovers),
             max_hops=self._frame.parts.settings.provider_max_hops,
             most=MOST_COUNTED,
@@ -94,12 +106,8 @@ class OverviewPage:
         order = [each.id for each in parts.configuration.current.providers]
         return draw_timeline(spans, order, now, parts.settings.zone)
 
-    async def _sparks(self) -> Sparks | None:
-        """Returns the lines of the figures of the last 24 hours; None while the database does not answer."""
-        try:
-            series = await self._frame.parts.history.read(Period.DAY)
-        except StorageError:
-            return None
+    def _sparks(self, series: Series) -> Sparks:
+        """Returns the lines of the figures of the last 24 hours."""
         points = series.combined()
         latest = join_points(points[-4:])
         return Sparks(
@@ -110,3 +118,17 @@ class OverviewPage:
             median_s=latest.first_output_s(0.5),
             p95_s=latest.first_output_s(0.95),
         )
+
+    async def _draw_day(self) -> DayFigures | None:
+        """Returns the figures of the last 24 hours; None while the database does not answer."""
+        parts = self._frame.parts
+        try:
+            series = await parts.history.read(Period.DAY)
+        except StorageError:
+            return None
+        order = tuple(each.id for each in parts.configuration.current.providers)
+        # Every operator who looks has the same series, which is read anew every few seconds only.
+        if self._drawn is None or self._drawn.series is not series or self._drawn.order != order:
+            plot = draw_plot(series, order, first_output_median, "{:g}".format, parts.settings.zone)
+            self._drawn = DayFigures(series, order, self._sparks(series), plot)
+        return self._drawn

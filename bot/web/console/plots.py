@@ -247,6 +247,11 @@ def draw_plot(
     )
 
 
+def first_output_median(point: Point) -> float | None:
+    """Returns the median time to first output, in seconds."""
+    return point.first_output_s(0.5)
+
+
 def _path(values: Sequence[float | None], top: float, last: int) -> str:
     parts: list[str] = []
     is_gap = True

@@ -1,11 +1,11 @@
 """The page of usage: requests, tokens and cost by provider, their plots over time, and the same as CSV."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import astuple, replace
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 from aiohttp import web
@@ -13,18 +13,20 @@ from aiohttp import web
 from bot.web.console.frame.access import OperatorSession
 from bot.web.console.frame.frame import Frame
 from bot.web.console.frame.responses import done, download, to_csv, undo_path
-from bot.web.console.plots import Plot, draw_plot
+from bot.web.console.plots import Plot, draw_plot, first_output_median
 from bot.web.server import HttpRoute
 from core.errors import StorageError
 from services.admin.undo import BudgetAct
-from services.history.figures import Period, Point, Series
+from services.history.figures import Period, Series
 from services.llm.routing.admission.budget_guard import BudgetKind
 from services.usage.totals import UsageTotal
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 PERIODS: Final = {1: Period.DAY, 7: Period.MONTH, 30: Period.MONTH, 365: Period.YEAR}
 """Days that the page offers, each with the period of the history that has them."""
+GROUPS: Final = ("provider", "model", "purpose")
 
 
 class UsagePages:
@@ -82,8 +84,12 @@ class UsagePages:
         self, request: web.Request, session: OperatorSession, *, fields: Mapping[str, str] | None = None
     ) -> web.Response:
         """Returns the page; `fields` are those of a form that cannot be read."""
-        days, rows = await self._usage(request)
-        series = await self._series(days)
+        days, group = _chosen(request)
+        by_provider = group == GROUPS[0]
+        budgets = self._frame.parts.budgets
+        # A part that the database does not answer in time takes no other part of the page.
+        rows = await _known(self._read(days, group))
+        series = await _known(self._series(days))
         order = [each.id for each in self._frame.parts.configuration.current.providers]
         return self._frame.render(
             request,
@@ -91,43 +97,43 @@ class UsagePages:
             "usage.html",
             status=HTTPStatus.OK if fields is None else HTTPStatus.UNPROCESSABLE_ENTITY,
             fields=fields,
-            budgets=await self._frame.parts.budgets.list_configured(),
-            own_budgets=await self._frame.parts.budgets.list_set(),
+            budgets=await _known(budgets.list_configured()),
+            own_budgets=await _known(budgets.list_set()),
             title="web-usage",
             page="usage",
-            rows=sorted(rows.items(), key=lambda row: -row[1].requests),
+            rows=None if rows is None else sorted(rows.items(), key=lambda row: -row[1].requests),
+            total=_total((rows or {}).values()),
+            group=group,
+            groups=GROUPS,
             days=days,
             periods=list(PERIODS),
             zone=self._frame.parts.totals.zone_name,
-            measured={name: series.total(name) for name in rows} if series is not None else {},
+            measured={name: series.total(name) for name in rows or ()} if series is not None and by_provider else {},
+            by_provider=by_provider,
             plots=self._plots(request, series, order) if series is not None else None,
         )
 
     async def usage_csv(self, request: web.Request, _session: OperatorSession) -> web.Response:
         """Returns the same as CSV."""
-        days, rows = await self._usage(request)
-        names = ("provider", "requests", "failures", "input_tokens", "output_tokens", "cost_usd", "unpriced")
+        days, group = _chosen(request)
+        rows = await self._read(days, group)
+        names = (group, "requests", "failures", "input_tokens", "output_tokens", "cost_usd", "unpriced")
         lines: list[Sequence[object]] = []
-        for provider, total in sorted(rows.items()):
+        suffix = "" if group == GROUPS[0] else f"-by-{group}"
+        for name, total in sorted(rows.items()):
             figures = (total.requests, total.failures, total.input_tokens, total.output_tokens)
-            lines.append([provider, *figures, f"{total.cost_usd:.6f}", total.unpriced])
-        return download(to_csv(names, lines), "text/csv", f"usage-{days}-days.csv")
+            lines.append([name, *figures, f"{total.cost_usd:.6f}", total.unpriced])
+        return download(to_csv(names, lines), "text/csv", f"usage-{days}-days{suffix}.csv")
 
-    async def _usage(self, request: web.Request) -> tuple[int, Mapping[str, UsageTotal]]:
-        """Returns the days of the chosen period, and the usage of each provider in it."""
-        text = request.query.get("days", "")
-        days = int(text) if text in {str(days) for days in PERIODS} else 1
+    async def _read(self, days: int, group: str) -> Mapping[str, UsageTotal]:
+        """Returns the usage of a period by provider, model or purpose."""
         totals = self._frame.parts.totals
-        return days, await totals.by_provider(totals.today - timedelta(days=days - 1))
+        read = {"provider": totals.by_provider, "model": totals.by_model, "purpose": totals.by_purpose}[group]
+        return await read(totals.today - timedelta(days=days - 1))
 
-    async def _series(self, days: int) -> Series | None:
-        """Returns the history of so many days; None while the database does not answer."""
-        period = PERIODS[days]
-        try:
-            series = await self._frame.parts.history.read(period)
-        except StorageError as error:
-            log.warning("console.history_unavailable", error=str(error))
-            return None
+    async def _series(self, days: int) -> Series:
+        """Returns the history of so many days."""
+        series = await self._frame.parts.history.read(PERIODS[days])
         kept = days * 86_400 // series.step_s
         points = {name: each[-kept:] for name, each in series.points.items()}
         return replace(series, instants=series.instants[-kept:], points=points)
@@ -140,13 +146,32 @@ class UsagePages:
             ("web-cost", draw(lambda point: point.cost_usd, show=_cost)),
             (
                 "web-first-output",
-                draw(_median, show=lambda value: self._frame.text(request, "web-seconds", seconds=f"{value:g}")),
+                draw(
+                    first_output_median,
+                    show=lambda value: self._frame.text(request, "web-seconds", seconds=f"{value:g}"),
+                ),
             ),
         ]
 
 
-def _median(point: Point) -> float | None:
-    return point.first_output_s(0.5)
+def _chosen(request: web.Request) -> tuple[int, str]:
+    """Returns the days and the grouping that the address asks for."""
+    text, by = request.query.get("days", ""), request.query.get("by", "")
+    return int(text) if text in {str(days) for days in PERIODS} else 1, by if by in GROUPS else GROUPS[0]
+
+
+async def _known(reading: Awaitable[T]) -> T | None:
+    """Returns what is read; None while the database does not answer."""
+    try:
+        return await reading
+    except StorageError as error:
+        log.warning("console.part_unavailable", error=str(error))
+        return None
+
+
+def _total(rows: Iterable[UsageTotal]) -> UsageTotal:
+    """Returns the sum of rows."""
+    return UsageTotal(*(sum(figures) for figures in zip(*(astuple(row) for row in rows), strict=True)))
 
 
 def _cost(value: float) -> str:

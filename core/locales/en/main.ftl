@@ -1067,6 +1067,42 @@ web-preferred = { $name } preferred
 web-no-difference = No difference shown
 web-no-votes = No votes yet
 web-no-votes-help = /compare in Telegram asks two models the same question and offers a vote; thumbs under answers count too.
+web-judged-today = Judged today
+web-judged-of = of { $seen } messages; { $asked } by a model
+web-acted-today = Acted on today
+web-cards-today = { $count ->
+    [one] 1 more only reported
+   *[other] { $count } more only reported
+}
+web-undone-month = Undone, 30 days
+web-undone-of = { $undone } of { $acted }
+web-pending = Waiting for a provider
+web-pending-help = judged within 10 minutes of its return
+web-groups = Groups
+web-groups-moderated = { $moderated } of { $count } moderated
+web-groups-first = The { $count } groups with the most messages are shown.
+web-group-counts = 30 days: { $seen } messages, { $acted } acted on
+web-erred = Where it erred
+web-erred-help = undone of acted on, 30 days
+web-breakdown = Breakdown
+web-share-of-cost = Share of cost
+web-total = Total
+web-purpose = { $purpose ->
+    [chat] Chat
+    [moderation] Moderation
+    [naming] Names of conversations
+    [api] Other programs
+    [compare] Comparisons
+    [speech] Speech
+    [voice] Transcription
+    [summary] Summaries of conversations
+    [images] Pictures
+    [embeddings] Embeddings
+    [script] Scripts
+   *[other] { $purpose }
+}
+web-first-output-day = Time to first output
+web-first-output-help = Median in seconds by quarter of an hour, last 24 hours
 web-dead = Dead letters
 web-broadcasts = Broadcasts
 web-broadcasts-help = A message to everyone who has a private chat with the bot. Nothing is sent until you have seen the number of chats and confirmed.

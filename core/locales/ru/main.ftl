@@ -1075,6 +1075,39 @@ web-preferred = Предпочитают { $name }
 web-no-difference = Разницы не видно
 web-no-votes = Голосов пока нет
 web-no-votes-help = /compare в Telegram задаёт один вопрос двум моделям и предлагает выбрать лучшую; реакции 👍 и 👎 на ответы тоже считаются.
+web-judged-today = Проверено сегодня
+web-judged-of = из { $seen } сообщений; моделью — { $asked }
+web-acted-today = Меры сегодня
+web-cards-today = ещё { $count } только показано
+web-undone-month = Отменено за 30 дней
+web-undone-of = { $undone } из { $acted }
+web-pending = Ждут провайдера
+web-pending-help = проверяются в течение 10 минут после его возвращения
+web-groups = Группы
+web-groups-moderated = модерируются { $moderated } из { $count }
+web-groups-first = Показаны { $count } групп с наибольшим числом сообщений.
+web-group-counts = за 30 дней: сообщений { $seen }, мер { $acted }
+web-erred = Где были ошибки
+web-erred-help = отменено из принятых мер, 30 дней
+web-breakdown = Разбивка
+web-share-of-cost = Доля расходов
+web-total = Всего
+web-purpose = { $purpose ->
+    [chat] Чат
+    [moderation] Модерация
+    [naming] Названия разговоров
+    [api] Другие программы
+    [compare] Сравнения
+    [speech] Озвучивание
+    [voice] Распознавание речи
+    [summary] Пересказы разговоров
+    [images] Картинки
+    [embeddings] Эмбеддинги
+    [script] Скрипты
+   *[other] Прочее: { $purpose }
+}
+web-first-output-day = Время до первого вывода
+web-first-output-help = Медиана в секундах по четвертям часа, последние 24 часа
 web-dead = Недоставленное
 web-broadcasts = Рассылки
 web-broadcasts-help = Сообщение всем, у кого есть личный чат с ботом. Ничего не отправляется, пока вы не увидите число чатов и не подтвердите.

@@ -71,9 +71,7 @@ async def test_frame_is_sent_again_only_when_it_has_changed(browser: ConsoleBrow
     assert browser.status == 200
 
 
-async def test_counts_of_before_are_shown_while_the_database_fails(
-    browser: ConsoleBrowser, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_counts_of_before_are_shown_while_the_database_fails(browser: ConsoleBrowser) -> None:
     await offer_dead_letters(browser, "a bug")
     await browser.sign_in()
     await browser.submit("/console/providers/alpha/cool")

@@ -1,15 +1,22 @@
 """Moderation queue, dead letters, API tokens and budgets in the console, over HTTP."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
+from pydantic_ai.direct import model_request
+from pydantic_ai.messages import ModelRequest
 
 from bot.operators.console_links import ConsoleLinks
 from core.messages import ConversationKey, Surface
 from services.admin.broadcasts import BroadcastState
+from services.llm.request import RequestSpec
 from services.llm.routing.admission.budget_guard import BudgetKind
+from services.moderation.domain.incident import Resolution
+from services.moderation.domain.message import Author, AuthorKind
+from services.moderation.domain.settings import GroupSettings
 from tests.bot.web.console.conftest import ADMIN, ConsoleBrowser
 from tests.support.console_harness import offer_dead_letters, offer_moderation, running_console
 from tests.support.fake_llm import server as llm
@@ -165,6 +172,26 @@ class TestModeration:
         assert "banned the author of an incident in" in page
         assert str(GROUP) in page
 
+    async def test_figures_and_groups_are_shown_to_every_operator(self, browser: ConsoleBrowser) -> None:
+        harness, _ = await offer_moderation(browser, admin=1)
+        for number, text in enumerate(("remote work one, write to https://t.me/scam", "two, at https://t.me/scams")):
+            author = Author(NEWCOMER + number, AuthorKind.USER, "Ann")
+            await harness.pipeline.handle(replace(harness.message(text, 10 + number), author=author), harness.settings)
+        await harness.groups.put(GroupSettings(-5))
+        incident = (await harness.incidents.list_undecided())[0]
+        await harness.actions.resolve(incident, Resolution.UNDO, harness.settings, "1")
+        await browser.sign_in()
+        page = re.sub(r"<[^>]+>|\s+", " ", await browser.open("/console/moderation"))
+        page = re.sub(r" +", " ", page)
+        assert "Judged today 2 of 2 messages; 2 by a model" in page
+        assert "Acted on today 2" in page
+        assert "Undone, 30 days 50.0% 1 of 2" in page
+        assert "Groups 1 of 2 moderated" in page
+        assert f"group {GROUP} enforcing standard" in page
+        assert page.index(f"group {GROUP}") < page.index("group -5 off")
+        assert "job scam 1 of 2" in page
+        assert "remote work" not in page
+
     async def test_second_decision_is_told_that_it_is_late(self, browser: ConsoleBrowser) -> None:
         await with_moderation(browser)
         await sign_in_as_person(browser)
@@ -238,6 +265,36 @@ class TestTokens:
             assert browser.status == 422, fields
             assert "<code>" not in browser.page
             assert 'value="<b>' not in browser.page
+
+
+class TestUsage:
+    async def test_usage_is_shown_by_model_and_by_purpose(self, browser: ConsoleBrowser) -> None:
+        await browser.answered_by()
+        spec = RequestSpec("moderation")
+        await model_request(
+            browser.services.llm.models.create_routed_model(spec), [ModelRequest.user_text_prompt("Hello?")]
+        )
+        await browser.sign_in()
+        for group, names in {"provider": ["alpha"], "model": ["alpha/m"], "purpose": ["chat", "moderation"]}.items():
+            lines = (await browser.open(f"/console/usage.csv?by={group}")).splitlines()
+            assert [line.split(",")[0] for line in lines] == [group, *names]
+            assert sum(int(line.split(",")[1]) for line in lines[1:]) == 2
+        page = await browser.open("/console/usage?by=purpose&days=7")
+        assert "<strong>Moderation</strong>" in page
+        assert 'href="/console/usage.csv?days=7&amp;by=purpose"' in page
+        # The rows and their sum are those of the file.
+        assert re.search(r"<tfoot><tr><td>Total</td><td[^>]*>2</td>", page)
+
+    async def test_part_that_the_database_does_not_answer_takes_no_other(self, browser: ConsoleBrowser) -> None:
+        await browser.answered_by()
+        await browser.sign_in()
+        assert "alpha" in await browser.open("/console/usage")
+        database = browser.services.infra.database
+        await database.run(lambda connection: connection.exec_driver_sql("ALTER TABLE usage_days RENAME TO elsewhere"))
+        page = await browser.open("/console/usage")
+        assert browser.status == 200
+        assert "The database does not answer" in page
+        assert "<h2>Requests</h2></header>\n<figure>" in page, "the plots of the history"
 
 
 class TestBudgets:
