@@ -60,12 +60,7 @@ class ConversationMemory:
     ) -> None:
         self._memories = memories
         self._models = models
-        self._limits = limits or MemoryLimits()
-
-    @property
-    def history_tokens(self) -> int:
-        """The budget of a history, in estimated tokens."""
-        return self._limits.history_tokens
+        self.limits = limits or MemoryLimits()
 
     async def recall(self, thread: Thread, *, before_turn: int | None = None) -> Recall:
         """Returns the history of a thread.
@@ -73,7 +68,7 @@ class ConversationMemory:
         Raises:
             StorageError: the database fails.
         """
-        return await self._memories.recall(thread, self._limits.history_tokens, before_turn=before_turn)
+        return await self._memories.recall(thread, self.limits.history_tokens, before_turn=before_turn)
 
     async def fit(self, thread: Thread, recall: Recall, spec: RequestSpec) -> Fitted:
         """Drops turns down to half of the budget at once, with a summary where a provider gives one.
@@ -83,7 +78,7 @@ class ConversationMemory:
             spec: of the conversation's requests: the summary goes to the same providers.
         """
         try:
-            start_id = await self._memories.plan_drop(thread, recall.remembered, self._limits.history_tokens // 2)
+            start_id = await self._memories.plan_drop(thread, recall.remembered, self.limits.history_tokens // 2)
             if start_id is None:
                 return Fitted(recall.history, is_first_drop=False)
             summary = await self._summarise(thread, recall.remembered, start_id, spec)
@@ -117,7 +112,7 @@ class ConversationMemory:
         """Returns a summary of the dropped turns; None where no provider gives one in time."""
         dropped = await self._memories.dropped(thread, before.start_id, start_id)
         try:
-            async with asyncio.timeout(self._limits.summary_s):
+            async with asyncio.timeout(self.limits.summary_s):
                 return await self._models.create_summariser(spec).summarise(before.summary, dropped)
         except (ProviderError, TimeoutError) as error:
             log.info("memory.summary_failed", thread_id=thread.id, error=type(error).__name__)

@@ -179,8 +179,8 @@ class TurnRecords:
         incoming = run.incoming
         try:
             beginning = await self._stores.turns.begin(
-                incoming.key, incoming.speaker.user_id, run.prompt, self._memory.history_tokens, origin=run.origin,
-                question_id=run.question_id,
+                incoming.key, incoming.speaker.user_id, run.prompt, self._memory.limits.history_tokens,
+                origin=run.origin, question_id=run.question_id,
             )  # fmt: skip
         except StorageError:
             return None

@@ -24,7 +24,7 @@ from services.llm.routing.faults.outcomes import MISCONFIGURED_COOLDOWN_S, Outco
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
 from services.llm.routing.roster import ProviderRoster
-from services.llm.routing.state import changes, model_rules, rules
+from services.llm.routing.state import changes, model_changes, rules
 from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderCounts
 from services.llm.routing.timing import RoutingLimits, RoutingTiming
@@ -129,7 +129,7 @@ class OutcomeRecorder:
             return
         known = self._shared.routing.resting.get(rules.model_key(provider, model))
         now = self._clock.time()
-        self._shared.apply(model_rules.rested(provider, model, outcome.reason, now, rest_s, self._shared.replica))
+        self._shared.apply(model_changes.rested(provider, model, outcome.reason, now, rest_s, self._shared.replica))
         if is_listed and outcome.fault in _FOR_OPERATORS and (known is None or known.reason != outcome.reason):
             self._notify(Misconfigured(provider, f"{model}: {outcome.reason}", outcome.words))
 
@@ -164,7 +164,7 @@ class OutcomeRecorder:
         for model in models:
             reason = "not in the model list"
             self._shared.apply(
-                model_rules.rested(provider, model, reason, now, MISCONFIGURED_COOLDOWN_S, self._shared.replica)
+                model_changes.rested(provider, model, reason, now, MISCONFIGURED_COOLDOWN_S, self._shared.replica)
             )
 
     def capabilities_refused(
@@ -174,29 +174,29 @@ class OutcomeRecorder:
         provider, model = candidate.provider.id, candidate.model
         log.info("provider.capability_refused", provider=provider, model=model, capabilities=sorted(capabilities))
         for_s = self.timing.guessed_s if is_guess else self.timing.learned_s
-        self._shared.apply(model_rules.capabilities_refused(provider, model, capabilities, self._clock.time(), for_s))
+        self._shared.apply(model_changes.capabilities_refused(provider, model, capabilities, self._clock.time(), for_s))
 
     def length_learned(self, candidate: Candidate, max_input: int, window: int | None) -> None:
         """Remembers the longest request that a model takes, in estimated tokens, and its window in its own tokens."""
         provider, model = candidate.provider.id, candidate.model
         log.info("provider.window_learned", provider=provider, model=model, window=window, max_input=max_input)
         self._shared.apply(
-            model_rules.length_learned(provider, model, max_input, window, self._clock.time(), self.timing.learned_s)
+            model_changes.length_learned(provider, model, max_input, window, self._clock.time(), self.timing.learned_s)
         )
 
     def adaptation(self, candidate: Candidate) -> Adaptation:
         """Returns the changes that a model is known to need."""
-        return model_rules.adaptation(self._shared.routing, candidate.provider.id, candidate.model, self._clock.time())
+        return rules.adaptation(self._shared.routing, candidate.provider.id, candidate.model, self._clock.time())
 
     def is_resting(self, provider: str, model: str) -> bool:
         """Returns whether a model rests."""
         routing = self._shared.routing
-        return bool(routing.resting) and model_rules.is_resting(routing, provider, model, self._clock.time())
+        return bool(routing.resting) and rules.is_resting(routing, provider, model, self._clock.time())
 
     def model_answered(self, candidate: Candidate, began: float) -> None:
         """Ends the rest of a model that answered all the same."""
         if self._shared.routing.resting:
-            self._shared.apply(model_rules.woken(candidate.provider.id, candidate.model, began))
+            self._shared.apply(model_changes.woken(candidate.provider.id, candidate.model, began))
 
     def succeeded(
         self,

@@ -8,8 +8,7 @@ from enum import StrEnum
 
 from core.config.settings import ProviderSettings
 from services.llm.routing.faults.refusal_words import Fault
-from services.llm.routing.state.model_rules import active_limits
-from services.llm.routing.state.rules import CircuitPhase, Cooldown, ModelLimits, RestingModel, Routing
+from services.llm.routing.state.rules import CircuitPhase, Cooldown, ModelLimits, RestingModel, Routing, active_limits
 
 LATENCIES_KEPT = 200
 

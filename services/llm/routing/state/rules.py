@@ -1,4 +1,4 @@
-"""Pure routing rules: the shared state, and the order of providers that follows from it.
+"""Pure routing rules: the shared state, and the order of providers and the limits of models that follow from it.
 
 The same code decides on the local copy, in the embedded store and in Redis, so replicas cannot disagree about a rule,
 only about how recent their copy is.
@@ -14,9 +14,11 @@ All instants are seconds since the epoch by the replicas' own clocks, which are 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import takewhile
+
+from services.llm.request import UNCHANGED, Adaptation, Capability
 
 
 class CircuitPhase(StrEnum):
@@ -229,3 +231,34 @@ def leads(routing: Routing, provider: str, priority: Sequence[str], now: float) 
 def find_overrides(routing: Routing, provider: str) -> OperatorOverrides:
     """Returns what an operator's act on a provider may replace."""
     return OperatorOverrides(routing.force, routing.cooldowns.get(provider))
+
+
+def is_resting(routing: Routing, provider: str, model: str, now: float) -> bool:
+    """Returns whether a model rests."""
+    entry = routing.resting.get(model_key(provider, model))
+    return entry is not None and entry.until > now
+
+
+def adaptation(routing: Routing, provider: str, model: str, now: float) -> Adaptation:
+    """Returns the changes to a request that a model is known to need."""
+    limits = routing.limits.get(model_key(provider, model)) if routing.limits else None
+    if limits is None:
+        return UNCHANGED
+    known = set(Capability)
+    without = frozenset(Capability(name) for name, until in limits.refused.items() if name in known and until > now)
+    if limits.until <= now:
+        return Adaptation(without) if without else UNCHANGED
+    return Adaptation(without, limits.max_input, limits.window)
+
+
+def active_limits(routing: Routing, provider: str, now: float) -> tuple[ModelLimits, ...]:
+    """Returns the knowledge about a provider's models, without the entries that have ended."""
+    current = (_current(limits, now) for limits in routing.limits.values() if limits.provider == provider)
+    return tuple(limits for limits in current if limits.refused or limits.window or limits.max_input)
+
+
+def _current(limits: ModelLimits, now: float) -> ModelLimits:
+    refused = {name: until for name, until in limits.refused.items() if until > now}
+    if limits.until > now:
+        return replace(limits, refused=refused)
+    return replace(limits, refused=refused, window=None, max_input=None)

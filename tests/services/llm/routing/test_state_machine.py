@@ -42,7 +42,7 @@ from services.llm.request import Candidate, Capability, ModelChoice, RequestSpec
 from services.llm.routing.attempt import Attempt
 from services.llm.routing.attempts import Attempts
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.state import model_rules
+from services.llm.routing.state import model_changes, rules
 from services.llm.routing.state.codec import decode_routing
 from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState
@@ -613,7 +613,7 @@ class FallbackMachine(RuleBasedStateMachine):
         now, shared = self.now(replica), self.replicas[replica].shared
 
         async def rest() -> None:
-            shared.apply(model_rules.rested(provider, SECOND_MODEL, "gone", now, seconds, shared.replica))
+            shared.apply(model_changes.rested(provider, SECOND_MODEL, "gone", now, seconds, shared.replica))
 
         self.run(rest())
         self.do(replica, lambda known: known.rests_model(provider, now, seconds))
@@ -625,7 +625,7 @@ class FallbackMachine(RuleBasedStateMachine):
         began, shared = self.now(replica) - ago, self.replicas[replica].shared
 
         async def wake() -> None:
-            shared.apply(model_rules.woken(provider, SECOND_MODEL, began))
+            shared.apply(model_changes.woken(provider, SECOND_MODEL, began))
 
         self.run(wake())
         self.do(replica, lambda known: known.wakes_model(provider, began))
@@ -637,11 +637,11 @@ class FallbackMachine(RuleBasedStateMachine):
         for number, replica in self.replicas.items():
             known, now, routing = self.known(number), self.now(number), replica.shared.routing
             for name in PRIORITY:
-                adaptation = model_rules.adaptation(routing, name, "m", now)
+                adaptation = rules.adaptation(routing, name, "m", now)
                 assert {each.value for each in adaptation.without} == known.without(name, now), "every refusal counts"
                 assert (adaptation.max_input, adaptation.window) == known.length(name, now), "a length is only lowered"
                 rests = name in known.rests and known.rests[name].lasts(now)
-                assert model_rules.is_resting(routing, name, SECOND_MODEL, now) == rests, "the later end counts"
+                assert rules.is_resting(routing, name, SECOND_MODEL, now) == rests, "the later end counts"
 
     @rule(replica=replicas, provider=names, outcome=st.none() | st.sampled_from(list(REPORTED)))
     def report(self, replica: int, provider: str, outcome: str | None) -> None:

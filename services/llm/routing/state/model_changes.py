@@ -1,13 +1,13 @@
-"""Pure rules about single models: which rest although their provider is healthy, and the refusals of each one.
+"""Changes of what is known about single models: which rest although their provider is healthy, and their refusals.
 
-Like `rules.py`, the same code decides on the local copy, in the embedded store and in Redis.
+Like `changes.py`, each is a pure function from state to state.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from services.llm.request import UNCHANGED, Adaptation, Capability
+from services.llm.request import Capability
 from services.llm.routing.state.rules import Change, ModelLimits, RestingModel, Routing, model_key
 
 MAX_MODELS = 200
@@ -20,37 +20,6 @@ class _Ends(Protocol):
 
 
 _Entry = TypeVar("_Entry", bound=_Ends)
-
-
-def is_resting(routing: Routing, provider: str, model: str, now: float) -> bool:
-    """Returns whether a model rests."""
-    entry = routing.resting.get(model_key(provider, model))
-    return entry is not None and entry.until > now
-
-
-def adaptation(routing: Routing, provider: str, model: str, now: float) -> Adaptation:
-    """Returns the changes to a request that a model is known to need."""
-    limits = routing.limits.get(model_key(provider, model)) if routing.limits else None
-    if limits is None:
-        return UNCHANGED
-    known = set(Capability)
-    without = frozenset(Capability(name) for name, until in limits.refused.items() if name in known and until > now)
-    if limits.until <= now:
-        return Adaptation(without) if without else UNCHANGED
-    return Adaptation(without, limits.max_input, limits.window)
-
-
-def active_limits(routing: Routing, provider: str, now: float) -> tuple[ModelLimits, ...]:
-    """Returns the knowledge about a provider's models, without the entries that have ended."""
-    current = (_current(limits, now) for limits in routing.limits.values() if limits.provider == provider)
-    return tuple(limits for limits in current if limits.refused or limits.window or limits.max_input)
-
-
-def _current(limits: ModelLimits, now: float) -> ModelLimits:
-    refused = {name: until for name, until in limits.refused.items() if until > now}
-    if limits.until > now:
-        return replace(limits, refused=refused)
-    return replace(limits, refused=refused, window=None, max_input=None)
 
 
 def rested(provider: str, model: str, reason: str, now: float, duration_s: float, reporter: str) -> Change:
