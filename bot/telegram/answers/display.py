@@ -14,6 +14,9 @@ from services.chat.reply import AskedCall
 from services.mcp.calls import Decision
 from services.preferences import StreamMode
 
+ROW_CHARACTERS = 40
+"""Characters of the labels of a row that a phone shows; Telegram cuts off what does not fit."""
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerDisplay:
@@ -216,5 +219,13 @@ def button(text: str, data: CallbackData) -> InlineKeyboardButton:
 
 
 def build_keyboard(rows: list[list[InlineKeyboardButton]]) -> InlineKeyboardMarkup:
-    """Builds a keyboard of rows."""
-    return InlineKeyboardMarkup(inline_keyboard=rows)
+    """Builds a keyboard of rows; one whose labels a phone would cut off is parted."""
+    return InlineKeyboardMarkup(inline_keyboard=[part for row in rows for part in _fit_row(row)])
+
+
+def _fit_row(row: list[InlineKeyboardButton]) -> list[list[InlineKeyboardButton]]:
+    # The buttons of a row have the same width.
+    if len(row) == 1 or len(row) * max((len(each.text) for each in row), default=0) <= ROW_CHARACTERS:
+        return [row]
+    half = (len(row) + 1) // 2
+    return [*_fit_row(row[:half]), *_fit_row(row[half:])]

@@ -2,7 +2,14 @@
 
 import pytest
 
-from bot.telegram.answers.display import answer_keyboard, consent_keyboard, stop_keyboard
+from bot.telegram.answers.display import (
+    StopAnswer,
+    answer_keyboard,
+    build_keyboard,
+    button,
+    consent_keyboard,
+    stop_keyboard,
+)
 from core.i18n import Texts
 
 TEXTS = Texts(strict=True)
@@ -20,6 +27,23 @@ def test_buttons_fit_telegrams_limits(language: str | None) -> None:
     buttons = [button for keyboard in keyboards for row in keyboard.inline_keyboard for button in row]
     assert all(1 <= len((button.callback_data or "").encode()) <= 64 for button in buttons)
     assert all(1 <= len(button.text) <= 64 for button in buttons)
+
+
+@pytest.mark.parametrize(
+    ("labels", "rows"),
+    [
+        (["force a", "test a", "cooldown", "reset"], [["force a", "test a", "cooldown", "reset"]]),
+        (
+            ["выбрать openai", "проверить openai", "пауза", "сброс"],
+            [["выбрать openai", "проверить openai"], ["пауза", "сброс"]],
+        ),
+        (["x" * 30, "y" * 30, "z"], [["x" * 30], ["y" * 30], ["z"]]),
+        (["x" * 64], [["x" * 64]]),
+    ],
+)
+def test_a_row_that_a_phone_would_cut_off_is_parted(labels: list[str], rows: list[list[str]]) -> None:
+    keyboard = build_keyboard([[button(label, StopAnswer(number=1)) for label in labels]])
+    assert [[each.text for each in row] for row in keyboard.inline_keyboard] == rows
 
 
 def test_answer_keyboard_offers_retry_elsewhere_only_with_several_providers() -> None:
