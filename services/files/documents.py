@@ -7,6 +7,7 @@ import io
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from html.parser import HTMLParser
 from importlib import import_module
 from types import ModuleType
@@ -15,6 +16,7 @@ from urllib.parse import urljoin
 from xml.etree import ElementTree as ET
 
 from services.files.child import Answer, Options, Refused
+from services.files.encodings import MARKS, decode
 
 MB = 1 << 20
 MOST_UNPACKED = 256 * MB
@@ -65,8 +67,10 @@ def load(data: bytes, options: Options) -> Callable[[], Answer]:
         raise Refused("mislabelled")
     modules = [import_module(name) for name in _LIBRARIES.get(kind, ())]
     parser = modules[0] if modules else None
-    if kind == "html" and options.get("base"):
-        return lambda: _collect(_html_text(_decode(data), str(options["base"])), kind, options["most"])
+    if kind == "html":
+        # Its codec and the guess of it are loaded now, as long as files can be opened.
+        page = _decode(data)
+        return lambda: _collect(_html_text(page, str(options.get("base") or "")), kind, options["most"])
     return lambda: _collect(_READERS[kind](data, parser), kind, options["most"])
 
 
@@ -175,10 +179,6 @@ def _read_slides(data: bytes, _: object) -> Pieces:
                 yield f"## {number}\n{text}\n\n"
 
 
-def _read_html(data: bytes, _: object) -> Pieces:
-    yield from _html_text(_decode(data))
-
-
 def _html_text(source: str, base: str = "") -> Pieces:
     reader = _HtmlText(base)
     # In pieces, so that a page is read only as far as it is wanted.
@@ -274,22 +274,24 @@ def _is_text(data: bytes) -> bool:
 
 
 def _decode(data: bytes) -> str:
-    """Decodes a page by its byte order mark, its declaration, or as UTF-8."""
-    for mark, name in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-        if data.startswith(mark):
-            return data.decode(name, "replace")
+    """Decodes a page by its byte order mark, its declaration, or as a text file.
+
+    Raises:
+        Refused: it is no text in any known encoding.
+    """
     declared = _CHARSET.search(data[:2048])
-    try:
-        return data.decode(declared[1].decode() if declared else "utf-8")
-    except (LookupError, UnicodeDecodeError):
-        return data.decode("utf-8", "replace")
+    if declared is not None and not data.startswith(tuple(mark for mark, _ in MARKS)):
+        with suppress(LookupError, UnicodeDecodeError):
+            return data.decode(declared[1].decode())
+    found = decode(data)
+    if found is None:
+        raise Refused("mislabelled")
+    return found.text
 
 
-# Any: the module of the library, or None for the kinds without one.
 _READERS: Mapping[str, Callable[[bytes, Any], Pieces]] = {
     "pdf": _read_pdf,
     "docx": _read_docx,
     _SPREADSHEET: _read_sheet,
     "pptx": _read_slides,
-    "html": _read_html,
 }

@@ -1,7 +1,6 @@
 """Reads the files of a message: downloads them within bounds, and converts sounds for transcription."""
 
 import asyncio
-import codecs
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ from aiohttp import ClientError
 from bot.telegram.api.errors import describe_api_error
 from core.messages import Attachment, TextFile
 from core.ogg import is_ogg_opus, ogg_seconds
+from services.files.encodings import decode
 from services.files.sandbox import DOCUMENT_LIMITS, SOUND_LIMITS, FileRefused, Refusal, Sandbox, Task
 
 if TYPE_CHECKING:
@@ -228,8 +228,7 @@ class FileReader:
             case _Kind.TEXT | _Kind.DOCUMENT if self._sandbox is not None and data.startswith(_BINARY):
                 return await self._read_in_child(self._sandbox, data, file.name or "file", "text")
             case _Kind.TEXT:
-                text = _decode(data)
-                return TextFile(file.name or "file", text) if text.strip() else _EMPTY
+                return await _read_text(data, file.name or "file", by_part=False)
             case _Kind.DOCUMENT:
                 return await self._read_document(data, file.name or "file", file.media_type)
             case _Kind.SOUND:
@@ -241,13 +240,7 @@ class FileReader:
         """Returns the text of a document; that of a long text file without a child."""
         kind = _document_kind(name, media_type)
         if kind is None or self._sandbox is None:
-            text = _decode(data)
-            is_cut = len(text) > MAX_DOCUMENT_CHARACTERS
-            return (
-                _EMPTY
-                if not text.strip()
-                else TextFile(name, text[:MAX_DOCUMENT_CHARACTERS], by_part=True, is_cut=is_cut)
-            )
+            return await _read_text(data, name, by_part=True)
         return await self._read_in_child(self._sandbox, data, name, kind)
 
     async def _read_in_child(self, sandbox: Sandbox, data: bytes, name: str, kind: str) -> TextFile | Unreadable:
@@ -281,15 +274,6 @@ _BINARY = (
     b"MZ\x90",
 )
 """Beginnings of files that are no text, whatever their name says."""
-_MARKS: Sequence[tuple[bytes, str]] = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-"""Encodings by byte order mark. UTF-32 comes first: its little-endian mark begins with that of UTF-16."""
-_CYRILLIC = re.compile("[а-яё]{3}", re.IGNORECASE)
-_LOOKED_AT = 65_536
 _EMPTY = Unreadable(f"document-{Refusal.EMPTY}")
 _TOO_LONG = Unreadable("audio-too-long", {"minutes": LONGEST_SOUND_S // 60})
 _SOUND_REFUSALS: Mapping[Refusal, Unreadable] = {
@@ -299,14 +283,17 @@ _SOUND_REFUSALS: Mapping[Refusal, Unreadable] = {
 }
 
 
-def _decode(data: bytes) -> str:
-    """Returns the text of a file: of the encoding that its mark names, UTF-8, or Windows-1251 if that gives Russian."""
-    encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError:
-        is_russian = encoding == "utf-8" and _CYRILLIC.search(data[:_LOOKED_AT].decode("cp1251", "replace"))
-        return data.decode("cp1251" if is_russian else encoding, "replace")
+async def _read_text(data: bytes, name: str, *, by_part: bool) -> TextFile | Unreadable:
+    """Returns a text file, with its encoding where that is a guess."""
+    found = await asyncio.to_thread(decode, data)
+    if found is None:
+        return Unreadable("text-encoding")
+    if not found.text.strip():
+        return _EMPTY
+    if not by_part:
+        return TextFile(name, found.text, guessed=found.guessed)
+    text = found.text[:MAX_DOCUMENT_CHARACTERS]
+    return TextFile(name, text, by_part=True, is_cut=len(found.text) > len(text), guessed=found.guessed)
 
 
 def _document_kind(name: str, media_type: str) -> str | None:

@@ -105,6 +105,7 @@ document-encrypted = This document is protected by a password. Remove the protec
 document-broken = This document is damaged and cannot be read.
 document-empty = There is no text in this document. If its pages are pictures, send them as pictures.
 document-mislabelled = This file is not what its name says, so it was not read.
+text-encoding = I cannot tell how the text of this file is encoded. Please save it as UTF-8 and send it again.
 document-too-much = This document needs more memory or time than a file may take, so it was not read.
 document-by-part = { $name } is long: I have read part 1 of { $parts } and will look into the others when you ask.
 document-cut = Only the first { $characters } characters of { $name } were read.

@@ -1,0 +1,72 @@
+"""Text files in the encodings that people's programs still write."""
+
+import random
+
+import pytest
+
+from core.messages import TextFile
+from services.chat.framing import frame_file
+from services.files.encodings import decode
+
+RUSSIAN = "Привет, это письмо из бухгалтерии. Счёт за ноябрь оплачен, копия во вложении.\r\nИванов\r\n"
+TABLE = "Фамилия;Имя;Сумма\nПетров;Пётр;1200\nСидорова;Анна;3400\n"
+FRENCH = "Les élèves ont été reçus à l'école où ils étudient le français.\n"
+POLISH = "Zażółć gęślą jaźń, proszę o przesłanie faktury za usługę.\n"
+JAPANESE = "こんにちは。来週の会議は火曜日の午前十時に始まります。\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "guessed"),
+    [
+        (RUSSIAN, "utf-8", ""),
+        (RUSSIAN, "utf-8-sig", ""),
+        (RUSSIAN, "utf-16", ""),
+        (RUSSIAN, "utf-32", ""),
+        ("", "utf-8", ""),
+        # Without a mark.
+        (RUSSIAN, "utf-16-le", "UTF-16"),
+        (RUSSIAN, "utf-16-be", "UTF-16"),
+        (RUSSIAN, "cp1251", "cp1251"),
+        (RUSSIAN, "koi8-r", "koi8-r"),
+        (RUSSIAN, "cp866", "cp866"),
+        (RUSSIAN, "iso8859-5", "iso8859-5"),
+        (RUSSIAN, "mac-cyrillic", "mac-cyrillic"),
+        ("Отчёт за год\n", "koi8-r", "koi8-r"),
+        ("Отчёт за год\n", "cp1251", "cp1251"),
+        (TABLE, "cp1251", "cp1251"),
+        (TABLE, "koi8-r", "koi8-r"),
+        (FRENCH, "latin-1", "cp1252"),
+        (POLISH, "cp1250", "cp1250"),
+        (JAPANESE, "shift_jis", "shift-jis"),
+        (JAPANESE, "euc-jp", "euc-jp"),
+        ("你好，明天上午九点开会，请准时参加。\n", "gb18030", "gb18030"),
+        # Longer than what is looked at, its end in the middle of a character.
+        (JAPANESE.strip() * 2000, "shift_jis", "shift-jis"),
+        (RUSSIAN * 2000, "koi8-r", "koi8-r"),
+    ],
+)  # fmt: skip
+def test_a_text_is_read_whatever_its_encoding(text: str, encoding: str, guessed: str) -> None:
+    found = decode(text.encode(encoding))
+    assert found is not None
+    assert (found.text, found.guessed) == (text, guessed)
+
+
+def test_damaged_utf8_keeps_its_text_and_shows_the_gaps() -> None:
+    data = (RUSSIAN * 3).encode()
+    found = decode(data[:200] + b"\xff" + data[200:-1] + b"\xd0")
+    assert found is not None
+    assert not found.guessed
+    assert 1 <= found.text.count("\ufffd") <= 3
+    assert found.text.startswith(RUSSIAN[:90])
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    dice = random.Random(1)
+    samples = [dice.randbytes(size) for size in (60, 500, 5000, 200_000)]
+    samples += [each.replace(b"\0", b"a") for each in samples]
+    assert [decode(each) for each in samples] == [None] * len(samples)
+
+
+def test_the_model_is_told_of_a_guess() -> None:
+    told = frame_file(TextFile("a.txt", "Отчёт", guessed="koi8-r"))
+    assert told.startswith("[The file a.txt, decoded as koi8-r by guess; say so if it looks garbled:]\n")
