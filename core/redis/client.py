@@ -3,11 +3,12 @@
 Their errors are worded in one line for operators, without the address and its password.
 """
 
+import asyncio
 import re
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import redis.asyncio as redis
@@ -80,6 +81,31 @@ async def subscribe(pubsub: PubSub, channel: str) -> None:
     except KeyError:
         # redis-py looks for the channel in the slots of a cluster that it has not reached yet.
         raise RedisConnectionError("the cluster has not answered yet") from None
+
+
+async def read_message(pubsub: PubSub, timeout_s: float, *, with_confirmation: bool = False) -> dict[str, Any] | None:
+    """Returns the next message of a subscription; None if none arrives in time.
+
+    The embedded store waits by `asyncio.wait_for`, which on Python 3.11 swallows a cancellation that arrives together
+    with its answer; it is raised here, before the wait or after it, or the end of the task would wait for a message.
+
+    Args:
+        with_confirmation: returns the confirmation of the subscription as well.
+    """
+    _raise_if_cancelled()
+    # The types of a message's values are not declared.
+    message = cast(
+        "dict[str, Any] | None",
+        await pubsub.get_message(ignore_subscribe_messages=not with_confirmation, timeout=timeout_s),
+    )
+    _raise_if_cancelled()
+    return message
+
+
+def _raise_if_cancelled() -> None:
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def encode_credentials(url: str) -> str:

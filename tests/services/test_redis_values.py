@@ -93,8 +93,7 @@ async def test_an_unreadable_affinity_is_none(store: Redis, clock: ManualClock) 
 
 
 async def test_the_routing_state_is_read_around_unreadable_fields(store: Redis, clock: ManualClock) -> None:
-    # Not each, since a client takes a second to connect.
-    for value in (b"NaN", b"[" * 600_000, b"\xff" * 50, *VALUES[-8:]):
+    for value in VALUES:
         await store.hset(
             "t:{llm}:routing",
             mapping={"preferred": value, "cooldown:a": value, "probe:a": value, "life": value, "new": value},

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, cast
 from uuid import uuid4
 
 import structlog
@@ -12,7 +11,7 @@ from redis.asyncio import Redis
 from core.bounded_json import parse_json
 from core.clock import Clock
 from core.messages import ConversationKey, Surface
-from core.redis.client import REDIS_ERRORS, subscribe
+from core.redis.client import REDIS_ERRORS, read_message, subscribe
 from services.chat.reply import ActiveReplies
 
 log = structlog.get_logger()
@@ -91,10 +90,7 @@ class ReplyCancellation:
                     await subscribe(pubsub, self._channel)
                     is_lost = False
                     while True:
-                        message = cast(  # the types of message values are not declared
-                            "dict[str, Any] | None",
-                            await pubsub.get_message(ignore_subscribe_messages=True, timeout=self._timing.listen_s),
-                        )
+                        message = await read_message(pubsub, self._timing.listen_s)
                         if message is not None:
                             await self._handle_request(self._redis, message["data"])
             except REDIS_ERRORS as error:

@@ -102,7 +102,7 @@ def test_names_are_replaced_as_words() -> None:
 
 def test_own_transcript_loses_the_data_of_tools() -> None:
     parts = [
-        {"part_kind": "user-prompt", "content": "Ann Lee: hi"},
+        {"part_kind": "user-prompt", "content": "Ann Lee: hi", "timestamp": None, "index": 1},
         {"part_kind": "tool-call", "tool_name": "Ann Lee", "args": '{"note": "secret"}'},
         {"part_kind": "tool-return", "content": "secret"},
         {"part_kind": "retry-prompt", "content": "secret"},

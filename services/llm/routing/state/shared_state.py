@@ -15,7 +15,7 @@ import uuid
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import structlog
 from redis.asyncio import Redis
@@ -24,7 +24,7 @@ from redis.exceptions import RedisError, ResponseError, WatchError
 
 from core.background import BackgroundTasks
 from core.clock import Clock, LoopTimeout
-from core.redis.client import REDIS_ERRORS, describe_redis_error, subscribe
+from core.redis.client import REDIS_ERRORS, describe_redis_error, read_message, subscribe
 from services.llm.routing.state.changes import merged
 from services.llm.routing.state.clock_bounds import InstantBounds, clamped
 from services.llm.routing.state.codec import decode_routing, encode_routing, is_routing_field
@@ -187,7 +187,7 @@ class SharedRouting:
         """Subscribes and waits for the confirmation, so that later reads miss no change; returns False if refused."""
         await subscribe(pubsub, self._channel)
         try:
-            if await pubsub.get_message(timeout=self._timing.subscribe_s) is None:
+            if await read_message(pubsub, self._timing.subscribe_s, with_confirmation=True) is None:
                 raise TimeoutError("the subscription was not confirmed")
         except ResponseError as error:
             log.warning("routing.subscription_refused", detail=str(error)[:200], poll_s=self._timing.poll_s)
@@ -196,10 +196,7 @@ class SharedRouting:
 
     async def _wait_for_change(self, pubsub: PubSub) -> bool:
         """Waits for another replica's change or for the next reload; returns False for an own change."""
-        message = cast(  # the types of a message's values are not declared
-            "dict[str, Any] | None",
-            await pubsub.get_message(ignore_subscribe_messages=True, timeout=self._timing.resync_s),
-        )
+        message = await read_message(pubsub, self._timing.resync_s)
         return message is None or message["data"] != self.replica
 
     async def _write_behind(self) -> None:

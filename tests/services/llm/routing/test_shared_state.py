@@ -378,3 +378,12 @@ async def test_commit_returns_false_after_its_timeout(shared: SharedRouting, clo
         assert not await shared.commit(cooled(clock), 0.01)
 
     await eventually(lambda: not shared._pending)
+
+
+async def test_close_is_immediate_wherever_the_subscription_is(clock: RealSleeps) -> None:
+    """On the embedded store a cancellation could be lost, and the end waited a second before it was repeated."""
+    async with open_redis(None) as store:
+        for steps in range(12):
+            async with asyncio.timeout(0.9), replica(store, clock):
+                for _ in range(steps):
+                    await asyncio.sleep(0)
