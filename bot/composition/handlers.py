@@ -64,17 +64,7 @@ def build_worker(
 ) -> JobWorker:
     """Builds the handlers and the worker that feeds updates to them."""
     infra, chat = services.infra, services.chat
-    responder = Responder(
-        chat=chat.service,
-        delivery=delivery,
-        active=cancellation.active,
-        recovery=SendRecovery(queued.journal, chat.turns, delivery, moderation.groups.has_cards),
-        texts=infra.texts,
-        clock=infra.clock,
-        display=AnswerDisplay(infra.settings.stream_mode, renderer, acknowledges=infra.settings.acknowledge_in_groups),
-        providers=services.llm.fallback.usable_ids,
-        voice=_voice_replies(services),
-    )
+    responder = _responder(services, queued, delivery, cancellation, moderation, renderer)
     approvals = _approvals(services, queued, bot, delivery, responder)
     dispatcher = Dispatcher(disable_fsm=True)
     if infra.tracing.on:
@@ -88,41 +78,13 @@ def build_worker(
             eraser=eraser, cancellation=cancellation, chat=chat.service, delivery=delivery, texts=infra.texts
         ).router(),
         _compare_router(services, cancellation, delivery, renderer),
-        PictureHandlers(
-            responder=responder,
-            delivery=delivery,
-            turns=chat.turns,
-            pictures=PictureStore(infra.database),
-            texts=infra.texts,
-            is_set_up=services.llm.capabilities.image_generator is not None,
-        ).router(),
+        _picture_router(services, delivery, responder),
         *_moderation_routers(services, delivery, moderation),
         *([approvals.router()] if approvals is not None else []),
         ScheduleHandlers(schedules=chat.schedules, responder=responder, delivery=delivery, texts=infra.texts).router(),
-        GuestHandlers(
-            guests=GuestAnswers(
-                services.llm.models,
-                services.llm.fallback,
-                services.llm.budgets,
-                chat.preferences,
-                asks_consent=infra.settings.remote_consent == "ask",
-            ),
-            delivery=delivery,
-            files=FileReader(infra.sandbox, hears=False),
-            renderer=renderer,
-            texts=infra.texts,
-        ).router(),
+        _guest_router(services, delivery, renderer),
         # Last, since it handles every message that no command has handled.
-        ChatHandlers(
-            responder=responder,
-            delivery=delivery,
-            cancellation=cancellation,
-            turns=chat.turns,
-            chat=chat.service,
-            texts=infra.texts,
-            files=FileReader(infra.sandbox, hears=services.llm.capabilities.transcriber is not None),
-            admin_ids=infra.settings.admin_ids,
-        ).router(),
+        _talk_router(services, delivery, cancellation, responder),
     )
     return JobWorker(
         bot=bot,
@@ -131,19 +93,91 @@ def build_worker(
         delivery=delivery,
         parts=queued.inbox.album_parts,
         moderation=moderation.gateway,
-        scheduled=ScheduledMessages(
-            schedules=chat.schedules,
-            chat=chat.service,
-            responder=responder,
-            turns=chat.turns,
-            delivery=delivery,
-            texts=infra.texts,
-            clock=infra.clock,
-        ),
+        scheduled=_scheduled(services, delivery, responder),
         turns=chat.turns,
         texts=infra.texts,
         languages=infra.languages,
         approvals=approvals,
+    )
+
+
+def _responder(
+    services: Services,
+    queued: InboxServices,
+    delivery: Delivery,
+    cancellation: ReplyCancellation,
+    moderation: Moderation,
+    renderer: RenderThread,
+) -> Responder:
+    infra, chat = services.infra, services.chat
+    return Responder(
+        chat=chat.service,
+        delivery=delivery,
+        active=cancellation.active,
+        recovery=SendRecovery(queued.journal, chat.turns, delivery, moderation.groups.has_cards),
+        texts=infra.texts,
+        clock=infra.clock,
+        display=AnswerDisplay(infra.settings.stream_mode, renderer, acknowledges=infra.settings.acknowledge_in_groups),
+        providers=services.llm.fallback.usable_ids,
+        voice=_voice_replies(services),
+    )
+
+
+def _talk_router(
+    services: Services, delivery: Delivery, cancellation: ReplyCancellation, responder: Responder
+) -> Router:
+    infra, chat = services.infra, services.chat
+    return ChatHandlers(
+        responder=responder,
+        delivery=delivery,
+        cancellation=cancellation,
+        turns=chat.turns,
+        chat=chat.service,
+        texts=infra.texts,
+        files=FileReader(infra.sandbox, hears=services.llm.capabilities.transcriber is not None),
+        admin_ids=infra.settings.admin_ids,
+    ).router()
+
+
+def _guest_router(services: Services, delivery: Delivery, renderer: RenderThread) -> Router:
+    infra, chat = services.infra, services.chat
+    return GuestHandlers(
+        guests=GuestAnswers(
+            services.llm.models,
+            services.llm.fallback,
+            services.llm.budgets,
+            chat.preferences,
+            asks_consent=infra.settings.remote_consent == "ask",
+        ),
+        delivery=delivery,
+        files=FileReader(infra.sandbox, hears=False),
+        renderer=renderer,
+        texts=infra.texts,
+    ).router()
+
+
+def _picture_router(services: Services, delivery: Delivery, responder: Responder) -> Router:
+    infra, chat = services.infra, services.chat
+    return PictureHandlers(
+        responder=responder,
+        delivery=delivery,
+        turns=chat.turns,
+        pictures=PictureStore(infra.database),
+        texts=infra.texts,
+        is_set_up=services.llm.capabilities.image_generator is not None,
+    ).router()
+
+
+def _scheduled(services: Services, delivery: Delivery, responder: Responder) -> ScheduledMessages:
+    infra, chat = services.infra, services.chat
+    return ScheduledMessages(
+        schedules=chat.schedules,
+        chat=chat.service,
+        responder=responder,
+        turns=chat.turns,
+        delivery=delivery,
+        texts=infra.texts,
+        clock=infra.clock,
     )
 
 

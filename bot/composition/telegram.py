@@ -1,25 +1,19 @@
 """Builds and runs the Telegram daemon."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
-from aiogram import Bot
-from aiogram.methods import EditForumTopic
 
-from bot.composition.handlers import administration, build_worker
+from bot.composition.handlers import build_worker
 from bot.composition.inbox import InboxServices, open_inbox
-from bot.composition.infrastructure import Infrastructure
 from bot.composition.moderation import Moderation, build_moderation
 from bot.composition.services import Services
 from bot.composition.web import serve_web
 from bot.operators.daemon_services import DaemonServices, ModerationQueue
 from bot.operators.dead_letters import DeadLetterCommands
-from bot.operators.formatting import Wording
-from bot.operators.notices import format_notice
 from bot.process import (
     enlarge_thread_pool,
     raise_open_files_limit,
@@ -27,8 +21,7 @@ from bot.process import (
     tune_garbage_collection,
 )
 from bot.telegram.answers.cancellation import ReplyCancellation
-from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
-from bot.telegram.api.errors import describe_api_error
+from bot.telegram.api.client import KnownBot, connect, create_bot
 from bot.telegram.api.session import LeaseGate, MaskOutgoingSecrets
 from bot.telegram.daemon import (
     Daemon,
@@ -36,36 +29,28 @@ from bot.telegram.daemon import (
 )
 from bot.telegram.delivery.calls import OutgoingFile
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.handlers.administration import BroadcastDelivery
 from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimits
 from bot.telegram.ingress.ingest import UpdateIngest
 from bot.telegram.ingress.polling import Poller, poll_while_leading
 from bot.telegram.job_places import FairJobPlaces, JobLimits
-from bot.telegram.jobs import schedule_job
 from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.observability import DaemonStatus
 from core.clock import Clock
 from core.config.settings import Settings
 from core.errors import InboxError, StartupError
-from core.messages import ConversationKey, Surface, user_ref
 from core.observability.redaction import SecretMasker
-from services.admin.broadcast_runner import BroadcastRunner
-from services.admin.notices import AdminNotices, Event, InboxFailed, WorkGivenUp
+from services.admin.notices import AdminNotices, InboxFailed, WorkGivenUp
 from services.chat.reply import ActiveReplies
 from services.inbox.queue_health import FailureStamp
 from services.limits.rates import RateLimiter
 from services.limits.turns import RunningLeases, TurnPlaces
-from services.llm.providers.probe import check_providers
-from services.llm.routing.events import Misconfigured
 from services.moderation.records.figures import FigureReader
 from services.privacy.erasure import Eraser
-from services.privacy.retention import RetentionSweep
-from services.schedule.dispatcher import ScheduleDispatcher
-from services.schedule.schedules import Schedule
 
 if TYPE_CHECKING:
     from bot.telegram.ingress.webhook import Webhook
+from bot.composition.background import build_dispatcher, build_notices, create_topic_namer, list_upkeep
 
 log = structlog.get_logger()
 
@@ -133,41 +118,15 @@ async def _open_runtime(
         status.watch_queue(lambda: inbox.queue.health.problem)
         delivery = Delivery(bot, clock, inbox.sent_messages, status.metrics)
         moderation = build_moderation(services, bot, delivery)
-        services.chat.namer.listen(_name_topic(delivery))
+        services.chat.namer.listen(create_topic_namer(delivery))
         stack.push_async_callback(moderation.close)
         stack.enter_context(_offered(for_console, services, queued, moderation, delivery))
-        notices = AdminNotices(infra.redis, settings.redis_prefix, clock, _send_to(delivery, infra))
-        llm.fallback.listen(notices.put)
-        for beside_chat in llm.capabilities.fallbacks.values():
-            # Their outages do not silence the bot; a rejected key is for an operator all the same.
-            beside_chat.listen(lambda event: notices.put(event) if isinstance(event, Misconfigured) else None)
+        notices = build_notices(services, delivery)
         shared_redis = infra.redis if settings.redis_url is not None else None
         access = AccessList(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids)
         cancellation = ReplyCancellation(ActiveReplies(), shared_redis, settings.redis_prefix, clock)
-        ingest = UpdateIngest(
-            bot=bot,
-            inbox=inbox,
-            parts=inbox.album_parts,
-            clock=clock,
-            moderation=moderation.gateway,
-            access=access,
-            admission=Admission(
-                RateLimiter(shared_redis, settings.redis_prefix),
-                clock,
-                AdmissionLimits(settings.limit_messages_per_minute, settings.admin_ids),
-            ),
-            bans=services.operators.bans,
-        )
-        broadcast_runner = BroadcastRunner(
-            services.operators.broadcasts,
-            BroadcastDelivery(delivery).send,
-            administration(services, delivery).show_progress,
-            clock,
-            # Only one process uses a SQLite file, so it resumes at once after a crash.
-            "local" if infra.database.is_embedded else infra.fence.name,
-        )
         leases = RunningLeases(shared_redis, settings.redis_prefix, clock) if shared_redis is not None else None
-        take = status.metrics.count_updates(ingest.take)
+        take = status.metrics.count_updates(_ingest(services, queued, bot, moderation, access).take)
         if webhook is None:
             receive = partial(poll_while_leading, queued.replicas, Poller(bot, clock, take))
         else:
@@ -186,22 +145,13 @@ async def _open_runtime(
             },
             report_failure=partial(_report_failure, notices, FailureStamp(settings.data_dir / "inbox.failure"), clock),
             background={
-                "inbox purge": inbox.run_purge,
-                "orphan scan": inbox.run_orphan_scan,
                 "cancellation": cancellation.run,
                 "notices": notices.run,
-                "commands": partial(publish_commands, bot, infra.texts, settings.admin_ids),
-                "broadcasts": broadcast_runner.run,
-                "probe": partial(
-                    check_providers, llm.catalog, llm.fallback.providers, clock, llm.fallback.recorder.pass_over
-                ),
-                **({"tool calls": services.chat.acting.calls.run_purge} if services.chat.acting is not None else {}),
-                "schedule": _dispatcher(services, queued, bot, access).run,
+                "schedule": build_dispatcher(services, queued, bot, access).run,
                 "moderation": moderation.maintenance.run,
-                "languages": infra.languages.run,
-                "retention": RetentionSweep(infra.database, clock, settings.retention_days).run,
                 "moderation reports": moderation.reporter.run,
                 **({"running leases": leases.run} if leases is not None else {}),
+                **list_upkeep(services, queued, bot, delivery),
             },
             prepare=partial(_prepare, services),
             on_dead_letter=lambda reason: notices.put(WorkGivenUp(reason)),
@@ -210,16 +160,25 @@ async def _open_runtime(
         )
 
 
-def _dispatcher(services: Services, queued: InboxServices, bot: Bot, access: AccessList) -> ScheduleDispatcher:
-    def may_run(schedule: Schedule) -> bool:
-        owner = schedule.owner
-        is_banned = services.operators.bans.is_banned(
-            user_ref(Surface.TELEGRAM, owner.speaker.user_id), owner.key.chat_ref
-        )
-        return not is_banned and access.admits_ids({owner.speaker.user_id}, owner.key.chat_id)
-
-    return ScheduleDispatcher(
-        services.chat.schedules, queued.inbox, services.infra.clock, partial(schedule_job, bot.id), may_run
+def _ingest(
+    services: Services, queued: InboxServices, bot: KnownBot, moderation: Moderation, access: AccessList
+) -> UpdateIngest:
+    infra, inbox = services.infra, queued.inbox
+    settings, clock = infra.settings, infra.clock
+    shared_redis = infra.redis if settings.redis_url is not None else None
+    return UpdateIngest(
+        bot=bot,
+        inbox=inbox,
+        parts=inbox.album_parts,
+        clock=clock,
+        moderation=moderation.gateway,
+        access=access,
+        admission=Admission(
+            RateLimiter(shared_redis, settings.redis_prefix),
+            clock,
+            AdmissionLimits(settings.limit_messages_per_minute, settings.admin_ids),
+        ),
+        bans=services.operators.bans,
     )
 
 
@@ -286,27 +245,3 @@ def build_eraser(services: Services, queued: InboxServices) -> Eraser:
         queued.inbox.queue,
         on_erased=infra.languages.forget,
     )
-
-
-def _name_topic(delivery: Delivery) -> Callable[[ConversationKey, str], Awaitable[None]]:
-    """Returns the callback that gives topics of private chats the names of their conversations."""
-
-    async def name_topic(key: ConversationKey, name: str) -> None:
-        method = EditForumTopic(chat_id=key.chat_id, message_thread_id=key.topic_id, name=name)
-        if (error := await delivery.attempt(method, key.chat_id)) is not None:
-            log.info("topic.not_named", chat_id=key.chat_id, reason=describe_api_error(error))
-
-    return name_topic
-
-
-def _send_to(delivery: Delivery, infra: Infrastructure) -> Callable[[Event], Awaitable[None]]:
-    async def send_to(admin: int, event: Event) -> None:
-        # An operator who chose no language gets English: a notice answers no message.
-        language = infra.languages.of(user_ref(Surface.TELEGRAM, admin))
-        await delivery.send(admin, Rendered(format_notice(event, Wording(infra.texts, language))))
-
-    async def send(event: Event) -> None:
-        # Concurrently: a rate limited chat of one admin must not delay the others.
-        await asyncio.gather(*(send_to(admin, event) for admin in sorted(infra.settings.admin_ids)))
-
-    return send
