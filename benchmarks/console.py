@@ -1,7 +1,7 @@
 """Operators who look at the console: `python -m benchmarks.console`.
 
-Fifty browsers refresh the overview and the list of providers as the console's script does, while clients chat through
-the endpoint of the same process. Prints the CPU of that process with and without them, of one refresh, and the latency
+Fifty browsers refresh the overview, the list of providers, and the navigation and strip of the other pages, as the
+console's script does, while clients chat through the endpoint of the same process. Prints the CPU of that process with and without them, of one refresh, and the latency
 of the chats.
 """
 
@@ -20,14 +20,18 @@ import aiohttp
 
 from benchmarks.measuring import Spread, cpu_s, machine, print_table, rss_mib
 from benchmarks.processes import child, llm_process
-from bot.web.console.frame.frame import LIVE_S
+from bot.web.console.frame.frame import FRAME_LIVE_S, LIVE_S
 from tests.support.processes.redis_server import RedisServer, free_port
 from tests.support.settings import variables_for
 
 KEY = "sk-benchmark-0123456789"
 WORD = "a-long-random-word-for-benchmarks"
 READY_S = 120.0
-PAGES = {"/console": LIVE_S["overview.html"], "/console/providers": LIVE_S["providers.html"]}
+PAGES = {
+    "/console": LIVE_S["overview.html"],
+    "/console/providers": LIVE_S["providers.html"],
+    "/console/frame?page=settings": FRAME_LIVE_S,
+}
 
 
 @dataclass
@@ -75,7 +79,8 @@ async def _chat(session: aiohttp.ClientSession, pause_s: float, period: Period) 
 async def _measure(base: str, pid: int, operators: int, options: argparse.Namespace) -> Period:
     """Measure one period after a while of warming up."""
     warm_up, period = Period(), Period()
-    paths = [list(PAGES.items())[number % len(PAGES)] for number in range(operators)]
+    pages = [(path, PAGES[path]) for path in options.pages]
+    paths = [pages[number % len(pages)] for number in range(operators)]
     async with aiohttp.ClientSession(base, headers={"Authorization": f"Bearer {KEY}"}) as session:
         current = warm_up
         tasks = [asyncio.create_task(_chat(session, options.pause, current)) for _ in range(options.chats)]
@@ -164,6 +169,7 @@ async def _run(options: argparse.Namespace) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pages", nargs="*", default=list(PAGES), help="addresses that are refreshed")
     parser.add_argument("--operators", type=int, default=50)
     parser.add_argument("--chats", type=int, default=4)
     parser.add_argument("--pause", type=float, default=0.2, help="seconds between two chats of a client")

@@ -1,9 +1,11 @@
 """`/console` in Telegram: a link and a Mini App button for operators."""
 
 import json
+import re
 from http import HTTPStatus
 
 import aiohttp
+import pytest
 
 from services.admin.audit import Audit
 from tests.support.bot_harness import ADMIN, GROUP, PERSON, BotHarness
@@ -40,3 +42,28 @@ async def test_console_command_signs_its_operator_in(empty_stage: BotHarness) ->
         (ADMIN, "console.link"),
     ]
     assert path.rpartition("/")[2] not in stage.log
+
+
+@pytest.mark.parametrize(
+    ("path", "begins"),
+    [
+        ("settings.env", b"# Nothing is set in the web console."),
+        ("usage.csv", b"provider,requests"),
+        ("audit.csv", b"at,actor_id,action"),
+    ],
+)
+async def test_files_of_the_console_arrive_in_telegram(empty_stage: BotHarness, path: str, begins: bytes) -> None:
+    """The file of a console in which nothing is set was empty, and Telegram takes no empty file."""
+    stage, port = empty_stage, free_port()
+    await stage.start(WEB_PORT=str(port), WEB_TOKEN="a-long-random-word-of-the-operator")
+    stage.says("/console", ADMIN)
+    address = (await stage.reply(ADMIN)).text.split()[-1]
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as http:
+        async with http.post(address) as response:
+            form = re.search(r'name="form" value="([^"]+)"', await response.text())
+        assert form is not None
+        async with http.post(f"http://127.0.0.1:{port}/console/{path}/send", data={"form": form[1]}) as response:
+            assert (response.status, "is in your private chat" in await response.text()) == (HTTPStatus.OK, True)
+    sent = [message.document for message in stage.chat(ADMIN).messages if message.document is not None]
+    assert len(sent) == 1
+    assert sent[0].startswith(begins)
