@@ -1,8 +1,8 @@
 """Operators who look at the console: `python -m benchmarks.console`.
 
 Fifty browsers refresh the overview, the list of providers, and the navigation and strip of the other pages, as the
-console's script does, while clients chat through the endpoint of the same process. Prints the CPU of that process with and without them, of one refresh, and the latency
-of the chats.
+console's script does, while clients chat through the endpoint of the same process. Prints the CPU of that process with
+and without them, of one refresh, and the latency of the chats.
 """
 
 import argparse
