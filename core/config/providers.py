@@ -261,9 +261,7 @@ def read_provider(
         The provider, with `missing` set if it lacks a required variable, and the mistakes in its variables.
     """
     prefix = variable_prefix(provider_id)
-    preferred = variables.get(f"{prefix}MODEL_NAME") if f"{prefix}MODEL_NAME" in ALIASES else None
-    if preferred is not None:
-        models = (preferred, *(model for model in models if model != preferred))
+    models = _put_named_first(models, prefix, variables)
     is_aliased = prefix == "OLLAMA_" and "OLLAMA_URL" in variables and "OLLAMA_BASE_URL" not in variables
     if is_aliased:
         variables = {**variables, "OLLAMA_BASE_URL": variables["OLLAMA_URL"]}
@@ -272,19 +270,11 @@ def read_provider(
         mistakes = [line.replace("OLLAMA_BASE_URL", "OLLAMA_URL") for line in mistakes]
     kind = parsed.kind or _infer_kind(provider_id)
     if kind is ProviderKind.AZURE_OPENAI and not invalid & {"kind", "deployments"}:
-        mistakes += [
-            format_mistake(
-                f"{prefix}DEPLOYMENTS", f'has no deployment for the model "{model}"', f'{{"{model}": "my-name"}}'
-            )
-            for model in models
-            if model not in parsed.deployments
-        ]
+        mistakes += _find_missing_deployments(models, prefix, parsed.deployments)
     missing = [
         prefix + name.upper() for name in _REQUIRED[kind] if name not in invalid and getattr(parsed, name) is None
     ]
     base_url = _complete_base_url(kind, parsed.base_url)
-    host = urlsplit(base_url).hostname if base_url else None
-    is_local = kind is ProviderKind.DEMO or (host is not None and is_local_host(host))
     provider = ProviderSettings(
         id=provider_id,
         kind=kind,
@@ -296,7 +286,7 @@ def read_provider(
         stall_timeout_s=parsed.stall_timeout,
         retries=parsed.retries,
         max_concurrency=parsed.max_concurrency,
-        remote=not is_local if parsed.remote is None else parsed.remote,
+        remote=not _is_local(kind, base_url) if parsed.remote is None else parsed.remote,
         live_models=parsed.live_models,
         api_version=parsed.api_version,
         deployments=parsed.deployments,
@@ -306,6 +296,28 @@ def read_provider(
         missing=f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set" if missing else None,
     )
     return provider, mistakes
+
+
+def _put_named_first(models: tuple[str, ...], prefix: str, variables: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the models with the one of `<ID>_MODEL_NAME` first, where that variable is accepted."""
+    name = f"{prefix}MODEL_NAME"
+    preferred = variables.get(name) if name in ALIASES else None
+    return models if preferred is None else (preferred, *(model for model in models if model != preferred))
+
+
+def _find_missing_deployments(models: Iterable[str], prefix: str, deployments: Mapping[str, str]) -> list[str]:
+    return [
+        format_mistake(
+            f"{prefix}DEPLOYMENTS", f'has no deployment for the model "{model}"', f'{{"{model}": "my-name"}}'
+        )
+        for model in models
+        if model not in deployments
+    ]
+
+
+def _is_local(kind: ProviderKind, base_url: str | None) -> bool:
+    host = urlsplit(base_url).hostname if base_url else None
+    return kind is ProviderKind.DEMO or (host is not None and is_local_host(host))
 
 
 def _infer_kind(provider_id: str) -> ProviderKind:

@@ -161,6 +161,11 @@ def configure_logging(
             ],
         )
     )
+    _replace_handler(handler, threshold)
+
+
+def _replace_handler(handler: _Handler, threshold: int) -> None:
+    """Lets the standard library's logging write to a handler, in place of that of an earlier call."""
     root = logging.getLogger()
     for previous in [existing for existing in root.handlers if isinstance(existing, _Handler)]:
         root.removeHandler(previous)

@@ -141,20 +141,24 @@ class ChatService:
             try:
                 outcome = await self._converse(run)
             except asyncio.CancelledError:
-                if run.origin is None:
-                    await self._close(run, TurnOutcome(ReplyPhase.INTERRUPTED, "shutting-down"))
-                else:
-                    # Not saved: the job is retried, and the answer is produced again in the same message.
-                    reply.is_handed_back = True
-                    notice = self._texts.get("handed-back", incoming.speaker.language)
-                    reply.end(ReplyPhase.INTERRUPTED, notice)
-                    log.info("turn.handed_back")
+                await self._leave(run)
                 raise
             if run.is_answered:
                 await self._replay(run)
                 return
             # Text that the user has read is saved even if a shutdown comes at this moment.
             await _finish(self._close(run, outcome))
+
+    async def _leave(self, run: TurnRun) -> None:
+        """Ends a turn that was cancelled."""
+        if run.origin is None:
+            await self._close(run, TurnOutcome(ReplyPhase.INTERRUPTED, "shutting-down"))
+            return
+        # Not saved: the job is retried, and the answer is produced again in the same message.
+        run.reply.is_handed_back = True
+        notice = self._texts.get("handed-back", run.incoming.speaker.language)
+        run.reply.end(ReplyPhase.INTERRUPTED, notice)
+        log.info("turn.handed_back")
 
     async def record(self, incoming: Incoming, text: str, *, origin: str | None = None) -> int:
         """Stores a message of the bot's own as the answer to a prompt, so that people can reply to it.
