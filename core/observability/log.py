@@ -20,6 +20,7 @@ from structlog.types import EventDict, Processor, WrappedLogger
 
 from core.observability import tracebacks
 from core.observability.redaction import MASK, SecretMasker
+from core.observability.repeats import RepeatFilter
 
 LogFormat = Literal["auto", "console", "json"]
 
@@ -152,6 +153,7 @@ def configure_logging(
     )
     handler = _Handler(stream)
     handler.addFilter(_name_dropped_connection)
+    handler.addFilter(RepeatFilter())
     handler.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -175,7 +177,8 @@ def _replace_handler(handler: _Handler, threshold: int) -> None:
     for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
     # addFilter ignores a filter that is already there.
-    logging.getLogger("asyncio").addFilter(_keep_first_line)
+    for name in ("asyncio", "dbos"):
+        logging.getLogger(name).addFilter(_keep_first_line)
     logging.captureWarnings(capture=True)
 
 
@@ -191,7 +194,10 @@ def log_uncaught() -> None:
 
 
 def _keep_first_line(record: logging.LogRecord) -> bool:
-    """Cuts an asyncio message to its first line: the rest is the `repr` of a task, which may quote user content."""
+    """Cuts a message to its first line.
+
+    The rest is the `repr` of a task, which may quote user content, or in messages of DBOS a traceback of the driver.
+    """
     record.msg, record.args = record.getMessage().partition("\n")[0], None
     return True
 

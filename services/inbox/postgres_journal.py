@@ -56,6 +56,7 @@ class PostgresSendJournal:
 
     async def run(self) -> None:
         """Keeps the connection open until cancelled."""
+        is_lost = False
         while True:
             try:
                 async with asyncio.timeout(CONNECT_S):
@@ -68,10 +69,14 @@ class PostgresSendJournal:
                         keepalives_idle=5,
                         tcp_user_timeout=10_000,
                     )
+                is_lost = False
                 async with connection:
                     await self._serve(connection.pgconn)
             except (psycopg.Error, OSError, TimeoutError) as error:
-                log.info("inbox.journal_disconnected", error=type(error).__name__)
+                if not is_lost:
+                    # Once an outage, not once a try.
+                    is_lost = True
+                    log.info("inbox.journal_disconnected", error=type(error).__name__)
             await self._clock.sleep(RECONNECT_S)
 
     def begin(self, turn_id: int, page: int, send: PendingSend) -> None:

@@ -21,6 +21,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from core.errors import StorageError
 from core.observability.log import MASK, LogFormat, Redactor, _Handler, configure_logging, log_uncaught
+from core.observability.repeats import RepeatFilter
 
 WRITTEN = "meet me at 7"
 BOT_TOKEN = "123456789:AAF-abcdefghijklmnopqrstuvwxyz_0123"
@@ -396,3 +397,52 @@ class TestSecrets:
         ours.handle(logging.LogRecord("some.library", logging.ERROR, "x.py", 1, "%s %s", (BOT_TOKEN,), None))
         assert not stream.getvalue()
         assert capsys.readouterr().err == "logging failed: TypeError in some.library\n"
+
+
+class TestRepeats:
+    """Lines that repeat."""
+
+    def written(self, stream: io.StringIO) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    def test_a_warning_that_repeats_is_written_once(self) -> None:
+        """Of our own and of a library, also from another thread; another field, or another level, is another line."""
+        stream = configured()
+        log = structlog.get_logger("a")
+        for _ in range(3):
+            log.warning("replicas.connection_lost", error="OperationalError")
+            logging.getLogger("dbos").warning("Exception polling: %s\nTraceback", "refused")
+        log.warning("replicas.connection_lost", error="AdminShutdown")
+        log.error("replicas.connection_lost", error="OperationalError")
+        assert [(entry["event"], entry.get("error")) for entry in self.written(stream)] == [
+            ("replicas.connection_lost", "OperationalError"),
+            ("Exception polling: refused", None),
+            ("replicas.connection_lost", "AdminShutdown"),
+            ("replicas.connection_lost", "OperationalError"),
+        ]
+
+    def test_news_are_all_written(self) -> None:
+        stream = configured()
+        for _ in range(3):
+            structlog.get_logger("a").info("turn.ended", seconds=1)
+        assert len(self.written(stream)) == 3
+
+    def test_a_later_line_counts_those_that_were_dropped(self) -> None:
+        now = [0.0]
+        repeats = RepeatFilter(60, lambda: now[0])
+
+        def line(msg: object) -> logging.LogRecord:
+            return logging.LogRecord("a", logging.WARNING, "", 0, msg, None, None)
+
+        assert repeats.filter(line({"event": "x", "timestamp": 1}))
+        assert not repeats.filter(line({"event": "x", "timestamp": 2}))
+        now[0] = 59
+        assert not repeats.filter(line({"event": "x", "timestamp": 3}))
+        now[0] = 60
+        later = line({"event": "x", "timestamp": 4})
+        assert repeats.filter(later)
+        assert later.msg == {"event": "x", "timestamp": 4, "repeated": 2}
+        now[0] = 120
+        last = line({"event": "x", "timestamp": 5})
+        assert repeats.filter(last)
+        assert "repeated" not in last.msg
