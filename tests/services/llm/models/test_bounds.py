@@ -323,11 +323,12 @@ async def test_200_mb_behind_gzip_end_at_the_bound(
     async def do(exchange: Exchange) -> None:
         await exchange.head(content_type="text/event-stream", headers={"content-encoding": "gzip"})
         packer = zlib.compressobj(1, wbits=16 + zlib.MAX_WBITS)
-        if begins_with_text:
-            await exchange.chunk(packer.compress(exchange.wire.text("Hello")))
+        text = exchange.wire.text("Hello") if begins_with_text else b": hello\n\n"
+        await exchange.chunk(packer.compress(text) + packer.flush(zlib.Z_FULL_FLUSH))
+        # After a full flush a block refers to nothing before it, so that one is sent again and again.
+        megabyte = packer.compress(b": still here\n\n" * 70_000) + packer.flush(zlib.Z_FULL_FLUSH)
         for _ in range(200):
-            await exchange.chunk(packer.compress(b": still here\n\n" * 70_000))
-        await exchange.chunk(packer.flush())
+            await exchange.chunk(megabyte)
         await exchange.end()
 
     servers[0].default = Act(do)

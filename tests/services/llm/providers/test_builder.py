@@ -23,6 +23,8 @@ SDKS: dict[ProviderKind, str] = {
     ProviderKind.MISTRAL: "mistralai",
 }
 """The kinds that speak through an SDK of their own; all others through OpenAI's."""
+SDK_NAMES = {"openai", *SDKS.values()}
+MEASURED = [*SDKS, ProviderKind.DEEPSEEK]
 OPENAI_WIRE = [kind for kind in NETWORKED_KINDS if kind not in SDKS]
 
 
@@ -41,27 +43,41 @@ def provider(kind: ProviderKind, **changes: object) -> ProviderSettings:
 
 def test_no_sdk_is_imported_before_it_is_needed() -> None:
     """Importing the builder costs no SDK: the console starts without them."""
-    assert imported("import services.llm.providers.builder") == set()
+    code = f"import sys, services.llm.providers.builder; print(*({SDK_NAMES!r} & set(sys.modules)))"
+    assert run(code).split() == []
 
 
-@pytest.mark.parametrize("kind", [*SDKS, ProviderKind.DEEPSEEK])
-def test_only_the_sdk_of_a_configured_kind_is_imported(kind: ProviderKind) -> None:
-    """Each takes up to two seconds and 30 MB."""
+@pytest.fixture(scope="module")
+def imported_by_kind() -> dict[str, set[str]]:
+    """The SDKs that are imported for a model of each kind, in a copy of an interpreter that has imported the rest."""
     code = f"""
+import os, sys
 from services.llm.providers.builder import ModelBuilder
 from tests.support.fake_llm.providers import MODELS, ProviderKind, provider_at
 from tests.support.fake_llm.server import LLMServer
-kind = ProviderKind("{kind.value}")
-ModelBuilder().model(provider_at(LLMServer(port=1), kind), MODELS[kind])
+for name in {[kind.value for kind in MEASURED]!r}:
+    if os.fork() == 0:
+        kind = ProviderKind(name)
+        ModelBuilder().model(provider_at(LLMServer(port=1), kind), MODELS[kind])
+        print(name, *({SDK_NAMES!r} & set(sys.modules)), flush=True)
+        os._exit(0)
+    os.wait()
 """
-    assert imported(code) == {SDKS.get(kind, "openai")}
+    lines = run(code).splitlines()
+    return {kind: set(names) for kind, *names in map(str.split, lines)}
 
 
-def imported(code: str) -> set[str]:
-    """The SDKs that a fresh interpreter has imported after running that."""
-    asked = f"{code}\nimport sys; print(*({ {'openai', *SDKS.values()}!r} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
-    return set(result.stdout.split())
+@pytest.mark.parametrize("kind", MEASURED)
+def test_only_the_sdk_of_a_configured_kind_is_imported(
+    imported_by_kind: dict[str, set[str]], kind: ProviderKind
+) -> None:
+    """Each takes up to two seconds and 30 MB."""
+    assert imported_by_kind[kind.value] == {SDKS.get(kind, "openai")}
+
+
+def run(code: str) -> str:
+    """What a fresh interpreter prints."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
 async def test_model_is_built_once(builder: ModelBuilder) -> None:
