@@ -951,7 +951,7 @@ web-days = { $days ->
     [one] Today
    *[other] { $days } days
 }
-web-usage-help = Requests of all replicas by provider; days begin at midnight in { $zone }.
+web-usage-help = Requests of all replicas; days begin at midnight in { $zone }.
 web-last-day = Last 24 hours
 web-events = Events
 web-no-events = No changes in the last 24 hours
