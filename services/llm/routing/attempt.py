@@ -17,10 +17,10 @@ from core.errors import (
 from services.llm.request import Adaptation, Capability
 from services.llm.routing.admission.request_admission import Admitted
 from services.llm.routing.events import AttemptEnded, AttemptResult
-from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, Outcome, classify, provider_message
+from services.llm.routing.faults.failures import read_failure, to_surfaced
+from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, Outcome
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.recourse import LastResort
-from services.llm.server_words import find_server_words, mask_quotes, mask_secrets
 from services.llm.usage import NOTHING, RequestEnd, RequestReport, TokenUse
 
 if TYPE_CHECKING:
@@ -211,8 +211,7 @@ class Attempt:
 
     def broke_off(self, error: Exception, used: TokenUse) -> ProviderError | Exception:
         """Records a failure after the first output; returns the error to raise in place of `error`."""
-        cooldown_s = self._recorder.limits.cooldown_s
-        outcome = self._with_words(classify(error, cooldown_s, self._recorder.words), error)
+        outcome = self._read(error)
         is_failure = outcome.fault not in {Fault.REFUSED, Fault.OURS}
         self._report(RequestEnd.INTERRUPTED, used, is_failure=is_failure)
         if not is_failure:
@@ -220,7 +219,7 @@ class Attempt:
         self._end(AttemptResult.INTERRUPTED, outcome.fault)
         self._request.settle_evidence(self)
         provider = self.candidate.provider
-        cooled = self._request.recourse.judge(replace(outcome, cooldown_s=cooldown_s))
+        cooled = self._request.recourse.judge(replace(outcome, cooldown_s=self._recorder.limits.cooldown_s))
         self._recorder.failed(provider, cooled, self._purpose)
         return AnswerInterrupted(provider.id, outcome.reason)
 
@@ -325,8 +324,7 @@ class Attempt:
             self._reservation.add(report)
 
     def _classify(self, error: Exception) -> Outcome:
-        outcome = self._with_words(classify(error, self._recorder.limits.cooldown_s, self._recorder.words), error)
-        outcome = self._request.recourse.judge(outcome)
+        outcome = self._request.recourse.judge(self._read(error))
         if outcome.capability is Capability.TOOL_CHOICE and Capability.TOOL_CHOICE in self.adaptation.without:
             # Without the choice it says the same: it means the tools.
             outcome = replace(outcome, capability=Capability.TOOLS)
@@ -337,33 +335,12 @@ class Attempt:
             return replace(outcome, fault=Fault.UNCLEAR, capability=None)
         return outcome
 
-    def _with_words(self, outcome: Outcome, error: Exception) -> Outcome:
-        """Returns the outcome with the server's words, except where they may quote the prompt."""
-        # Words about the key, the account or the model are no quote, at any status.
-        is_about_account = outcome.fault in {Fault.MISCONFIGURED, Fault.MODEL_GONE, Fault.LOADING}
-        key = self.candidate.provider.api_key
-        # Operators need the words of an unclear refusal where another provider's answer proves this one's fault.
-        is_wanted = is_about_account or outcome.fault is Fault.UNCLEAR
-        words = find_server_words(error, key, is_own_prompt=is_wanted)
-        if words is not None:
-            # Any error may echo the request.
-            words = mask_quotes(words, self._request.messages)
-        # The reason holds a code of the server's, and some put the key there.
-        reason = mask_secrets(outcome.reason, [key.get_secret_value()]) if key is not None else outcome.reason
-        return replace(outcome, reason=reason, words=words)
+    def _read(self, error: Exception) -> Outcome:
+        key, cooldown_s = self.candidate.provider.api_key, self._recorder.limits.cooldown_s
+        return read_failure(error, cooldown_s, self._recorder.words, key, self._request.messages)
 
     def _surface(self, outcome: Outcome, error: Exception) -> Exception:
-        provider = self.candidate.provider.id
-        log.info("provider.surfaced", provider=provider, fault=outcome.fault.value, reason=outcome.reason)
+        provider = self.candidate.provider
+        log.info("provider.surfaced", provider=provider.id, fault=outcome.fault.value, reason=outcome.reason)
         self._end(AttemptResult.SURFACED, outcome.fault)
-        match outcome.fault:
-            case Fault.REFUSED:
-                key = self.candidate.provider.api_key
-                known = [key.get_secret_value()] if key is not None else []
-                surfaced: Exception = ContentRefused(
-                    provider, mask_secrets(provider_message(error) or "", known) or outcome.reason
-                )
-            case _:
-                return error
-        surfaced.__cause__ = error
-        return surfaced
+        return to_surfaced(error, outcome, provider)
