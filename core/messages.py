@@ -64,11 +64,17 @@ class Speaker:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file sent with a message. `media_type` is a MIME type such as `image/jpeg`."""
+    """A file sent with a message.
+
+    Args:
+        media_type: a MIME type such as `image/jpeg`.
+        said_by: the name of its author, where it is a recording of somebody else that the message replies to.
+    """
 
     data: bytes
     media_type: str
     name: str | None = None
+    said_by: str | None = None
 
     @property
     def is_image(self) -> bool:

@@ -12,7 +12,7 @@ from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import UsageLimits
 
 from core.messages import ChatKind, Incoming
-from services.chat.framing import frame, frame_name, indent
+from services.chat.framing import frame, frame_name, indent, introduce_recording
 from services.chat.tools import TurnContext, equip
 
 LIMITS = UsageLimits(request_limit=8, tool_calls_limit=12)
@@ -64,7 +64,11 @@ def create_agent(
 def to_prompt(incoming: Incoming) -> ModelRequest:
     """Builds the prompt: the framed message, then the attachments."""
     text = frame(incoming)
-    files = [BinaryContent(file.data, media_type=file.media_type) for file in incoming.attachments]
+    files: list[UserContent] = []
+    for file in incoming.attachments:
+        if file.said_by is not None:
+            files.append(introduce_recording(file.said_by))
+        files.append(BinaryContent(file.data, media_type=file.media_type))
     content: str | list[UserContent] = [*filter(None, [text]), *files] if files else text
     return ModelRequest([UserPromptPart(content, timestamp=incoming.sent_at)])
 

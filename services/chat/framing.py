@@ -16,8 +16,19 @@ PART_CHARACTERS = 16_000
 _BY_PART = "; read_document gives the others"
 
 
-def frame_speech(incoming: Incoming, transcript: str) -> str:
-    """Returns a transcript as a model receives it: as its speaker's own message."""
+def introduce_recording(name: str) -> str:
+    """Returns the line before a recording that the message replies to."""
+    return f"{_RECORDING}{frame_name(name)}, to which the message replies:]"
+
+
+def frame_speech(incoming: Incoming, transcript: str, before: object = None) -> str:
+    """Returns a transcript as a model receives it: as its speaker's own message, or as a quotation of its author.
+
+    Args:
+        before: what stands before it in the prompt; a line of `introduce_recording` makes it a quotation.
+    """
+    if isinstance(before, str) and before.startswith(_RECORDING):
+        return f"{indent(transcript)}\n[End of the recording]"
     if incoming.chat_kind is ChatKind.GROUP:
         return f"{frame_name(incoming.speaker.name)}: {indent(transcript)[1:]}"
     return _LIKE_A_FRAME.sub(" ", transcript)
@@ -28,7 +39,10 @@ _ENDS = "\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
 _LINE_END = re.compile(f"(\r\n|[{_ENDS}])")
 _BARE_NAME = re.compile(r"[^\W_](?:[\w .,'&()+-]*[\w.)])?")
 _ROLES = frozenset({"system", "assistant", "user", "developer", "tool", "understudy", "bot"})
-_LIKE_A_FRAME = re.compile(rf"(?:^|(?<=[{_ENDS}]))(?= *\[(?:In reply to|The message itself|The file|End of the file))")
+_RECORDING = "[The recording of "
+_LIKE_A_FRAME = re.compile(
+    rf"(?:^|(?<=[{_ENDS}]))(?= *\[(?:In reply to|The message itself|(?:The|End of the) (?:file|recording)))"
+)
 
 
 def frame(incoming: Incoming) -> str:

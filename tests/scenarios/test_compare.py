@@ -5,6 +5,7 @@ import pytest
 from tests.support.bot_harness import FIRST, PERSON, SECOND, STOP, BotHarness
 from tests.support.fake_llm.server import answer, hang, status
 from tests.support.fake_telegram.chats import Message
+from tests.support.sounds import ogg
 
 
 async def sides(stage: BotHarness, *, after: int) -> tuple[Message, Message]:
@@ -61,6 +62,14 @@ async def test_an_invalid_pair_asks_no_model(stage: BotHarness, command: str, sa
     stage.says(command)
     assert said in (await stage.reply()).text
     assert not stage.first.requests + stage.second.requests
+
+
+async def test_a_recording_is_not_compared_and_that_is_said(stage: BotHarness) -> None:
+    file_id = stage.telegram.add_file(ogg(), "voice/a.ogg")
+    voice = {"voice": {"file_id": file_id, "file_unique_id": "u", "duration": 2}}
+    command = [{"type": "bot_command", "offset": 0, "length": 8}]
+    stage.says("", extra={**voice, "caption": "/compare What is this?", "caption_entities": command})
+    assert (await stage.reply()).text.startswith("/compare takes text, pictures and documents, but no recordings.")
 
 
 async def test_stop_ends_both_sides(stage: BotHarness) -> None:

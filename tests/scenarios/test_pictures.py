@@ -4,6 +4,7 @@ from tests.support.bot_harness import ADMIN, RETRY, BotHarness
 from tests.support.fake_llm.server import PNG, answer, status, tool_call
 
 AS_FILE = "As a file"
+COMMAND = [{"type": "bot_command", "offset": 0, "length": 6}]
 BOTH = '{"a": ["draw"], "b": ["draw"]}'
 
 
@@ -46,6 +47,15 @@ async def test_no_description_leaves_before_its_chat_agrees(empty_stage: BotHarn
     assert empty_stage.second.connections == connections
     empty_stage.presses(question, "Allow")
     assert (await empty_stage.seen(lambda message: message.document is not None)).document == PNG
+
+
+async def test_a_picture_is_not_changed_without_a_word(empty_stage: BotHarness) -> None:
+    await empty_stage.start(IMAGE_PROVIDERS=BOTH)
+    file_id = empty_stage.telegram.add_file(PNG, "photos/a.png")
+    photo = {"photo": [{"file_id": file_id, "file_unique_id": "u", "width": 8, "height": 8}]}
+    empty_stage.says("", extra={**photo, "caption": "/image make it blue", "caption_entities": COMMAND})
+    assert (await empty_stage.reply()).text.startswith("A picture cannot be changed here")
+    assert not [each for each in empty_stage.first.other_requests if "/images/" in each.path]
 
 
 async def test_what_is_not_set_up_is_said(stage: BotHarness) -> None:

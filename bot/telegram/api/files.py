@@ -147,7 +147,7 @@ class FileReader:
             if isinstance(file, Unreadable):
                 return file
         files = [file for file in found if isinstance(file, _File)]
-        if not files and (replied := self._find_replied(message)) is not None:
+        if not files and (replied := self._find_replied(message, bot)) is not None:
             if isinstance(replied, Unreadable):
                 return replied
             files = [replied]
@@ -199,13 +199,18 @@ class FileReader:
             return _TOO_LONG
         return _checked(_File(sound.file_id, _Kind.SOUND, OGG_OPUS, sound.file_size or 0))
 
-    def _find_replied(self, message: Message) -> _File | Unreadable | None:
-        """Returns the photo, the recording or the document that a message in a group replies to."""
+    def _find_replied(self, message: Message, bot: Bot) -> _File | Unreadable | None:
+        """Returns the photo, the recording or the document that a message in a group replies to.
+
+        What the bot itself has said or sent as a file is in the conversation already; its pictures are not.
+        """
         original = message.reply_to_message
         if original is None or message.chat.type == ChatType.PRIVATE:
             return None
         if original.photo:
             return _largest_photo(original.photo)
+        if original.from_user is not None and original.from_user.id == bot.id:
+            return None
         sound = original.voice or original.audio or original.video_note
         if sound is not None and self._hears:
             return self._find_sound(sound, sound.duration)

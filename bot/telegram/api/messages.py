@@ -1,13 +1,14 @@
 """Converts Telegram messages to core messages: conversation, speaker, text, attachments."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from aiogram import Bot
 from aiogram.enums import ChatType
 from aiogram.types import Message, User
 
 from bot.telegram.api.files import FileReader, Unreadable
-from core.messages import ChatKind, ConversationKey, Incoming, Speaker, Surface
+from core.messages import Attachment, ChatKind, ConversationKey, Incoming, Speaker, Surface
 
 
 def conversation_key(message: Message) -> ConversationKey:
@@ -63,13 +64,24 @@ async def to_incoming(
         speaker=message_speaker(message),
         text=text,
         sent_at=message.date,
-        attachments=files.attachments,
+        attachments=_with_authors(files.attachments, message, album or (message,)),
         chat_title=message.chat.title,
         quoted=quoted,
         quoted_from=_quoted_author(message) if quoted else None,
         files=files.texts,
         message_id=message.message_id,
     )
+
+
+def _with_authors(
+    attachments: tuple[Attachment, ...], message: Message, parts: Sequence[Message]
+) -> tuple[Attachment, ...]:
+    """Returns the attachments, a recording that a message in a group replies to with the name of who speaks in it."""
+    author = _quoted_author(message)
+    is_own = any(part.voice or part.audio or part.video_note or part.document for part in parts)
+    if author is None or is_own:
+        return attachments
+    return tuple(replace(each, said_by=author) if each.is_audio else each for each in attachments)
 
 
 def _quoted_text(message: Message, bot: Bot) -> str | None:

@@ -49,6 +49,10 @@ class CastVote(CallbackData, prefix="vote"):
     winner: str
 
 
+_UNREADABLE = {"nothing-asked": "compare-usage", "cannot-hear-audio": "compare-no-recordings"}
+"""Lines of a comparison for messages that cannot be compared."""
+
+
 class CompareHandlers:
     """Answers a question by two models side by side, in two messages, and takes votes.
 
@@ -109,10 +113,8 @@ class CompareHandlers:
             return
         incoming = await to_incoming(message, bot, contest.question, album, self._files)
         if isinstance(incoming, Unreadable):
-            is_empty = incoming.key == "nothing-asked"
-            text = self._texts.get(
-                "compare-usage" if is_empty else incoming.key, speaker.language, **incoming.arguments
-            )
+            key = _UNREADABLE.get(incoming.key, incoming.key)
+            text = self._texts.get(key, speaker.language, **incoming.arguments)
             await reply_to(self._delivery, message, text)
             return
         await self._run(contest, incoming, message, job)

@@ -53,8 +53,10 @@ class PictureHandlers:
         speaker, original = message_speaker(message), message.reply_to_message
         quoted = (original.text or original.caption) if original is not None else None
         description = (command.args or quoted or "").strip()
-        if not self._is_set_up or not description:
-            key = "image-usage" if self._is_set_up else "images-not-set-up"
+        shows_picture = _has_picture(message) or (original is not None and _has_picture(original) and command.args)
+        if not self._is_set_up or not description or shows_picture:
+            key = "image-cannot-edit" if shows_picture else "image-usage"
+            key = key if self._is_set_up else "images-not-set-up"
             await reply_to(self._delivery, message, self._texts.get(key, speaker.language))
             return
         incoming = Incoming(
@@ -90,3 +92,8 @@ class PictureHandlers:
             reply_to=message.message_id,
             file=OutgoingFile(f"picture.{media_type.rpartition('/')[2]}", data),
         )
+
+
+def _has_picture(message: Message) -> bool:
+    is_file = message.document is not None and (message.document.mime_type or "").startswith("image/")
+    return bool(message.photo) or is_file

@@ -99,6 +99,7 @@ failed-heard-nothing = Nothing was heard in this recording.
 file-not-fetched = The file could not be downloaded from Telegram. Please send it again.
 file-too-large = This file is too large. Please send a smaller one.
 image-usage = Describe the picture after the command: /image a fox in the snow
+image-cannot-edit = A picture cannot be changed here, only drawn anew. Describe all of it: /image a fox in the snow
 images-not-set-up = Drawing is not set up on this bot.
 picture-gone = This picture is no longer kept.
 document-encrypted = This document is protected by a password. Remove the protection, and send it again.
@@ -482,6 +483,7 @@ command-console = the operator’s console
 ## Comparing models
 
 compare-usage = /compare <question> asks two models and lets you choose the better answer; /compare a/model b/model <question> names them; /compare stats shows the votes.
+compare-no-recordings = /compare takes text, pictures and documents, but no recordings. Please write the question.
 compare-waiting = { $side } …
 compare-question = Which answer is better?
 compare-voted = { $winner ->

@@ -68,7 +68,11 @@ async def transcribe(
                 content.append(item)
             elif text := await _hear(transcriber, item.data, spec):
                 heard = True
-                content.append(TextContent(frame_speech(incoming, text), metadata={_TRANSCRIPT: text}))
+                content.append(
+                    TextContent(
+                        frame_speech(incoming, text, content[-1] if content else None), metadata={_TRANSCRIPT: text}
+                    )
+                )
         parts.append(replace(part, content=content))
     if not heard:
         raise NothingHeard

@@ -17,10 +17,13 @@ SPEECH = "speech"
 """The purpose of the requests."""
 MAX_SPOKEN = 3000
 """Characters of an answer that are spoken: four minutes; servers take 4,096."""
+LOOKED_AT = 65_536
+"""Characters of an answer from which the spoken ones are taken."""
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
-_LINK = re.compile(r"!?\[([^\]\n]*)\]\([^)\n]*\)")
+_LINK = re.compile(r"!?\[([^\[\]\n]{0,300})\]\([^()\n]{0,2000}\)")
+"""A link or an image. No part of it may begin another one, so that brackets without end cost their length only."""
 _URL = re.compile(r"https?://\S+")
-_MARKUP = re.compile(r"(?m)^\s{0,3}(?:#{1,6}|>|[-*+]|\|)\s*|[*_`~|]+|^\s*[-:| ]{3,}$")
+_MARKUP = re.compile(r"(?m)^[-:| \t]{3,}$|^[ \t]{0,3}(?:#{1,6}|>|[-*+]|\|)[ \t]*|[*_`~|]+")
 _SENTENCE_END = re.compile(r"[.!?…。！？]\s|\n")
 
 
@@ -49,12 +52,12 @@ class VoiceReplies:
 
         A failure is only logged: the answer itself is there.
         """
-        text = to_speech(reply.text) if reply.phase is ReplyPhase.COMPLETE else ""
+        if reply.phase is not ReplyPhase.COMPLETE:
+            return None
         try:
-            if not text:
-                return None
             preference = await self._preferences.get(incoming.key.chat_ref)
-            if not _is_wanted(preference, reply):
+            text = to_speech(reply.text) if _is_wanted(preference, reply) else ""
+            if not text:
                 return None
             is_local_only = self._asks_consent and not preference.remote_consent
             spec = RequestSpec(SPEECH, user=incoming.user_ref, chat=incoming.key.chat_ref, local_only=is_local_only)
@@ -66,7 +69,7 @@ class VoiceReplies:
 
 def to_speech(markdown: str) -> str:
     """Returns the speakable part of an answer: no code, addresses or markup, cut at the end of a sentence."""
-    text = _URL.sub("", _LINK.sub(r"\1", _CODE.sub("", markdown)))
+    text = _URL.sub("", _LINK.sub(r"\1", _CODE.sub("", markdown[:LOOKED_AT])))
     text = re.sub(r"\n{2,}", "\n", _MARKUP.sub("", text)).strip()
     if len(text) <= MAX_SPOKEN:
         return text

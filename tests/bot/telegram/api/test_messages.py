@@ -235,7 +235,17 @@ async def test_a_recording_that_a_group_message_replies_to_is_heard(traffic: Tra
     original = {"message_id": 1, "date": 1, "chat": GROUP, "from": BOB, "voice": sound(server, ogg())}
     incoming = await hear(traffic, chat=GROUP, reply_to_message=original)
     assert isinstance(incoming, Incoming)
-    assert [file.media_type for file in incoming.attachments] == ["audio/ogg"]
+    assert [(file.media_type, file.said_by) for file in incoming.attachments] == [("audio/ogg", BOB["first_name"])]
+
+
+async def test_what_the_bot_has_said_itself_is_not_heard_again(traffic: Traffic, server: TelegramServer) -> None:
+    """Its answer is in the conversation; a recording of the asker stays their own."""
+    me = {"id": traffic.bot.id, "is_bot": True, "first_name": "Understudy"}
+    original = {"message_id": 1, "date": 1, "chat": GROUP, "from": me, "voice": sound(server, ogg())}
+    assert await hear(traffic, chat=GROUP, reply_to_message=original) == Unreadable("unsupported-media")
+    own = await hear(traffic, chat=GROUP, reply_to_message=original, voice=sound(server, ogg()))
+    assert isinstance(own, Incoming)
+    assert [file.said_by for file in own.attachments] == [None]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Voice replies: which answers are spoken, and what of them."""
 
+from time import process_time
+
 import pytest
 
 from core.errors import AllProvidersFailed, StorageError
@@ -49,6 +51,16 @@ async def speak(
 ) -> bytes | None:
     replies = VoiceReplies(synthesizer or FakeSynthesizer(), Chosen(preference), asks_consent=True)
     return await replies.speak(message("Hello?"), reply)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "[a](" * 30_000, "\n" + " " * 100_000 + "x", "- : " * 25_000 + "x", "```" * 30_000, "|-:" * 33_000],
+)
+def test_no_text_costs_more_than_its_length(text: str) -> None:
+    began = process_time()
+    to_speech(text)
+    assert process_time() - began < 0.5
 
 
 @pytest.mark.parametrize(
