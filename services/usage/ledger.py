@@ -189,7 +189,8 @@ class UsageLedger:
             try:
                 deleted = await self.sweep()
                 await self._history.thin()
-                log.info("usage.swept", requests=deleted)
+                if deleted:
+                    log.info("usage.swept", requests=deleted)
             except StorageError as error:
                 log.warning("usage.sweep_failed", error=str(error))
             await self._clock.sleep(self._timing.sweep_interval_s)
