@@ -64,7 +64,7 @@ class PairVotes:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class VoteTally:
     """All votes of a period.
 
     Args:
@@ -75,16 +75,16 @@ class Tally:
     pairs: Sequence[PairVotes] = ()
     thumbs: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
 
-    def renamed(self, rename: Callable[[str], str]) -> "Tally":
+    def renamed(self, rename: Callable[[str], str]) -> "VoteTally":
         """Returns the votes under other names, without comparisons that then have the same name on both sides."""
         thumbs = defaultdict[str, tuple[int, int]](lambda: (0, 0))
         for model, (up, down) in self.thumbs.items():
             before = thumbs[rename(model)]
             thumbs[rename(model)] = (before[0] + up, before[1] + down)
         pairs = [replace(pair, names=(rename(pair.names[0]), rename(pair.names[1]))) for pair in self.pairs]
-        return Tally([pair for pair in pairs if pair.names[0] != pair.names[1]], thumbs)
+        return VoteTally([pair for pair in pairs if pair.names[0] != pair.names[1]], thumbs)
 
-    def by_provider(self) -> "Tally":
+    def by_provider(self) -> "VoteTally":
         """Returns the votes about providers; comparisons within one are left out."""
         return self.renamed(lambda model: model.partition("/")[0])
 

@@ -12,7 +12,7 @@ from core.db.database import Database
 from core.db.operator_tables import AnswerVoteRow, ComparisonRow
 from core.db.tables import AnswerMessageRow, TurnRow
 from core.messages import Surface, UserRef
-from services.compare.standings import ModelVotes, PairVotes, Tally
+from services.compare.standings import ModelVotes, PairVotes, VoteTally
 from services.pseudonyms import Pseudonyms
 
 OPEN_FOR = timedelta(days=7)
@@ -124,7 +124,7 @@ class Votes:
         """Returns all votes by model, the model with the largest share of won comparisons first."""
         return (await self.tally()).standings()
 
-    async def tally(self, since: datetime | None = None) -> Tally:
+    async def tally(self, since: datetime | None = None) -> VoteTally:
         """Returns the votes on comparisons and answers since an instant, or all of them."""
         row, ballot = ComparisonRow, AnswerVoteRow
         asked = [row.winner.is_not(None)] if since is None else [row.winner.is_not(None), row.created_at >= since]
@@ -138,13 +138,13 @@ class Votes:
         if since is not None:
             thumbs = thumbs.where(ballot.at >= since)
 
-        def read(connection: Connection) -> Tally:
+        def read(connection: Connection) -> VoteTally:
             counted = [
                 _count(model_a, model_b, Winner(winner), count)
                 for model_a, model_b, winner, count in connection.execute(pairs)
             ]
             given = {model: (int(up), count - int(up)) for model, up, count in connection.execute(thumbs)}
-            return Tally(counted, given)
+            return VoteTally(counted, given)
 
         return await self._database.run(read, reading=True)
 

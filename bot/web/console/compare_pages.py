@@ -9,7 +9,7 @@ from bot.web.console.frame.access import OperatorSession
 from bot.web.console.frame.frame import Frame
 from bot.web.console.frame.responses import download, to_csv
 from bot.web.server import HttpRoute
-from services.compare.standings import FEWEST_VOTES, Tally
+from services.compare.standings import FEWEST_VOTES, VoteTally
 
 PERIODS: Final = (7, 30, 0)
 """Days that the page offers; 0 for all votes."""
@@ -65,7 +65,7 @@ class ComparePages:
         lines += [(*match.names, *match.wins, match.ties, "", "", "", "", "") for match in tally.matches()]
         return download(to_csv(names, lines), "text/csv", f"compare-{f'{days}-days' if days else 'all'}-{group}.csv")
 
-    async def _read(self, request: web.Request) -> tuple[int, str, Tally]:
+    async def _read(self, request: web.Request) -> tuple[int, str, VoteTally]:
         """Returns the chosen period in days, the chosen grouping, and the votes."""
         text, by = request.query.get("days", ""), request.query.get("by", "")
         days = int(text) if text in {str(days) for days in PERIODS} else 30

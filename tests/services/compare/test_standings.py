@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.compare.standings import ModelVotes, PairVotes, Tally, wilson_interval
+from services.compare.standings import ModelVotes, PairVotes, VoteTally, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,9 @@ def test_pair_is_decided_by_more_than_chance(wins: tuple[int, int], ties: int, i
 
 
 def test_pair_in_both_orders_is_one_pair_with_the_preferred_one_first() -> None:
-    tally = Tally([PairVotes(("a/m", "b/n"), (1, 4), 1), PairVotes(("b/n", "a/m"), (3, 0)), PairVotes(("a/m", "c/o"))])
+    tally = VoteTally(
+        [PairVotes(("a/m", "b/n"), (1, 4), 1), PairVotes(("b/n", "a/m"), (3, 0)), PairVotes(("a/m", "c/o"))]
+    )
     assert tally.matches()[0] == PairVotes(("b/n", "a/m"), (7, 1), 1)
     assert [match.count for match in tally.matches()] == [9, 0]
 
@@ -44,7 +46,7 @@ def test_pair_in_both_orders_is_one_pair_with_the_preferred_one_first() -> None:
 def test_votes_about_providers_leave_out_those_between_their_own_models() -> None:
     pairs = [PairVotes(("a/m", "b/n"), (2, 1)), PairVotes(("a/o", "b/n"), (1, 0), 1), PairVotes(("a/m", "a/o"), (9, 0))]
     thumbs = {"a/m": (3, 1), "a/o": (1, 0), "c/p": (0, 2)}
-    assert Tally(pairs, thumbs).by_provider().standings() == [
+    assert VoteTally(pairs, thumbs).by_provider().standings() == [
         ModelVotes("a", wins=3, losses=1, ties=1, up=4, down=1),
         ModelVotes("b", wins=1, losses=3, ties=1),
         ModelVotes("c", down=2),
