@@ -4,6 +4,7 @@
 Standard library only, since it runs in an empty virtual environment.
 """
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +12,17 @@ from pathlib import Path
 COUNTED = ("Collecting ", "Processing ", "Requirement already satisfied")
 
 
+SEEDED = "setuptools"
+"""Python 3.11 puts it into each virtual environment, with a hook that every start imports; nothing here uses it."""
+
+
 def main(lock: Path) -> int:
     """Install the packages of a lock file. Returns pip's exit code, after its whole output where it failed."""
-    total = sum("==" in line for line in lock.read_text(encoding="utf-8").splitlines())
-    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    pip = subprocess.Popen(  # noqa: S603 - the pip of this environment
-        [*command, "--progress-bar", "off", "--require-hashes", "-r", str(lock)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    locked = lock.read_text(encoding="utf-8").splitlines()
+    total = sum("==" in line for line in locked)
+    # Each module is compiled at its first import: pip would compile five times as many, most never used.
+    compiling = () if sys.dont_write_bytecode else ("--no-compile",)
+    pip = _start_pip("install", *compiling, "--progress-bar", "off", "--require-hashes", "-r", str(lock))
     output: list[str] = []
     found = 0
     _show(f"Installing {lock.name}: looking at {total} packages ...")
@@ -35,7 +37,18 @@ def main(lock: Path) -> int:
     _show(f"Installing {lock.name}: {'done' if code == 0 else 'failed'}.", end="\n")
     if code != 0:
         sys.stderr.write("".join(output))
+    elif importlib.util.find_spec(SEEDED) and not any(line.startswith(f"{SEEDED}==") for line in locked):
+        _start_pip("uninstall", "--yes", SEEDED).communicate()
     return code
+
+
+def _start_pip(command: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603 - the pip of this environment
+        [sys.executable, "-m", "pip", command, "--disable-pip-version-check", "--no-input", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def _show(text: str, end: str = "") -> None:
