@@ -17,6 +17,7 @@ STATIC: Final = {
     "console.css": "text/css",
     "plots.css": "text/css",
     "console.js": "text/javascript",
+    "order.js": "text/javascript",
     "idiomorph-0.8.0.min.js": "text/javascript",
     "favicon.svg": "image/svg+xml",
 }

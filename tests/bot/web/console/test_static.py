@@ -25,7 +25,7 @@ def test_vendored_file_is_the_published_one() -> None:
 
 def test_every_script_is_own_or_vendored() -> None:
     scripts = {name for name in STATIC if name.endswith(".js")}
-    assert scripts == {"console.js", *VENDORED}
+    assert scripts == {"console.js", "order.js", *VENDORED}
 
 
 @pytest.mark.integration
