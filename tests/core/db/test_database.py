@@ -1,18 +1,11 @@
-"""Database: startup, migrations, transactions, and errors of each engine."""
+"""Database: startup, migrations and transactions on each engine, and its address."""
 
 import asyncio
-import gc
 import multiprocessing
-import sqlite3
-import threading
-import time
-from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, timedelta, timezone
 from pathlib import Path
 
-import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -26,11 +19,9 @@ from core.db.migrations import HEAD
 from core.db.operator_tables import AuditRow
 from core.db.tables import Base, NoteRow, PreferenceRow, TurnRow
 from core.errors import ConfigurationError, StartupError, StorageError
-from tests.support.processes.postgres_server import PostgresServer
+from tests.core.db.note_rows import NOON, note, notes
 
 pytestmark = pytest.mark.integration
-
-NOON = datetime(2027, 1, 2, 12, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -39,17 +30,6 @@ class Location:
 
     database_url: SecretStr | None
     data_dir: Path
-
-
-def note(text: str = "likes tea", created_at: datetime = NOON) -> NoteRow:
-    """Return a row to insert."""
-    return NoteRow(user_id=1, scope="telegram:1", text=text, created_at=created_at)
-
-
-async def notes(database: Database) -> list[str]:
-    """Return the stored texts."""
-    async with database.reading() as session:
-        return list(await session.scalars(select(NoteRow.text).order_by(NoteRow.id)))
 
 
 async def test_migrations_match_the_tables(database: Database) -> None:
@@ -228,257 +208,12 @@ async def test_insert_supports_on_conflict(database: Database) -> None:
         assert len(list(await session.scalars(select(PreferenceRow)))) == 1
 
 
-class TestSqlite:
-    """Errors of a SQLite file."""
-
-    async def test_connections_have_the_pragmas(self, tmp_path: Path) -> None:
-        """Write-ahead log, foreign keys, synced commits and the busy timeout, in every connection."""
-        database = Database(f"sqlite:///{tmp_path / 'new' / 'deep' / 'u.db'}")
-        await database.start()
-        async with database.session() as one, database.reading() as two:
-            for session in (one, two):
-                values = [
-                    (await session.execute(text(f"PRAGMA {name}"))).scalar()
-                    for name in ("journal_mode", "foreign_keys", "synchronous", "busy_timeout")
-                ]
-                assert values == ["wal", 1, 2, 5000]
-        await database.close()
-
-    async def test_locked(self, tmp_path: Path) -> None:
-        """A locked file fails writes after the busy timeout, as a temporary error; reads continue."""
-        path = tmp_path / "u.db"
-        database = Database(f"sqlite:///{path}", busy_timeout_s=0.1)
-        await database.start()
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
-            began = time.monotonic()
-            with pytest.raises(StorageError, match="the database failed: it is locked by another process") as caught:
-                async with database.session() as session:
-                    session.add(note())
-            assert time.monotonic() - began < 2
-            assert not caught.value.permanent
-            assert await notes(database) == []
-        async with database.session() as session:
-            session.add(note())
-        assert await notes(database) == ["likes tea"]
-        await database.close()
-
-    async def test_turn_waits_for_a_slow_writer_of_its_own_process(self, tmp_path: Path) -> None:
-        """For longer than the busy timeout: a burst must not cost answers their memory."""
-        database = Database(f"sqlite:///{tmp_path / 'slow.db'}", busy_timeout_s=1.0)
-        await database.start()
-        async with database.session() as session:
-            session.add(note())
-            turn = asyncio.create_task(database.run(lambda connection: connection.execute(select(NoteRow.id)).all()))
-            await asyncio.sleep(1.3)
-        assert len(await turn) == 1
-        await database.close()
-
-    async def test_cancelled_writer_leaves_no_lock_on_the_file(self, tmp_path: Path) -> None:
-        """At whatever instant it is cancelled, and although its cursors are not collected yet."""
-        database = Database(f"sqlite:///{tmp_path / 'cancelled.db'}", busy_timeout_s=1.0)
-        await database.start()
-
-        async def write() -> None:
-            async with database.session() as session:
-                session.add(note())
-                await session.flush()
-                await session.execute(select(NoteRow))
-
-        gc.disable()
-        try:
-            for rounds in range(80):
-                writer = asyncio.create_task(write())
-                for _ in range(rounds):
-                    await asyncio.sleep(0.0001)
-                writer.cancel()
-                await asyncio.gather(writer, return_exceptions=True)
-                await write()
-        finally:
-            gc.enable()
-            await database.close()
-
-    async def test_queued_writers_share_the_busy_timeout(self, tmp_path: Path) -> None:
-        """Writers that queue behind a stuck one time out together, not one after the other."""
-        path = tmp_path / "u.db"
-        database = Database(f"sqlite:///{path}", busy_timeout_s=0.2)
-        await database.start()
-
-        async def write() -> None:
-            async with database.session() as session:
-                session.add(note())
-
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
-            began = time.monotonic()
-            outcomes = await asyncio.gather(*(write() for _ in range(30)), return_exceptions=True)
-            assert time.monotonic() - began < 2
-        assert {type(outcome) for outcome in outcomes} == {StorageError}
-        await database.close()
-
-    async def test_read_only_while_running(self, tmp_path: Path) -> None:
-        """Writes fail with the reason; reads work."""
-        path = tmp_path / "u.db"
-        first = Database(f"sqlite:///{path}")
-        await first.start()
-        await first.close()
-        database = Database(f"sqlite:///file:{path}?mode=ro&uri=true")
-        with pytest.raises(StorageError, match="the database failed: it is read-only"):
-            async with database.session() as session:
-                session.add(note())
-        assert await notes(database) == []
-        await database.close()
-
-    async def test_full(self, tmp_path: Path) -> None:
-        """A full disk is reported, and nothing is written partially."""
-        database = Database(f"sqlite:///{tmp_path / 'u.db'}")
-        await database.start()
-
-        async def write() -> None:
-            async with database.session() as session:
-                await session.execute(text("PRAGMA max_page_count = 1"))
-                session.add(note("x" * 1_000_000))
-
-        with pytest.raises(StorageError, match="the database failed: its disk is full"):
-            await write()
-        assert await notes(database) == []
-        await database.close()
-
-    @pytest.mark.parametrize(
-        ("prepare", "reason"),
-        [
-            # a directory where the file should be
-            (lambda path: path.mkdir(), "the file cannot be opened"),
-            # a file of another kind
-            (lambda path: path.write_text("not a database, but long enough to be taken for one" * 20), "damaged"),
-            # a file where the directory should be
-            (lambda path: (path.parent.rmdir(), path.parent.write_text("")), r"File exists|Not a directory"),
-        ],
-    )
-    async def test_start_reports_an_unusable_path(
-        self, tmp_path: Path, prepare: Callable[[Path], object], reason: str
-    ) -> None:
-        """In one line that names the file and the setting."""
-        directory = tmp_path / "data"
-        directory.mkdir()
-        prepare(directory / "u.db")
-        with pytest.raises(StartupError, match=reason) as caught:
-            await Database(f"sqlite:///{directory / 'u.db'}").start()
-        assert str(directory / "u.db") in str(caught.value)
-        assert "DATA_DIR" in str(caught.value)
-        assert "\n" not in str(caught.value)
-
-    def test_failed_start_leaves_no_thread(self, tmp_path: Path) -> None:
-        """Otherwise the process prints the thread's traceback after its one line."""
-        before = threading.active_count()
-        for _ in range(20):
-            with pytest.raises(StartupError):
-                asyncio.run(Database(f"sqlite:///{tmp_path}").start())
-            assert threading.active_count() == before
-
-    @pytest.mark.parametrize("exists", [True, False])
-    async def test_start_fails_on_a_read_only_file(self, tmp_path: Path, exists: bool) -> None:  # a parameter
-        """A bot that cannot store anything does not start."""
-        path = tmp_path / "u.db"
-        if exists:
-            first = Database(f"sqlite:///{path}")
-            await first.start()
-            await first.close()
-        with pytest.raises(StartupError, match=r"it is read-only|cannot be opened"):
-            await Database(f"sqlite:///file:{path}?mode=ro&uri=true").start()
-
-    async def test_start_fails_on_a_locked_file(self, tmp_path: Path) -> None:
-        """Within the busy timeout."""
-        path = tmp_path / "u.db"
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
-            with pytest.raises(StartupError, match="it is locked by another process"):
-                await Database(f"sqlite:///{path}", busy_timeout_s=0.1).start()
-
-
 async def test_start_rejects_a_newer_schema(database: Database, database_url: str) -> None:
     """An older version does not modify the database of a newer one."""
     async with database.session() as session:
         await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(StartupError, match="newer"):
         await Database(database_url).start()
-
-
-class TestPostgres:
-    """Errors of a PostgreSQL server."""
-
-    async def test_reconnects_after_a_restart(self, postgres: PostgresServer, postgres_url: str) -> None:
-        """Each use fails while the server is down and works again once it is back."""
-        database = Database(postgres_url)
-        await database.start()
-        async with database.session() as session:
-            session.add(note())
-        postgres.stop()
-        try:
-            for _ in range(2):
-                with pytest.raises(StorageError, match="the database failed: it is unreachable"):
-                    await notes(database)
-        finally:
-            postgres.start()
-        assert await notes(database) == ["likes tea"]
-        await database.close()
-
-    async def test_lost_connection_fails_the_transaction(self, postgres: PostgresServer, postgres_url: str) -> None:
-        """The server stops in the middle of it."""
-        database = Database(postgres_url)
-        await database.start()
-
-        async def write_and_lose() -> None:
-            async with database.session() as session:
-                session.add(note())
-                await session.flush()
-                postgres.stop()
-
-        try:
-            with pytest.raises(StorageError, match="the database failed: it is unreachable"):
-                await write_and_lose()
-        finally:
-            postgres.start()
-        assert await notes(database) == []
-        await database.close()
-
-    async def test_locked(self, postgres_url: str) -> None:
-        """A locked table is reported after the busy timeout."""
-        database = Database(postgres_url, busy_timeout_s=0.1)
-        await database.start()
-        with psycopg.connect(postgres_url) as other:
-            other.execute("LOCK TABLE notes")
-            with pytest.raises(StorageError, match="the database failed: it is locked by another process"):
-                await notes(database)
-        await database.close()
-
-    async def test_read_only(self, postgres_url: str) -> None:
-        """A standby, or a database set to read-only."""
-        database = Database(postgres_url)
-        await database.start()
-
-        async def write() -> None:
-            async with database.session() as session:
-                await session.execute(text("SET TRANSACTION READ ONLY"))
-                session.add(note())
-
-        with pytest.raises(StorageError, match="the database failed: it is read-only"):
-            await write()
-        await database.close()
-
-    async def test_start_reports_a_missing_database(self, postgres: PostgresServer) -> None:
-        """In one line that names the location and the setting."""
-        with pytest.raises(StartupError, match="no such database") as caught:
-            await Database(postgres.url("nowhere")).start()
-        assert "/nowhere" in str(caught.value)
-        assert "DATABASE_URL" in str(caught.value)
-
-    async def test_start_reports_an_unreachable_server(self) -> None:
-        """At once, in one line without the password."""
-        with pytest.raises(StartupError, match="it is unreachable") as caught:
-            await Database("postgresql://u:hidden@127.0.0.1:1/x").start()
-        assert "hidden" not in str(caught.value)
-        assert "\n" not in str(caught.value)
 
 
 class TestResolveUrl:

@@ -1,113 +1,28 @@
 """UpdateIngest: access, queue lanes, full lanes, albums and moderated groups."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from aiogram.types import Update
 from structlog.testing import capture_logs
 
-from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimits
-from bot.telegram.ingress.ingest import UpdateIngest
-from bot.telegram.jobs import UpdateArrived, UpdateRejected, parse_payload
+from bot.telegram.jobs import UpdateArrived, parse_payload
 from core.errors import StorageError
 from core.messages import ConversationKey, Surface
-from services.inbox.album_parts import AlbumPart
-from services.inbox.job import LARGEST_PRIORITY, Job
-from services.limits.rates import RateLimiter
+from services.inbox.job import LARGEST_PRIORITY
+from tests.bot.telegram.ingress.ingest_harness import (
+    GROUP_LANE,
+    OWN_LANE,
+    PRIVATE_LANE,
+    IngestHarness,
+    part,
+    text_message,
+)
 from tests.support.clock import ManualClock
-from tests.support.fake_telegram.chats import JsonObject, natural_entities
+from tests.support.fake_telegram.chats import JsonObject
 from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, PRIVATE, raw
 from tests.support.fake_telegram.traffic import Traffic
-from tests.support.stub_moderator import StubModerator
-
-PRIVATE_LANE = str(ConversationKey(Surface.TELEGRAM, 7))
-GROUP_LANE = str(ConversationKey(Surface.TELEGRAM, -100))
-OWN_LANE = "now:1"
-ADMIN = 1000
-
-
-class JobStore:
-    """A job sink that keeps jobs in memory and refuses limited jobs of the lanes in `full`."""
-
-    def __init__(self) -> None:
-        self.jobs: dict[str, Job] = {}
-        self.full: set[str] = set()
-        self.broken = False
-        self.buggy: set[str] = set()
-        """Ids of jobs over which a bug is raised."""
-        self.quarantined: list[tuple[str, str]] = []
-
-    async def put(self, jobs: Sequence[Job]) -> list[Job]:
-        if not self.buggy.isdisjoint(job.id for job in jobs):
-            raise KeyError("a bug")
-        if self.broken:
-            raise StorageError("the database failed: full")
-        refused = [job for job in jobs if job.is_limited and job.lane in self.full]
-        self.jobs |= {job.id: job for job in jobs if job not in refused and job.id not in self.jobs}
-        return refused
-
-    async def quarantine(self, job: Job, reason: str) -> None:
-        self.quarantined.append((job.id, reason))
-
-
-class PartStore:
-    """Album parts by message id."""
-
-    def __init__(self) -> None:
-        self.stored: dict[int, AlbumPart] = {}
-
-    async def put(self, parts: Sequence[AlbumPart]) -> None:
-        self.stored |= {part.message_id: part for part in parts}
-
-
-class IngestHarness:
-    """An UpdateIngest and the stores behind it."""
-
-    def __init__(
-        self,
-        traffic: Traffic,
-        clock: ManualClock,
-        users: frozenset[int] = frozenset(),
-        chats: frozenset[int] = frozenset(),
-        messages: int = 0,
-    ) -> None:
-        self.job_store, self.parts, self.moderator = JobStore(), PartStore(), StubModerator()
-        access = AccessList(users=users, chats=chats)
-        self.ingest = UpdateIngest(
-            bot=traffic.bot,
-            inbox=self.job_store,
-            parts=self.parts,
-            clock=clock,
-            moderation=self.moderator,
-            access=access,
-            admission=Admission(RateLimiter(None, "test"), clock, AdmissionLimits(messages, frozenset({ADMIN}))),
-        )
-
-    async def take(self, *contents: JsonObject) -> None:
-        """Ingests a batch of updates, numbered from 1."""
-        await self.ingest.take([{"update_id": number, **content} for number, content in enumerate(contents, 1)])
-
-    @property
-    def jobs(self) -> list[Job]:
-        return list(self.job_store.jobs.values())
-
-    @property
-    def kinds(self) -> list[str]:
-        """The kind of each job's payload, or the reason of a rejection."""
-        payloads = [parse_payload(job) for job in self.jobs]
-        return [each.reason if isinstance(each, UpdateRejected) else each.kind for each in payloads]
-
-
-@pytest.fixture
-def harness(traffic: Traffic, clock: ManualClock) -> IngestHarness:
-    """An ingest that admits everyone."""
-    return IngestHarness(traffic, clock)
-
-
-def text_message(text: str, **fields: object) -> dict[str, Any]:
-    return raw(text, entities=natural_entities(text), **fields)
 
 
 @pytest.mark.parametrize(
@@ -329,13 +244,6 @@ async def test_a_rejected_update_that_is_repeated_stays_rejected(harness: Ingest
 # Albums.
 
 
-def part(number: int, caption: str | None = None, **fields: object) -> JsonObject:
-    """A part of an album."""
-    said = {"caption": caption, "caption_entities": natural_entities(caption)} if caption else {}
-    photo = [{"file_id": "f", "file_unique_id": "u", "width": 1, "height": 1}]
-    return {"message": raw(None, message_id=number, media_group_id="x", photo=photo, **said, **fields)}
-
-
 async def test_each_part_of_an_album_is_stored_and_has_a_job(harness: IngestHarness) -> None:
     """The first job to run answers all of them."""
     await harness.take(part(11), part(12))
@@ -436,102 +344,3 @@ async def test_a_storage_error_of_the_moderation_scope_is_raised(harness: Ingest
     with pytest.raises(StorageError):
         await harness.take({"message": text_message("hello Bob", chat=GROUP)})
     assert not harness.jobs
-
-
-# Rates.
-
-
-@pytest.fixture
-def limited(traffic: Traffic, clock: ManualClock) -> IngestHarness:
-    """An ingest that takes five messages a minute of each person."""
-    return IngestHarness(traffic, clock, messages=5)
-
-
-def sent(clock: ManualClock, text: str = "hello", **fields: object) -> dict[str, Any]:
-    return {"message": text_message(text, **{"date": int(clock.time()), **fields})}
-
-
-async def test_surplus_messages_lead_to_one_warning_a_minute(limited: IngestHarness, clock: ManualClock) -> None:
-    """Over all topics and batches; commands count like messages; a repeated batch changes nothing."""
-    topics = [sent(clock, message_thread_id=number, is_topic_message=True) for number in range(1, 5)]
-    flood = [*topics, *[sent(clock, "/usage")] * 100]
-    for _ in range(2):
-        await limited.take(*flood)
-    assert limited.kinds == ["update"] * 5 + ["rate-limited"]
-    rejected = parse_payload(limited.jobs[-1])
-    assert isinstance(rejected, UpdateRejected)
-    assert rejected.renewal_s == 60
-    await clock.advance(61)
-    await limited.ingest.take([{"update_id": number, **sent(clock)} for number in range(500, 550)])
-    assert limited.kinds == ["update"] * 5 + ["rate-limited"] + ["update"] * 5 + ["rate-limited"]
-
-
-async def test_a_flood_is_dropped_without_parsing(limited: IngestHarness, clock: ManualClock) -> None:
-    """Once its sender has been told; a repeated batch still finds the messages that were admitted."""
-    flood = [{"update_id": number, **sent(clock)} for number in range(1, 101)]
-    await limited.ingest.take(flood)
-    kinds = limited.kinds
-    with capture_logs() as logs:
-        await limited.ingest.take(flood)
-        await limited.ingest.take([{"update_id": number, "message": {**sent(clock)["message"], "text": 5}}
-                                   for number in range(200, 300)])  # fmt: skip
-    assert limited.kinds == kinds
-    # The one that was told is judged again.
-    assert [(entry["event"], entry["updates"]) for entry in logs] == [
-        ("update.surplus_dropped", 94), ("update.rate_limited", 1), ("update.surplus_dropped", 100)
-    ]  # fmt: skip
-    await clock.advance(61)
-    await limited.ingest.take([{"update_id": 400, **sent(clock)}])
-    assert limited.kinds == [*kinds, "update"]
-
-
-async def test_a_flood_leaves_others_and_admins_alone(limited: IngestHarness, clock: ManualClock) -> None:
-    admin = {**ANN, "id": ADMIN}
-    await limited.take(
-        *[sent(clock)] * 50,
-        sent(clock, chat={**PRIVATE, "id": 8}, **{"from": BOB}),
-        *[sent(clock, chat={**PRIVATE, "id": ADMIN}, **{"from": admin})] * 10,
-    )
-    assert limited.kinds == ["update"] * 5 + ["rate-limited"] + ["update"] * 11
-
-
-async def test_a_group_is_limited_as_a_whole(limited: IngestHarness, clock: ManualClock) -> None:
-    """A hundred members who ask at once get one warning; each may still ask in private."""
-    text = "@understudy_bot hello"
-    members = [{**ANN, "id": 100 + number} for number in range(100)]
-    await limited.take(*(sent(clock, text, chat=GROUP, **{"from": member}) for member in members))
-    assert limited.kinds == ["update"] * 25 + ["rate-limited"]
-    await limited.ingest.take([{"update_id": 900, **sent(clock, chat={**PRIVATE, "id": 199}, **{"from": members[99]})}])
-    assert limited.kinds[-1] == "update"
-
-
-async def test_the_surplus_in_a_moderated_group_is_still_judged(limited: IngestHarness, clock: ManualClock) -> None:
-    limited.moderator.groups.add(-100)
-    await limited.take(*[sent(clock, "@understudy_bot hello", chat=GROUP)] * 8)
-    judged = [job for job in limited.jobs if job.lane == "group:-100:7"]
-    assert [job.priority for job in judged] == [7, 8, 9]
-    assert limited.kinds.count("rate-limited") == 1
-
-
-async def test_presses_are_limited(limited: IngestHarness) -> None:
-    """Three times as many as messages; one of the surplus is answered."""
-    pressed = {"id": "1", "from": ANN, "chat_instance": "1", "data": "stop:1"}
-    await limited.take(*[{"callback_query": pressed}] * 100)
-    assert limited.kinds == ["update"] * 15 + ["rate-limited"]
-
-
-async def test_an_album_counts_once(limited: IngestHarness, clock: ManualClock) -> None:
-    await limited.take(*[part(number, "Look", date=int(clock.time())) for number in range(11, 21)], sent(clock))
-    assert limited.kinds == ["update"] * 11
-
-
-async def test_refusals_of_other_kinds_are_told_once_a_minute(
-    traffic: Traffic, clock: ManualClock, harness: IngestHarness
-) -> None:
-    """A full lane, and a sender whom the bot does not serve."""
-    harness.job_store.full = {PRIVATE_LANE}
-    await harness.take(*[sent(clock)] * 50)
-    assert harness.kinds == ["queue-full"]
-    closed = IngestHarness(traffic, clock, frozenset({1}))
-    await closed.take(*[sent(clock)] * 50)
-    assert closed.kinds == ["not-allowed"]
