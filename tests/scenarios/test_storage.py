@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from bot.composition import services as app
+from bot.composition import infrastructure as app
 from core.db.database import FILE_NAME, Database
 from core.redis.client import open_redis
 from tests.support.bot_harness import ADMIN, FIRST, RETRY, SECOND, BotHarness, told

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bot.composition import services as app
+from bot.composition import infrastructure as app
 from core.db.database import FILE_NAME, Database
 from tests.support.bot_harness import ADMIN, FIRST, GROUP, PERSON, STOP, BotHarness
 from tests.support.fake_llm.server import answer, status
