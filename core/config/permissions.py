@@ -1,5 +1,6 @@
 """Access to DATA_DIR: conversations and keys are for the user of the process alone."""
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -8,6 +9,9 @@ from pathlib import Path
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 UMASK = OTHERS
 """For the whole process: files are created 0600, folders 0700."""
+
+_NO_MODES = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+"""Errors of network and FUSE file systems that keep no modes, or refuse a change to the owner too."""
 
 
 def restrict_access(directory: Path) -> None:
@@ -32,6 +36,8 @@ def restrict_access(directory: Path) -> None:
 def _restrict(path: Path, status: os.stat_result) -> None:
     mode = stat.S_IMODE(status.st_mode)
     if mode & OTHERS and status.st_uid == os.geteuid():
-        # Some network file systems refuse it to the owner too.
-        with suppress(PermissionError):
+        try:
             path.chmod(mode & ~OTHERS)
+        except OSError as error:
+            if error.errno not in _NO_MODES:
+                raise

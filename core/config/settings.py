@@ -132,8 +132,7 @@ class Settings(CommonVariables):
         """
         try:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.data_dir):
-                pass
+            _try_writing(self.data_dir)
             restrict_access(self.data_dir)
         except OSError as error:
             raise _unwritable(error) from None
@@ -149,8 +148,7 @@ class Settings(CommonVariables):
         try:
             if not nearest.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            with tempfile.TemporaryFile(dir=nearest):
-                pass
+            _try_writing(nearest)
         except OSError as error:
             raise _unwritable(error) from None
 
@@ -160,6 +158,12 @@ class Settings(CommonVariables):
         reasons = "; ".join(f"{provider.id}: {provider.missing}" for provider in self.providers) or "none is listed"
         fault = f"has no usable provider ({reasons})"
         return [format_mistake("AVAILABLE_PROVIDERS", fault, '{"ollama": ["gpt-oss"]}')]
+
+
+def _try_writing(directory: Path) -> None:
+    """Creates a file and deletes it. It is closed first: some FUSE file systems lose an open file that is deleted."""
+    with tempfile.NamedTemporaryFile(dir=directory):
+        pass
 
 
 def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, str] | None = None) -> Settings:

@@ -1,7 +1,10 @@
 """Common settings: defaults, validation, requirements of the daemon, secrets, DATA_DIR."""
 
+import errno
+import os
 import stat
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -309,6 +312,36 @@ class TestDataDir:
         load(DATA_DIR=str(data)).prepare_data_dir()
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (data, *data.iterdir())}
         assert modes == {"data": 0o700, "understudy.db": 0o600, "inbox.db-wal": 0o600, "link": 0o664}
+
+    @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+    def test_prepare_data_dir_on_a_file_system_without_modes_and_open_deleted_files(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+    ) -> None:
+        """As some FUSE and network file systems are."""
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        def unlink(path: str, *_: object, **__: object) -> None:
+            opened = {each.resolve() for each in Path("/proc/self/fd").iterdir()}
+            if Path(path).resolve() in opened:
+                raise OSError(errno.EBUSY, "the file is open")
+            remove(path)
+
+        remove, create = os.remove, os.open
+
+        def open_named(path: str, flags: int, *more: Any, **named: Any) -> int:
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            return create(path, flags, *more, **named)
+
+        data = tmp_path / "data"
+        data.mkdir(mode=0o755)
+        monkeypatch.setattr(os, "chmod", refuse)
+        monkeypatch.setattr(os, "unlink", unlink)
+        monkeypatch.setattr(os, "open", open_named)
+        load(DATA_DIR=str(data)).prepare_data_dir()
+        assert not list(data.iterdir())
 
     def test_prepare_data_dir_leaves_a_directory_of_many_users_alone(self, tmp_path: Path) -> None:
         """Such as /tmp, which its sticky bit marks."""
