@@ -14,6 +14,7 @@ from services.moderation.domain.policy import (
     Sanction,
     Subject,
     plan_for,
+    plan_for_picture,
     plan_in_outage,
     sanction_for_warnings,
 )
@@ -92,6 +93,26 @@ def test_plan_for_other_presets(preset: Preset, by_confidence: dict[int, Plan]) 
 )
 def test_plan_depends_on_evidence_location(evidence: Evidence, about: About, expected: Plan) -> None:
     assert plan(confidence=100, evidence=evidence, about=about) == expected
+
+
+@pytest.mark.parametrize(
+    ("category", "by_confidence"),
+    [
+        # An advert in a picture is deleted, and its author keeps all rights.
+        ("job_scam", {49: NOTHING, 50: CARD, 79: CARD, 80: DELETE, 100: DELETE}),
+        ("channel_promo", {49: NOTHING, 79: CARD, 80: DELETE, 100: DELETE}),
+        # Whatever else a picture shows is no evidence.
+        ("toxic", {100: NOTHING}),
+        ("off_topic", {100: NOTHING}),
+        ("ok", {100: NOTHING}),
+    ],
+)
+def test_plan_for_picture(category: str, by_confidence: dict[int, Plan]) -> None:
+    def planned(confidence: int) -> Plan:
+        verdict = Verdict(category=Category(category), confidence=confidence, evidence="x")
+        return plan_for_picture(verdict, Preset.STANDARD)
+
+    assert {sure: planned(sure) for sure in by_confidence} == by_confidence
 
 
 def test_plan_bans_only_if_allowed() -> None:
