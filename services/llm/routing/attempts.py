@@ -135,7 +135,7 @@ class Attempts:
 
     def settle_evidence(self, attempt: Attempt) -> None:
         """Blames the candidates with an unclear refusal that an answer has proved wrong."""
-        for candidate, blamed in self.recourse.settle(attempt.candidate, attempt.resort):
+        for candidate, blamed in self.recourse.settle(attempt.candidate, attempt.adaptation, attempt.resort):
             if self.is_pick(candidate):
                 self.recorder.model_failed(candidate, blamed, self.spec.purpose, is_listed=False)
             else:

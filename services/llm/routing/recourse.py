@@ -70,11 +70,13 @@ class LastResort:
 
     Args:
         learned: the capabilities that its answer proves to be refused.
+        instead_of: the model of the same provider that its answer proves to be at fault alone.
     """
 
     candidate: Candidate
     adaptation: Adaptation
     learned: frozenset[Capability] = field(default_factory=frozenset[Capability])
+    instead_of: tuple[Candidate, Outcome] | None = None
 
 
 class Recourse:
@@ -203,7 +205,10 @@ class Recourse:
         else:
             self._loading.pop(key, None)
         if outcome.fault in {Fault.HICCUP, Fault.DOWN} and outcome.is_internal and not self._last_resorts:
+            self._last_resorts.extend(self._other_models(candidate, outcome))
             self._last_resorts.extend(self._without_tools(candidate, current))
+        if outcome.fault is Fault.UNREADABLE and outcome.cooldown_s is not None and not self._last_resorts:
+            self._last_resorts.extend(self._unstreamed(candidate, current))
         if outcome.fault is Fault.UNCLEAR and all(key != _key(other) for other, _ in self._unclear):
             if not self._unclear:
                 self._last_resorts.extend(self._reductions(candidate, current))
@@ -211,7 +216,9 @@ class Recourse:
             if self.can_be_meant(current, Capability.STRUCTURED_OUTPUT):
                 self._structured.add(key)
 
-    def settle(self, candidate: Candidate, resort: LastResort | None) -> list[tuple[Candidate, Outcome]]:
+    def settle(
+        self, candidate: Candidate, adaptation: Adaptation, resort: LastResort | None
+    ) -> list[tuple[Candidate, Outcome]]:
         """Draws the conclusions from an answer; returns the candidates that were at fault for their refusal.
 
         One that was asked for a structure may serve chats all the same: it is asked in words next time, and does not
@@ -221,7 +228,11 @@ class Recourse:
         unclear, self._unclear = self._unclear, []
         self._last_resorts.clear()
         if resort is not None:
-            self.learn_refused(candidate, resort.learned, is_guess=True)
+            if adaptation == resort.adaptation:
+                # One that had to be changed further was refused for something else.
+                self.learn_refused(candidate, resort.learned, is_guess=True)
+            if resort.instead_of is not None:
+                self._recorder.model_failed(*resort.instead_of, self._spec.purpose, is_listed=True)
             return []
         return [
             (other, replace(outcome, cooldown_s=self._blame(other)))
@@ -262,6 +273,28 @@ class Recourse:
             bare = replace(current, without=current.without | optional, is_newest_turn=self._shape.has_earlier_turns())
             reductions.append(LastResort(candidate, bare, rest & {Capability.SYSTEM_ROLE}))
         return reductions
+
+    def _unstreamed(self, candidate: Candidate, current: Adaptation) -> list[LastResort]:
+        """Returns the request for an answer at once, from a server whose stream had none in it.
+
+        Some send the head of a stream before they look at the request, and then can only break off: the refusal of a
+        request that is too long has no other way to be read.
+        """
+        streaming = Capability.STREAMING
+        if not self.can_be_meant(current, streaming) or self._is_required(streaming):
+            return []
+        unstreamed = replace(current, without=current.without | {streaming})
+        return [LastResort(candidate, unstreamed, frozenset({streaming}))]
+
+    def _other_models(self, candidate: Candidate, outcome: Outcome) -> list[LastResort]:
+        """Returns the request to the provider's next listed model: a proxy reports a dead one as its own error."""
+        provider = candidate.provider
+        for model in provider.models:
+            other = replace(candidate, model=model)
+            is_allowed = self._spec.allows(provider.id, model)
+            if model != candidate.model and is_allowed and not self._recorder.is_resting(provider.id, model):
+                return [LastResort(other, self.known_adaptation(other), instead_of=(candidate, outcome))]
+        return []
 
     def _without_tools(self, candidate: Candidate, current: Adaptation) -> list[LastResort]:
         """Returns the request without tools, for a server whose internal error they may cause.

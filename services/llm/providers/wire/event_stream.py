@@ -18,6 +18,8 @@ from services.llm.transport_errors import ResponseTooLarge
 
 EVENTS = "understudy.events"
 """The extension of a response with its `EventStream`."""
+MAX_WHOLE_LINES = 1 << 14
+"""Lines of a body that is no event stream: each may be an object, and is read by itself."""
 MAX_EVENT_BYTES = 1 << 20
 """Longest line, and longest data of one event."""
 
@@ -175,7 +177,9 @@ class EventStream:
         if self._native is not None:
             events = [_to_bytes(*each) for each in self._native.read_whole(_as_utf8(body))]
             return b"".join(events)
-        lines = _as_utf8(body).splitlines()
+        lines = list(filter(bytes.strip, _as_utf8(body).splitlines()))
+        if len(lines) > MAX_WHOLE_LINES:
+            raise ResponseTooLarge("an answer at once has more than 16,384 lines")
         # One object a line, or one over several lines.
         return self._frame([*([b" ".join(lines)] if _is_whole(body) else lines), DONE])
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.tools import ToolDefinition
 from redis.asyncio import Redis
@@ -16,6 +17,7 @@ from core.errors import AllProvidersFailed, RequestRejected
 from core.redis.client import open_redis
 from services.llm.request import ModelChoice
 from services.llm.routing.events import Misconfigured
+from services.llm.routing.status import ProviderState
 from services.llm.routing.timing import RoutingTiming
 from tests.services.llm.providers.wire.bent_streams import chunk
 from tests.support.fake_llm import server as llm
@@ -354,3 +356,54 @@ async def test_lone_server_that_stumbles_over_tools_answers_without_them() -> No
             response = await replica.ask(streamed=True, parameters=WITH_TOOL)
             assert answered_by(response) == "a"
             assert replica.cooling() == {}
+
+
+@STREAMED
+async def test_dead_model_of_a_proxy_rests_alone(redis: Redis, first: LLMServer, *, streamed: bool) -> None:
+    async def do(exchange: Exchange) -> None:
+        is_dead = exchange.request.model == "first-model"
+        await (llm.status(500) if is_dead else llm.answer("from the first")).play(exchange)
+
+    first.default = llm.Act(do)
+    async with bench(redis, [provider("first", first.url, retries=0)]) as replica:
+        for _ in range(2):
+            assert said(await replica.ask(streamed=streamed)) == "from the first"
+        (status,) = replica.fallback.get_provider_status().providers
+        assert (status.state is not ProviderState.COOLING, [each.model for each in status.resting]) == (
+            True,
+            ["first-model"],
+        )
+    assert [request.model for request in first.requests] == ["first-model", "first-large", "first-large"]
+
+
+@STREAMED
+async def test_stream_that_breaks_off_over_a_long_request_is_explained_by_a_plain_one(
+    redis: Redis, first: LLMServer, *, streamed: bool
+) -> None:
+    words = "This model's maximum context length is 512 tokens. However, you requested 1031 tokens"
+    too_long = {"error": {"message": words, "code": "context_length_exceeded"}}
+
+    async def do(exchange: Exchange) -> None:
+        is_long = len(str(exchange.request.json)) > 3000
+        if is_long and exchange.request.json.get("stream"):
+            await exchange.start_stream()
+            await exchange.end()
+        else:
+            await (llm.status(400, too_long) if is_long else llm.answer("from the first")).play(exchange)
+
+    first.default = llm.Act(do)
+    earlier = [*_turns(20), ModelRequest.user_text_prompt("Hello?")]
+    async with bench(redis, [provider("first", first.url, retries=0)]) as replica:
+        for _ in range(2):
+            assert said(await replica.ask(streamed=streamed, messages=earlier)) == "from the first"
+        (status,) = replica.fallback.get_provider_status().providers
+    # What the plain request was refused for is remembered; streaming is not the cause.
+    assert [dict(limits.refused) for limits in status.limits] == [{}]
+    assert first.requests[-1].json["stream"] is True
+
+
+def _turns(count: int) -> list[ModelMessage]:
+    turns: list[ModelMessage] = []
+    for _ in range(count):
+        turns += [ModelRequest.user_text_prompt("Why? " * 20), ModelResponse([TextPart("Because. " * 20)])]
+    return turns
