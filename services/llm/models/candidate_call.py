@@ -13,8 +13,9 @@ from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.settings import ModelSettings
 
+from services.llm.models.stream_ends import refusal
 from services.llm.models.stream_reader import StreamReader
-from services.llm.models.stream_start import OpenedStream, open_stream, refusal
+from services.llm.models.stream_start import OpenedStream, open_stream
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.wire.response_hooks import Pacing, omit_fields, pace_responses
 from services.llm.request import Adaptation, Candidate, Capability

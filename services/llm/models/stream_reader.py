@@ -2,20 +2,17 @@
 
 import asyncio
 
-from pydantic_ai.messages import (
-    ToolCallPart,
-)
+from pydantic_ai.messages import ToolCallPart
 
 from services.llm.models.bounds import Deadline
-from services.llm.models.stream_start import (
+from services.llm.models.stream_ends import (
     AFTER_FINISH_S,
-    Event,
-    OpenedStream,
     is_finished,
     lacks_end_marker_only,
     require_finish,
     unfinished_reason,
 )
+from services.llm.models.stream_start import Event, OpenedStream
 from services.llm.providers.wire.response_hooks import Pacing
 from services.llm.request import Candidate
 from services.llm.routing.faults.outcomes import AnswerGivenUp

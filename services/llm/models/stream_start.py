@@ -1,4 +1,4 @@
-"""Reads a candidate's stream up to its first output, and tells how streams end."""
+"""Reads a candidate's stream up to its first text: until then, another candidate can still answer."""
 
 import asyncio
 import json
@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
 
-from pydantic_ai.exceptions import ModelAPIError, ModelRequestTimeout
+from pydantic_ai.exceptions import ModelRequestTimeout
 from pydantic_ai.messages import (
     ModelResponsePart,
     ModelResponseStreamEvent,
@@ -24,53 +23,20 @@ from pydantic_ai.models import StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
 from services.llm.models.bounds import AnswerBounds, Deadline
+from services.llm.models.stream_ends import (
+    AFTER_FINISH_S,
+    emptiness,
+    is_answer,
+    is_finished,
+    lacks_end_marker_only,
+    require_finish,
+)
 from services.llm.providers.wire.tolerant_streams import TolerantStream
 from services.llm.request import Candidate
-from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, classify
-from services.llm.routing.faults.refusal_words import Fault
+from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer
 from services.llm.transport_errors import is_too_large
 
 Event = ModelResponseStreamEvent
-AFTER_FINISH_S = 2.0
-"""Longest time that a stream may take from its finish reason to its usage and end marker."""
-GIVEN_UP = frozenset({"error", "abort", "insufficient_system_resource", "OTHER", "FINISH_REASON_UNSPECIFIED"})
-"""Finish reasons of an unfinished answer that the library does not map: OpenRouter's and LiteLLM's, vLLM's, DeepSeek's,
-Google's."""
-
-
-def is_answer(part: ModelResponsePart) -> bool:
-    """Returns whether a part is shown to a user or acted on by an agent; thinking and white space are not."""
-    match part:
-        case TextPart(content=text):
-            return bool(text.strip())
-        case ThinkingPart():
-            return False
-        case _:
-            return True
-
-
-def emptiness(parts: Sequence[ModelResponsePart]) -> str:
-    """Returns the reason why parts contain no answer."""
-    return "only thinking, no answer" if any(isinstance(part, ThinkingPart) for part in parts) else "empty answer"
-
-
-def refusal(details: dict[str, Any] | None) -> str:
-    """Returns the provider's own words about its refusal, or a default."""
-    words = (details or {}).get("refusal")
-    return str(words) if words else "its content filter stopped the answer"
-
-
-def unfinished_reason(reason: str | None, details: dict[str, Any] | None) -> str | None:
-    """Returns why a provider did not finish its answer; None if it did.
-
-    Args:
-        reason: the finish reason as the library maps it, None where it has no mapping.
-        details: the response's details, with the provider's own finish reason.
-    """
-    named = (details or {}).get("finish_reason")
-    if reason == "error" or (reason is None and named in GIVEN_UP):
-        return f"gave its answer up ({named})" if named in GIVEN_UP else "gave its answer up"
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +67,8 @@ async def open_stream(
 ) -> OpenedStream:
     """Reads a stream up to its first text. Nothing was passed on yet, so another candidate can still answer.
 
-    Thinking ends the wait for the first output: from then on the stall timeout of the provider applies.
-
-    A tool call commits to nothing before it is complete, so a stream without text is read to its end.
+    Thinking ends the wait for the first output: from then on the stall timeout of the provider applies. A tool call
+    commits to nothing before it is complete, so a stream without text is read to its end.
 
     Args:
         stack: owns the stream.
@@ -122,11 +87,11 @@ async def open_stream(
     ends_at = loop.time() + timeout_s
     deadline = Deadline()
     deadline.until = ends_at
-    first: _StreamStart | None = None
+    first: _OpeningReader | None = None
     try:
         with deadline:
             response = await stack.enter_async_context(opening)
-        first = _StreamStart(response, ends_at, candidate.provider.stall_timeout_s, loop.time() + longest_s)
+        first = _OpeningReader(response, ends_at, candidate.provider.stall_timeout_s, loop.time() + longest_s)
         await first.read()
     except TimeoutError as error:
         if first is not None and first.has_begun:
@@ -141,7 +106,7 @@ async def open_stream(
     return first.result(may_be_empty_at)
 
 
-class _StreamStart:
+class _OpeningReader:
     """Reads a stream up to its first text or to its end, under the deadline to its first output."""
 
     def __init__(self, response: StreamedResponse, ends_at: float, stall_s: float, latest_end: float) -> None:
@@ -276,30 +241,3 @@ def _is_output(event: Event) -> bool:
             return not isinstance(delta, ThinkingPartDelta)
         case _:
             return False
-
-
-def is_finished(response: StreamedResponse) -> bool:
-    """Returns whether a provider gave a finish reason, its own wording included, that no text has followed."""
-    if isinstance(response, TolerantStream) and not response.is_finish_reliable:
-        return response.is_ended_by_server
-    return response.finish_reason is not None or bool((response.provider_details or {}).get("finish_reason"))
-
-
-def lacks_end_marker_only(response: StreamedResponse, error: Exception) -> bool:
-    """Returns whether a stream that broke off, or fell silent, was finished by its provider before."""
-    return is_finished(response) and classify(error, 0).fault in {Fault.HICCUP, Fault.DOWN}
-
-
-def require_finish(response: StreamedResponse) -> None:
-    """Checks that a stream that has ended was finished by its provider.
-
-    Raises:
-        AnswerGivenUp: its provider reports that it did not finish.
-        ModelAPIError: it ended without a finish reason.
-    """
-    if response.cancelled or response.finish_reason == "content_filter":
-        return
-    if failed := unfinished_reason(response.finish_reason, response.provider_details):
-        raise AnswerGivenUp(failed)
-    if not is_finished(response):
-        raise ModelAPIError(response.model_name, "the stream ended without a finish_reason")
