@@ -13,7 +13,7 @@ from pydantic_ai.usage import RequestUsage
 from core.bounded_json import parse_json
 from core.config.providers import ProviderKind
 from services.llm.capabilities.asking import Picture, SizedRequest, ask_first
-from services.llm.capabilities.wire import fetch_body, open_client, refusal
+from services.llm.capabilities.wire import fetch_body, open_client, to_http_error
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.spec import ModelSpec
 from services.llm.request import Candidate, RequestSpec
@@ -121,7 +121,7 @@ async def _draw_with_gemini(spec: ModelSpec, description: str) -> bytes:
             body: object = parse_json(response.content)
         except ValueError:
             body = response.text[:1000]
-        raise refusal(spec.wire_name, response.status_code, body, dict(response.headers), _google_status(body))
+        raise to_http_error(spec.wire_name, response.status_code, body, dict(response.headers), _google_status(body))
     return response.content
 
 

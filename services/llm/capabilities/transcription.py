@@ -169,10 +169,6 @@ class _Sending(SizedRequest):
         return replace(self._original, data=data, name="voice.mp3", media_type="audio/mpeg")
 
 
-_TOO_SHORT = "audio_too_short"
-"""OpenAI's code for a tap on the microphone; Groq says the same in words."""
-
-
 class _Silence(ModelHTTPError):
     """A candidate heard nothing: another one is asked, and the first is at fault only if that one hears something."""
 
@@ -203,10 +199,14 @@ async def _request(client: AsyncOpenAI, model: str, recording: Recording) -> tup
     try:
         body = await fetch_body(call, model)
     except ModelHTTPError as error:
-        if (
-            error.provider_error_code != _TOO_SHORT
-            and "audio file is too short" not in find_message(error.body).lower()
-        ):
-            raise
-        return "", RequestUsage()
+        if _is_too_short(error):
+            return "", RequestUsage()
+        raise
     return read_transcript(body, round(recording.seconds * TOKENS_A_SECOND))
+
+
+def _is_too_short(error: ModelHTTPError) -> bool:
+    """Returns whether a server refused a tap on the microphone: OpenAI by a code, Groq in words."""
+    return (
+        error.provider_error_code == "audio_too_short" or "audio file is too short" in find_message(error.body).lower()
+    )

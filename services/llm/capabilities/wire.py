@@ -26,15 +26,6 @@ HTTPErrorCategory = type[
 
 _VERSIONS: Mapping[ProviderKind, str] = {ProviderKind.GROQ: "/openai/v1", ProviderKind.MISTRAL: "/v1"}
 """Paths of the API below the base URLs that do not end in it."""
-
-
-def open_client(spec: ModelSpec) -> AsyncOpenAI:
-    """Returns a client of the provider."""
-    if spec.provider.kind is ProviderKind.AZURE_OPENAI:
-        return build_azure_client(spec)
-    return build_client(spec, version=_VERSIONS.get(spec.provider.kind, ""))
-
-
 _CATEGORIES: Mapping[int, HTTPErrorCategory] = {
     401: ModelAuthenticationError,
     402: ModelQuotaExceededError,
@@ -45,7 +36,14 @@ _CATEGORIES: Mapping[int, HTTPErrorCategory] = {
 }
 
 
-def refusal(
+def open_client(spec: ModelSpec) -> AsyncOpenAI:
+    """Returns a client of the provider."""
+    if spec.provider.kind is ProviderKind.AZURE_OPENAI:
+        return build_azure_client(spec)
+    return build_client(spec, version=_VERSIONS.get(spec.provider.kind, ""))
+
+
+def to_http_error(
     model: str,
     status: int,
     body: object,
@@ -88,7 +86,7 @@ async def fetch_body(call: Awaitable[Any], model: str) -> bytes:
         body: bytes = answer.content
     except openai.APIStatusError as error:
         headers = dict(error.response.headers)
-        raise refusal(model, error.status_code, error.body, headers, error.code, error.type) from error
+        raise to_http_error(model, error.status_code, error.body, headers, error.code, error.type) from error
     except openai.APIConnectionError as error:
         if isinstance(error.__cause__, httpx2.TransportError):
             raise error.__cause__ from error

@@ -7,8 +7,7 @@ proxies. So its requests are sent through the provider's `httpx2` client.
 
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -23,7 +22,7 @@ from pydantic_ai.providers.groq import GroqProvider
 
 from services.llm.providers.spec import ModelSpec, build_native_model, reset_environment
 from services.llm.providers.wire.event_stream import EVENTS, EventStream
-from services.llm.providers.wire.tolerant_streams import StreamHabits, TolerantStream
+from services.llm.providers.wire.tolerant_streams import HabitualModel, TolerantStream, to_tolerant
 
 
 def build_groq(spec: ModelSpec) -> Model:
@@ -125,17 +124,11 @@ class GroqStream(TolerantStream, GroqStreamedResponse):
         self.finish_reason = "tool_call"
 
 
-class GroqChatModel(GroqModel):
+class GroqChatModel(HabitualModel, GroqModel):
     """Groq's model, with a finish reason on every complete stream."""
-
-    @cached_property
-    def _habits(self) -> StreamHabits:
-        return StreamHabits()
 
     async def _process_streamed_response(
         self, response: AsyncStream[chat.ChatCompletionChunk], model_request_parameters: ModelRequestParameters
     ) -> GroqStream:
         stream = await super()._process_streamed_response(response, model_request_parameters)
-        tolerant = GroqStream(**{field.name: getattr(stream, field.name) for field in fields(stream) if field.init})
-        tolerant.habits = self._habits
-        return tolerant
+        return to_tolerant(stream, GroqStream, self.habits)

@@ -1,8 +1,7 @@
 """Mistral's API, through its SDK."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass
 
 import httpx2
 from mistralai.client import Mistral
@@ -18,7 +17,7 @@ from pydantic_ai.providers.mistral import MistralProvider
 from services.llm.providers.spec import ModelSpec, build_native_model
 from services.llm.providers.wire.event_stream import EVENTS, EventStream
 from services.llm.providers.wire.response_hooks import add_response_hook, keep_connection
-from services.llm.providers.wire.tolerant_streams import StreamHabits, TolerantStream
+from services.llm.providers.wire.tolerant_streams import HabitualModel, TolerantStream, to_tolerant
 
 
 def build_mistral(spec: ModelSpec) -> Model:
@@ -73,17 +72,11 @@ class MistralStream(TolerantStream, MistralStreamedResponse):
             )
 
 
-class MistralChatModel(MistralModel):
+class MistralChatModel(HabitualModel, MistralModel):
     """Mistral's model."""
-
-    @cached_property
-    def _habits(self) -> StreamHabits:
-        return StreamHabits()
 
     async def _process_streamed_response(
         self, response: EventStreamAsync[CompletionEvent], model_request_parameters: ModelRequestParameters
     ) -> MistralStream:
         stream = await super()._process_streamed_response(response, model_request_parameters)
-        tolerant = MistralStream(**{field.name: getattr(stream, field.name) for field in fields(stream) if field.init})
-        tolerant.habits = self._habits
-        return tolerant
+        return to_tolerant(stream, MistralStream, self.habits)

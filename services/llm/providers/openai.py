@@ -38,7 +38,7 @@ from pydantic_ai.settings import ModelSettings
 from core.config.providers import ProviderKind
 from services.llm.providers.spec import ModelSpec, reset_environment
 from services.llm.providers.wire.event_stream import EVENTS, EventStream
-from services.llm.providers.wire.tolerant_streams import StreamHabits, TolerantStream
+from services.llm.providers.wire.tolerant_streams import HabitualModel, TolerantStream
 
 ResponseT = TypeVar("ResponseT")
 
@@ -118,12 +118,8 @@ class OpenRouterStream(ChatStream, OpenRouterStreamedResponse):
     """A stream of OpenRouter's chunks."""
 
 
-class ChatModel(OpenAIChatModel):
+class ChatModel(HabitualModel, OpenAIChatModel):
     """A model with OpenAI's chat completions, as the servers that imitate them speak it."""
-
-    @cached_property
-    def _habits(self) -> StreamHabits:
-        return StreamHabits()
 
     @property
     def _streamed_response_cls(self) -> type[OpenAIStreamedResponse]:
@@ -137,7 +133,7 @@ class ChatModel(OpenAIChatModel):
     ) -> OpenAIStreamedResponse:
         stream = await super()._process_streamed_response(response, model_request_parameters, model_settings)
         if isinstance(stream, TolerantStream):
-            stream.habits = self._habits
+            stream.habits = self.habits
         return stream
 
 

@@ -64,12 +64,14 @@ class Attempts:
         self._shape = shape or Indivisible()
         self.recourse = Recourse(recorder, spec, self._shape)
         self.queue = CandidateQueue(recorder, route, window)
+        # No method of this object, which would keep the objects of a request alive until a garbage collection.
+        size = partial(_size, self._shape, messages)
         self._admission = RequestAdmission(
             admission,
             self.queue,
             recorder,
             spec,
-            partial(_size, self._shape, messages),
+            size,
             redis_patience or RedisPatience(),
         )
         self._is_withheld = route.is_withheld

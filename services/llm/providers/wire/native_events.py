@@ -112,14 +112,14 @@ def split_anthropic(message: Fields) -> Iterator[Fields]:
     content = message["content"]
     blocks = [{"type": "text", "text": content}] if isinstance(content, str) else _list_fields(content)
     for index, block in enumerate(blocks):
-        names = {kind.removesuffix("_delta"): (kind, name) for kind, name in _DELTAS.items()}
-        kind, name = names.get(str(block.get("type")), ("", ""))
+        kind = f"{block.get('type')}_delta"
+        name = _DELTAS.get(kind)
         started, delta = block, None
         if block.get("type") == "tool_use":
             arguments: object = block.get("input")
             started = {**block, "input": cast("Fields", {})}
             delta = {"type": "input_json_delta", "partial_json": json.dumps(arguments or {})}
-        elif kind:
+        elif name is not None:
             started, delta = {**block, name: ""}, {"type": kind, name: block.get(name)}
         yield {"type": "content_block_start", "index": index, "content_block": started}
         if delta is not None:

@@ -14,9 +14,9 @@ tests/services/llm/providers/wire/test_tolerant_streams.py.
 
 import json
 from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from pydantic_ai._parts_manager import ModelResponsePartsManager
 from pydantic_ai.exceptions import ModelAPIError
@@ -193,6 +193,15 @@ class StreamHabits:
         return not self.gives_reasons and self.unexplained_ends >= ENDS_TO_BELIEVE
 
 
+class HabitualModel:
+    """A model whose streams know what earlier ones have shown."""
+
+    @cached_property
+    def habits(self) -> StreamHabits:
+        """The habits of its streams."""
+        return StreamHabits()
+
+
 @dataclass
 class TolerantStream(StreamedResponse):
     """Common base of the streams with this protocol; it comes before the library's own class."""
@@ -261,3 +270,13 @@ class TolerantStream(StreamedResponse):
     def _add_usage(self, usage: RequestUsage, *, reported: bool, cumulative: bool = False) -> None:
         """Replaces the usage: every server reports the sum so far, whether once or in each chunk."""
         super()._add_usage(usage, reported=reported, cumulative=cumulative or reported)
+
+
+StreamT = TypeVar("StreamT", bound=TolerantStream)
+
+
+def to_tolerant(stream: StreamedResponse, stream_class: type[StreamT], habits: StreamHabits) -> StreamT:
+    """Returns a stream of the library as one of a tolerant class."""
+    tolerant = stream_class(**{each.name: getattr(stream, each.name) for each in fields(stream) if each.init})
+    tolerant.habits = habits
+    return tolerant
