@@ -10,6 +10,8 @@ Z_95: Final = 1.959964
 """Width of a 95% confidence interval, in standard deviations."""
 FEWEST_VOTES: Final = 20
 """Fewer votes show no preference."""
+HALF: Final = 0.5
+"""The share of two that are equally good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ class ModelVotes:
         """The 95% confidence interval of the share."""
         return wilson_interval(self.wins + self.ties / 2, self.count)
 
+    @property
+    def is_preferred(self) -> bool:
+        """True if it was preferred more often than chance explains."""
+        return self.count >= FEWEST_VOTES and self.interval[0] > HALF
+
 
 @dataclass(frozen=True, slots=True)
 class PairVotes:
@@ -60,7 +67,7 @@ class PairVotes:
     def is_decided(self) -> bool:
         """True if the first one is preferred, and that is more than chance."""
         low, _ = wilson_interval(self.wins[0] + self.ties / 2, self.count)
-        return self.count >= FEWEST_VOTES and low > 0.5  # noqa: PLR2004 - half of the votes
+        return self.count >= FEWEST_VOTES and low > HALF
 
 
 @dataclass(frozen=True, slots=True)

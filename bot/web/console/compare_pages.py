@@ -42,7 +42,7 @@ class ComparePages:
             page="compare",
             rows=standings,
             matches=matches,
-            leader=next((row for row in standings if row.count >= FEWEST_VOTES and row.interval[0] > 0.5), None),  # noqa: PLR2004 - half of the votes
+            leader=next((row for row in standings if row.is_preferred), None),
             votes=sum(match.count for match in matches),
             fewest=FEWEST_VOTES,
             days=days,
