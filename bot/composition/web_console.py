@@ -16,7 +16,7 @@ from bot.web.console.frame.frame import Frame
 from bot.web.console.frame.parts import ConsoleParts
 from bot.web.console.moderation_pages import ModerationPages
 from bot.web.console.overview import OverviewPage
-from bot.web.console.provider_acts import ConsoleActs
+from bot.web.console.provider_acts import ProviderActs
 from bot.web.console.provider_pages import ProviderPages
 from bot.web.console.settings_pages import SettingsPages
 from bot.web.console.sign_in import SignIn
@@ -28,9 +28,20 @@ from services.api.tokens import TokenStore
 from services.history.states import StateHistory
 
 PAGES = (
-    SignIn, OverviewPage, ProviderPages, UsagePages, ModerationPages, DeadLetterPages, TokenPages, BroadcastPages,
-    AuditPages, SettingsPages, ComparePages, ConsoleActs, UndoActs,
-)  # fmt: skip
+    SignIn,
+    OverviewPage,
+    ProviderPages,
+    UsagePages,
+    ModerationPages,
+    DeadLetterPages,
+    TokenPages,
+    BroadcastPages,
+    AuditPages,
+    SettingsPages,
+    ComparePages,
+    ProviderActs,
+    UndoActs,
+)
 
 
 def build_console_routes(

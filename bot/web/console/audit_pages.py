@@ -11,7 +11,7 @@ from aiohttp import web
 from bot.operators.audit import describe_act
 from bot.web.console.frame.access import OperatorSession
 from bot.web.console.frame.frame import CONFIG_SAVED, Frame
-from bot.web.console.frame.responses import download, to_csv, undo_path
+from bot.web.console.frame.responses import download, read_number, to_csv, undo_path
 from bot.web.server import HttpRoute
 from services.admin.audit import AuditEntry, AuditKind
 from services.admin.undo import KEPT_S
@@ -85,5 +85,4 @@ def _kind_in(request: web.Request) -> AuditKind | None:
 
 
 def _id_in(request: web.Request, name: str) -> int | None:
-    text = request.query.get(name, "")
-    return int(text) if text.isdecimal() and len(text) <= len(str(2**53)) else None
+    return read_number(request.query.get(name, ""))

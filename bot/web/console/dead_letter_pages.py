@@ -52,15 +52,16 @@ class DeadLetterPages:
 
     async def confirm_drop(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Asks before a message is deleted for good."""
+        number = self._frame.number(request)
         return self._frame.render(
             request,
             session,
             "confirm.html",
             title="web-drop",
             page="dead",
-            question=self._frame.text(request, "web-drop-question", id=f"{self._frame.number(request)}"),
+            question=self._frame.text(request, "web-drop-question", id=f"{number}"),
             help=self._frame.text(request, "web-drop-help"),
-            action=f"dead/{self._frame.number(request)}/drop",
+            action=f"dead/{number}/drop",
             label=self._frame.text(request, "web-drop"),
             back="dead",
         )

@@ -18,7 +18,7 @@ from bot.web.console.provider_pages import FORCE_CHOICES, form_page
 from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings, ProviderVariables, variable_prefix
 from core.errors import ConfigurationError
-from services.admin.config_store import ConfigConflict, SecretsKeyMissing
+from services.admin.config_store import SecretsKeyMissing
 from services.admin.configuration import LISTED
 from services.llm.models.inspection import AspectReport, ProviderInspector
 from services.llm.models.trial import ProviderTrial
@@ -29,8 +29,8 @@ from services.llm.providers.local_servers import find_local_servers
 _POSITION: Final = re.compile(r"[1-9][0-9]{0,3}")
 
 
-class ConsoleActs:
-    """Changes what operators may change."""
+class ProviderActs:
+    """Forces, cools down, tests, orders, saves and removes providers."""
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
@@ -50,8 +50,6 @@ class ConsoleActs:
             "/providers/{id}/test": self.test,
             "/providers/{id}/move": self.move,
             "/release": self.release,
-            "/undo/{revision}": self.undo,
-            "/settings/{name}/reset": self.reset_setting,
         }
         return tuple(self._frame.act(path, handler) for path, handler in handlers.items())
 
@@ -117,7 +115,7 @@ class ConsoleActs:
         changes = {LISTED: list_providers({name: known[name] for name in names})}
         await self._frame.save(changes, session, form, note=f"order: {', '.join(names)}")
         await self._frame.parts.fallback.control.follow_order()
-        return done("moved", provider.id, undo=self._undo_path())
+        return done("moved", provider.id, undo=self._frame.config_undo_path())
 
     async def save_provider(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Saves a form, or tests its values before they are saved."""
@@ -146,7 +144,7 @@ class ConsoleActs:
             return answer(faults=[self._frame.text(request, "web-no-secrets-key")])
         # Saved on purpose: what was known about the former settings says nothing about these.
         await self._frame.parts.fallback.control.reset(form.provider_id)
-        return done("saved", form.provider_id, undo=self._undo_path())
+        return done("saved", form.provider_id, undo=self._frame.config_undo_path())
 
     async def look_for_servers(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Asks the usual ports of this machine for model servers, and offers a form for each that answers."""
@@ -172,31 +170,6 @@ class ConsoleActs:
         await self._frame.save(changes, session, await request.post(), note=f"removed {provider.id}")
         await self._frame.parts.fallback.control.forget(provider.id)
         return done("removed", provider.id)
-
-    async def reset_setting(self, request: web.Request, session: OperatorSession) -> web.Response:
-        """Gives a variable the value of the environment again."""
-        name = request.match_info["name"]
-        if name not in self._frame.parts.configuration.current.stored:
-            raise web.HTTPNotFound
-        await self._frame.save({name: None}, session, await request.post(), note=f"reset {name}")
-        return done("reset-setting", name, page="settings", undo=self._undo_path())
-
-    async def undo(self, request: web.Request, session: OperatorSession) -> web.Response:
-        """Takes one change of the configuration back."""
-        revision = request.match_info["revision"]
-        if not revision.isdecimal() or len(revision) > len(str(2**53)):
-            raise web.HTTPNotFound
-        note = f"undo of change {revision}"
-        try:
-            await self._frame.parts.configuration.undo(int(revision), session.actor_id, note=note)
-        except ConfigConflict:
-            raise web.HTTPConflict(text=self._frame.text(request, "web-undo-late")) from None
-        await self._frame.parts.audit.try_record(session.actor_id, "config.undo", revision)
-        await self._frame.parts.fallback.control.follow_order()
-        return done("undone")
-
-    def _undo_path(self) -> str:
-        return f"undo/{self._frame.parts.configuration.current.revision}"
 
     async def _inspect(self, provider: ProviderSettings) -> Sequence[AspectReport]:
         """Checks settings that are not saved, over connections of their own."""

@@ -1,4 +1,4 @@
-"""The effective settings with their sources, their export, and the list of pages for a phone."""
+"""The effective settings: their sources, export, reset and undo; and the list of pages for a phone."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,28 +9,30 @@ from aiohttp import web
 
 from bot.web.console.frame.access import OperatorSession
 from bot.web.console.frame.frame import Frame
-from bot.web.console.frame.responses import download
+from bot.web.console.frame.responses import done, download
 from bot.web.server import HttpRoute
 from core.config.providers import ProviderVariables, variable_prefix
 from core.config.variables import CommonVariables
-from services.admin.config_store import is_secret
+from services.admin.config_store import ConfigConflict, is_secret
 from services.admin.configuration import ProviderConfiguration, ValueSource
 
 
 class SettingsPages:
-    """Shows the settings."""
+    """Shows the settings, resets them, and undoes changes of the configuration."""
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
 
     @property
     def routes(self) -> tuple[HttpRoute, ...]:
-        """The routes. They check the session themselves."""
+        """The routes. They check the session and the form themselves."""
         page = self._frame.page
         return (
             page("/more", self.more),
             page("/settings", self.settings),
             *self._frame.file("/settings.env", self.export, "settings"),
+            self._frame.act("/settings/{name}/reset", self.reset_setting),
+            self._frame.act("/undo/{id}", self.undo),
         )
 
     async def more(self, request: web.Request, session: OperatorSession) -> web.Response:
@@ -58,6 +60,25 @@ class SettingsPages:
         return download(
             "".join(f"{line}\n" for line in (f"{head}. Keys are not exported.", *lines)), "text/plain", "console.env"
         )
+
+    async def reset_setting(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Gives a variable the value of the environment again."""
+        name = request.match_info["name"]
+        if name not in self._frame.parts.configuration.current.stored:
+            raise web.HTTPNotFound
+        await self._frame.save({name: None}, session, await request.post(), note=f"reset {name}")
+        return done("reset-setting", name, page="settings", undo=self._frame.config_undo_path())
+
+    async def undo(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Takes one change of the configuration back."""
+        revision = self._frame.number(request)
+        try:
+            await self._frame.parts.configuration.undo(revision, session.actor_id, note=f"undo of change {revision}")
+        except ConfigConflict:
+            raise web.HTTPConflict(text=self._frame.text(request, "web-undo-late")) from None
+        await self._frame.parts.audit.try_record(session.actor_id, "config.undo", f"{revision}")
+        await self._frame.parts.fallback.control.follow_order()
+        return done("undone")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from bot.web.console.frame.responses import (
     done,
     file_name,
     read_form,
+    read_number,
     redirect,
     undo_path,
 )
@@ -185,13 +186,13 @@ class Frame:
         Raises:
             HTTPNotFound: it is none.
         """
-        text = request.match_info["id"]
-        if not text.isdecimal() or len(text) > len(str(2**53)):
+        number = read_number(request.match_info["id"])
+        if number is None:
             raise web.HTTPNotFound
-        return int(text)
+        return number
 
     def usable(self, request: web.Request) -> ProviderSettings:
-        """Returns the same, if it can be asked.
+        """Returns the provider in the path, if it can be asked.
 
         Raises:
             HTTPConflict: it lacks a setting.
@@ -217,15 +218,19 @@ class Frame:
             SecretsKeyMissing: a key cannot be stored.
             StorageError: the database failed.
         """
-        shown = str(form.get("revision", ""))
-        if not shown.isdecimal() or len(shown) > len(str(2**53)):
+        shown = read_number(str(form.get("revision", "")))
+        if shown is None:
             raise ConfigConflict
         configuration = self.parts.configuration
         variables = configuration.variables()
         before = {name: variables.get(name) for name in changes if not is_secret(name)}
-        revision = await configuration.save(changes, session.actor_id, note=note, revision=int(shown))
+        revision = await configuration.save(changes, session.actor_id, note=note, revision=shown)
         was = "; ".join(f"{name} was {value or 'not set'}" for name, value in sorted(before.items()))
         await self.parts.audit.try_record(session.actor_id, CONFIG_SAVED, note, f"change {revision}: {was}")
+
+    def config_undo_path(self) -> str:
+        """Returns the path that undoes the newest change of the configuration."""
+        return f"undo/{self.parts.configuration.current.revision}"
 
     def moment(self, at: datetime) -> str:
         """Returns an instant as the pages show it."""

@@ -68,6 +68,11 @@ async def read_form(request: web.Request) -> Mapping[str, object]:
     return form
 
 
+def read_number(text: str) -> int | None:
+    """Returns a number of an address or a form, such as an id; None if it is none, or too long for one."""
+    return int(text) if text.isdecimal() and len(text) <= len(str(2**53)) else None
+
+
 def done(did: str, about: str = "", *, page: str = "providers", undo: str | None = None) -> web.Response:
     """Returns the redirect after an act; the page then says that it was done, and offers to undo it.
 
