@@ -141,11 +141,12 @@ class ConsoleChat:
         await self.print_answer(reply)
         self.waits_for_consent = reply.needs_consent
         self.is_any_unanswered |= reply.needs_consent or reply.phase not in {ReplyPhase.COMPLETE, ReplyPhase.STOPPED}
-        failed = "; ".join(f"{provider}: {reason}" for provider, reason in reply.failed_over)
-        if failed and reply.provider is not None:
-            failed = self._texts.get("console-failed-over", self.language, failed=failed, provider=reply.provider)
-        if failed:
-            terminal.print_highlighted(failed)
+        if failures := "; ".join(f"{provider}: {reason}" for provider, reason in reply.failed_over):
+            terminal.print_highlighted(
+                failures
+                if reply.provider is None
+                else self._texts.get("console-failed-over", self.language, failed=failures, provider=reply.provider)
+            )
         self.print_remarks(reply)
         if reply.needs_consent:
             terminal.print_dimmed(self._texts.get("console-privacy-usage", self.language))

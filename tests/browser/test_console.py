@@ -159,7 +159,7 @@ async def test_order_is_changed_by_mouse_finger_and_keys(operator: Operator) -> 
     await page.mouse.down()
     await page.mouse.move(there[0], there[1] - 30, steps=3)
     await page.mouse.up()
-    await expect(said).to_contain_text("beta was moved: it is number 1")
+    await expect(said).to_contain_text("beta was moved to place 1")
     assert await operator.answered_by() == "beta"
 
     await page.locator("#p-beta").get_by_role("button", name="Test").focus()

@@ -136,7 +136,7 @@ schedule-none =
 schedule-made = Scheduled. { $entry }
 schedule-zone = Your time zone for new entries is { $zone }. To change it: /schedule zone Europe/Berlin
 schedule-unknown-zone = There is no time zone “{ $zone }”. Examples: Europe/Berlin, Asia/Tokyo.
-schedule-unreadable = I cannot read this time. Nothing is scheduled yet; the model will try, or ask you. Forms that I read: in 10 minutes, tomorrow 09:00, 2026-12-01 09:00, every day 09:00, every monday 18:30, every month 1 09:00. They are in your time zone (/schedule zone Europe/Berlin).
+schedule-unreadable = I cannot read this time. Nothing is scheduled yet; the model will try, or ask you. Examples: in 10 minutes, tomorrow 09:00, 2026-12-01 09:00, every day 09:00, every monday 18:30, every month 1 09:00. Times are in your time zone (/schedule zone Europe/Berlin).
 schedule-in-words = Schedule this. Ask me if the time or its time zone is not clear: { $text }
 schedule-past = This time has already passed.
 schedule-too-soon = Choose a time that is at least a minute away.
@@ -284,7 +284,7 @@ console-picture-unsaved = The picture could not be saved as { $path }: { $reason
 console-did-you-mean = Unknown command. Did you mean { $command }?
 console-vote = Which answer is better? Type /vote a, /vote b or /vote tie.
 console-failed-over = { $failed } -> { $provider } answered
-console-retry = /retry asks again, /retry <provider> asks another one.
+console-retry = /retry asks again, /retry <provider> asks that provider.
 console-model-others = also available: { $models }
 console-model-usage = /model <provider> [<model>] picks a model, /model auto resets the choice, /model footers on|off shows or hides who answered.
 console-unknown-provider = Unknown provider { $name }. Configured: { $known }.
@@ -425,8 +425,8 @@ audit-act = { $action ->
     [moderation-unlock] unlocked a kind of message in
     [moderation-preset] set the strictness in
     [moderation-language] set the language of
-    [moderation-budget] set the judgements a day in
-    [moderation-reports] set the reports for a card in
+    [moderation-budget] set the daily number of judgements in
+    [moderation-reports] set the number of reports for a card in
     [moderation-remote] set whether remote providers judge
     [moderation-rule] changed a rule of
    *[other] { $name }
@@ -1034,15 +1034,14 @@ web-undo-gone = This was already undone, or more than half an hour has passed.
 web-undo-unavailable = Redis does not answer, so this cannot be undone now.
 web-moderation = Moderation
 web-compare = Compare
-web-count-cards = waiting
-web-count-letters = waiting
+web-count-waiting = waiting
 web-compare-help = Votes from /compare and thumbs on answers. Only counts are kept, never the questions.
 web-compare-leads = { $name } is preferred: { $percent }% of { $count } votes.
 web-compare-open = { $count ->
     [one] 1 vote: none is clearly preferred yet.
    *[other] { $count } votes: none is clearly preferred yet.
 }
-web-compare-none = No comparison has been voted on in this period.
+web-compare-none = No votes in this period.
 web-compare-wins = Who is preferred
 web-compare-interval = The line is the 95% confidence interval. One leads when all of it is right of the middle, 50%.
 web-compare-share = Share of votes
@@ -1059,7 +1058,7 @@ web-pairs-help = Fewer than { $count } votes are too few to tell.
 web-pair = Pair
 web-split = Split
 web-split-of = { $wins } of { $count }
-web-reading = Reading
+web-result = Result
 web-against = against
 web-ties = { $count ->
     [one] 1 tie
@@ -1211,7 +1210,7 @@ web-did-forced = { $about } is forced.
 web-did-released = Providers are asked in their order again.
 web-did-cooled = { $about } cools down.
 web-did-reset = { $about } is used again.
-web-did-moved = { $about } was moved: it is number { $place } in your order now.
+web-did-moved = { $about } was moved to place { $place } in your order.
 web-did-saved = { $about } is saved and in use.
 web-did-removed = { $about } is removed.
 web-did-reset-setting = { $about } has the value of the environment again.

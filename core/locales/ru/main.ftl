@@ -136,7 +136,7 @@ schedule-none =
 schedule-made = Запланировано. { $entry }
 schedule-zone = Время новых записей указано по часовому поясу { $zone }. Изменить: /schedule zone Europe/Moscow
 schedule-unknown-zone = Часового пояса «{ $zone }» нет. Примеры: Europe/Moscow, Asia/Tokyo.
-schedule-unreadable = Не удалось понять время. Пока ничего не запланировано; модель попробует сама или переспросит. Понятные формы: через 10 минут, завтра 09:00, 2026-12-01 09:00, каждый день 09:00, каждый понедельник 18:30, каждый месяц 1 09:00. Время — в вашем часовом поясе (/schedule zone Europe/Moscow).
+schedule-unreadable = Не удалось понять время. Пока ничего не запланировано; модель попробует сама или переспросит. Примеры: через 10 минут, завтра 09:00, 2026-12-01 09:00, каждый день 09:00, каждый понедельник 18:30, каждый месяц 1 09:00. Время — в вашем часовом поясе (/schedule zone Europe/Moscow).
 schedule-in-words = Запланируй это. Если время или часовой пояс неясны, переспроси: { $text }
 schedule-past = Это время уже прошло.
 schedule-too-soon = Выберите время не раньше чем через минуту.
@@ -286,7 +286,7 @@ console-picture-unsaved = Не удалось сохранить картинк�
 console-did-you-mean = Неизвестная команда. Может быть, { $command }?
 console-vote = Какой ответ лучше? Введите /vote a, /vote b или /vote tie.
 console-failed-over = { $failed } -> ответил { $provider }
-console-retry = /retry спрашивает ещё раз, /retry <провайдер> — у другого.
+console-retry = /retry спрашивает ещё раз, /retry <провайдер> — у этого провайдера.
 console-model-others = также доступны: { $models }
 console-model-usage = /model <провайдер> [<модель>] выбирает модель, /model auto сбрасывает выбор, /model footers on|off показывает или скрывает, кто ответил.
 console-unknown-provider = Неизвестный провайдер { $name }. Настроены: { $known }.
@@ -431,7 +431,7 @@ audit-act = { $action ->
     [moderation-language] задан язык в
     [moderation-budget] задано число проверок в день в
     [moderation-reports] задано число жалоб для карточки в
-    [moderation-remote] задано, судят ли удалённые провайдеры в
+    [moderation-remote] задано, проверяют ли сообщения удалённые провайдеры, в
     [moderation-rule] изменено правило в
    *[other] { $name }
 }
@@ -1040,8 +1040,7 @@ web-undo-gone = Это уже отменено, или прошло больше
 web-undo-unavailable = Redis не отвечает, поэтому отменить сейчас нельзя.
 web-moderation = Модерация
 web-compare = Сравнение
-web-count-cards = ждут решения
-web-count-letters = ждут решения
+web-count-waiting = ждут решения
 web-compare-help = Голоса из /compare и реакции 👍 и 👎 на ответы. Хранятся только числа, вопросы не хранятся.
 web-compare-leads = Предпочитают { $name }: { $percent } % из { $count } голосов.
 web-compare-open = { $count ->
@@ -1066,7 +1065,7 @@ web-pairs-help = Меньше { $count } голосов — слишком ма�
 web-pair = Пара
 web-split = Соотношение
 web-split-of = { $wins } из { $count }
-web-reading = Вывод
+web-result = Вывод
 web-against = против
 web-ties = { $count ->
     [one] { $count } ничья
@@ -1081,14 +1080,14 @@ web-no-votes-help = /compare в Telegram задаёт один вопрос дв
 web-judged-today = Проверено сегодня
 web-judged-of = из { $seen } сообщений; моделью — { $asked }
 web-acted-today = Меры сегодня
-web-cards-today = ещё { $count } только показано
+web-cards-today = ещё { $count } — только карточки администраторам
 web-undone-month = Отменено за 30 дней
 web-undone-of = { $undone } из { $acted }
 web-pending = Ждут провайдера
 web-pending-help = проверяются в течение 10 минут после его возвращения
 web-groups = Группы
 web-groups-moderated = модерируются { $moderated } из { $count }
-web-groups-first = Показаны { $count } групп с наибольшим числом сообщений.
+web-groups-first = Показаны первые группы по числу сообщений: { $count }.
 web-group-counts = за 30 дней: сообщений { $seen }, мер { $acted }
 web-erred = Где были ошибки
 web-erred-help = отменено из принятых мер, 30 дней
@@ -1220,7 +1219,7 @@ web-did-forced = { $about } назначен.
 web-did-released = Провайдеры снова опрашиваются по порядку.
 web-did-cooled = { $about } отложен.
 web-did-reset = { $about } снова используется.
-web-did-moved = { $about } перемещён: теперь это номер { $place } в вашем порядке.
+web-did-moved = { $about } теперь на месте { $place } в вашем порядке.
 web-did-saved = { $about } сохранён и используется.
 web-did-removed = { $about } удалён.
 web-did-reset-setting = У { $about } снова значение из окружения.

@@ -177,7 +177,7 @@ class TestActs:
         await browser.sign_in()
         await browser.open("/console/providers")
         page = await browser.submit("/console/providers/beta/move", to="1")
-        assert "beta was moved: it is number 1" in page
+        assert "beta was moved to place 1" in page
         assert page.index('id="p-beta"') < page.index('id="p-alpha"')
         # A place that does not exist, or its own, changes nothing.
         for place in ("1", "3", "0", "-1", "x", "9" * 40, "²"):
