@@ -163,8 +163,8 @@ def _log_quietly(settings: Settings) -> None:
     configure_logging(level, settings.log_format, secrets=settings.secrets)
     log_uncaught()
     # The conversation, and the table of the check, already show a failed provider.
-    for shown, quiet in (("services.llm", logging.ERROR), ("services.llm.routing.attempts", logging.CRITICAL)):
-        logging.getLogger(shown).setLevel(logging.NOTSET if is_level_set else quiet)
+    for name, quiet in (("services.llm", logging.ERROR), ("services.llm.routing.attempts", logging.CRITICAL)):
+        logging.getLogger(name).setLevel(logging.NOTSET if is_level_set else quiet)
 
 
 def _print_mistakes(mistakes: Iterable[str]) -> int:

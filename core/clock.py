@@ -70,7 +70,7 @@ class Backoff:
 
 
 def draw_pause_s(shortest_s: float, longest_s: float) -> float:
-    """Returns a random pause in seconds: those that wait for the same thing do not all come at once."""
+    """Returns a random pause in seconds (jitter), so that those that wait for the same thing come one by one."""
     return random.uniform(shortest_s, longest_s)  # noqa: S311 - no secret
 
 

@@ -42,6 +42,11 @@ class Infrastructure:
     sandbox: Sandbox
     """Reads the files of people, a few at a time."""
 
+    @property
+    def shared_redis(self) -> Redis | None:
+        """The server that replicas share; None for the embedded one."""
+        return self.redis if self.settings.redis_url is not None else None
+
 
 async def open_infrastructure(stack: AsyncExitStack, settings: Settings, clock: Clock) -> Infrastructure:
     """Opens DATA_DIR, the database and Redis; the stack closes them.

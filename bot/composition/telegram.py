@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from bot.composition.background import build_dispatcher, build_notices, create_topic_namer, list_upkeep
 from bot.composition.handlers import build_worker
 from bot.composition.inbox import InboxServices, open_inbox
 from bot.composition.moderation import Moderation, build_moderation
@@ -50,7 +51,6 @@ from services.privacy.erasure import Eraser
 
 if TYPE_CHECKING:
     from bot.telegram.ingress.webhook import Webhook
-from bot.composition.background import build_dispatcher, build_notices, create_topic_namer, list_upkeep
 
 log = structlog.get_logger()
 
@@ -122,8 +122,8 @@ async def _open_runtime(
         stack.push_async_callback(moderation.close)
         stack.enter_context(_offered(for_console, services, queued, moderation, delivery))
         notices = build_notices(services, delivery)
-        shared_redis = infra.redis if settings.redis_url is not None else None
         access = AccessList(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids)
+        shared_redis = infra.shared_redis
         cancellation = ReplyCancellation(ActiveReplies(), shared_redis, settings.redis_prefix, clock)
         leases = RunningLeases(shared_redis, settings.redis_prefix, clock) if shared_redis is not None else None
         take = status.metrics.count_updates(_ingest(services, queued, bot, moderation, access).take)
@@ -165,7 +165,6 @@ def _ingest(
 ) -> UpdateIngest:
     infra, inbox = services.infra, queued.inbox
     settings, clock = infra.settings, infra.clock
-    shared_redis = infra.redis if settings.redis_url is not None else None
     return UpdateIngest(
         bot=bot,
         inbox=inbox,
@@ -174,7 +173,7 @@ def _ingest(
         moderation=moderation.gateway,
         access=access,
         admission=Admission(
-            RateLimiter(shared_redis, settings.redis_prefix),
+            RateLimiter(infra.shared_redis, settings.redis_prefix),
             clock,
             AdmissionLimits(settings.limit_messages_per_minute, settings.admin_ids),
         ),

@@ -91,7 +91,7 @@ def build_api_routes(services: Services, tokens: TokenStore) -> Sequence[HttpRou
             settings.limit_running_per_user,
             asks_consent=settings.remote_consent == "ask",
         ),
-        RateLimiter(infra.redis if settings.redis_url is not None else None, settings.redis_prefix),
+        RateLimiter(infra.shared_redis, settings.redis_prefix),
         TurnPlaces(count_backlog=lambda: infra.database.backlog),
         chat.preferences,
         clock,

@@ -5,10 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
-from bot.telegram.jobs import (
-    MODERATION_LANE,
-    OWN_LANE,
-)
+from bot.telegram.jobs import MODERATION_LANE, OWN_LANE
 from services.inbox.job import Job
 from services.limits.turns import Quota, TurnLimits, TurnPlaces
 

@@ -78,6 +78,7 @@ def parse_origin(value: object) -> object:
 
 
 Origin = Annotated[str, BeforeValidator(parse_origin)]
+
 _OPERATION = re.compile(r"/(chat/completions|completions|responses|embeddings|messages|api/chat|api/generate)$")
 """Paths of single operations, which people copy from an example of curl."""
 

@@ -35,6 +35,7 @@ def parse_user_ids(value: object) -> object:
 
 
 UserIds = Annotated[frozenset[int], NoDecode, BeforeValidator(parse_user_ids)]
+
 SPAM_LISTS = ("cas", "lols")
 
 
@@ -153,6 +154,7 @@ def _validate_headers(value: object) -> object:
 
 
 Headers = BeforeValidator(_validate_headers)
+
 _TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 
@@ -193,6 +195,7 @@ def parse_directory_path(value: str | Path) -> Path:
 
 
 DirectoryPath = Annotated[Path, BeforeValidator(parse_directory_path)]
+
 _MIN_SECRETS_KEY = 32
 """Characters of one value of SECRETS_KEY."""
 

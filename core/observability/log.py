@@ -167,7 +167,7 @@ def configure_logging(
 
 
 def _replace_handler(handler: _Handler, threshold: int) -> None:
-    """Lets the standard library's logging write to a handler, in place of that of an earlier call."""
+    """Installs a handler of the standard library's logging, in place of that of an earlier call."""
     root = logging.getLogger()
     for previous in [existing for existing in root.handlers if isinstance(existing, _Handler)]:
         root.removeHandler(previous)

@@ -1,4 +1,4 @@
-"""Budgets of a day: which apply to a request, its reservation, and the settlement in the background."""
+"""Budgets of a day: the longest cost of a request is reserved in each that applies to it."""
 
 import asyncio
 from collections.abc import Collection, Sequence

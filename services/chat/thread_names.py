@@ -114,7 +114,7 @@ class ThreadNamer:
         self._pending: dict[int, _Pending] = {}
         """By thread."""
         self._due: list[tuple[float, int, _Pending]] = []
-        """A heap, since each turn of a crowd changes it: who is due when, with an entry for each change of that."""
+        """Heap of due times; a thread whose time changes gets a further entry, and the older one is skipped."""
         self._numbers = itertools.count()
         self._turns: Counter[str] = Counter()
         """Turns that are running, by chat."""

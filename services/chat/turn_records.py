@@ -1,4 +1,4 @@
-"""The stored side of a turn: its prompt, history, answer, documents and pictures; later while the database is away."""
+"""Reads and writes a turn in the database; what cannot be written now is written later."""
 
 import asyncio
 from collections import deque

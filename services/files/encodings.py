@@ -78,7 +78,7 @@ def _decode_damaged(data: bytes) -> Decoded | None:
 
 def _decode_by_letters(data: bytes) -> Decoded | None:
     # Loaded for such files only: 4 MB and a fifth of a second.
-    from charset_normalizer import from_bytes  # noqa: PLC0415 - see above
+    from charset_normalizer import from_bytes
 
     sample = data[:LOOKED_AT]
     if len(sample) < len(data):

@@ -1,4 +1,4 @@
-"""A message in processing: what the pipeline asks others about it, and what comes of it."""
+"""A message in processing: the checks that the pipeline asks about it, and the result."""
 
 from dataclasses import dataclass
 from enum import StrEnum

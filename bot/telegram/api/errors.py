@@ -134,7 +134,7 @@ def describe_api_error(error: BaseException) -> str:
     if isinstance(error, TelegramAPIError):
         return error.message[:200]
     if isinstance(error, ClientDecodeError):
-        return "the answer is none of the Bot API"
+        return "not an answer of the Bot API"
     return type(error).__name__
 
 
