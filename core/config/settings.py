@@ -30,6 +30,7 @@ from core.config.providers import (
 )
 from core.config.timezone import find_zone, machine_zone
 from core.config.tool_servers import ToolServer, parse_tool_servers
+from core.config.unlikely import find_unlikely
 from core.config.variables import NO_PROVIDER, CommonVariables, get_example, list_providers
 from core.errors import ConfigurationError
 
@@ -198,6 +199,7 @@ def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, st
             if provider.missing
         ),
         *find_ignored(variables.values, variables.file_names, listed, (*CommonVariables.variable_names(), *ALIASES)),
+        *find_unlikely(variables.values, common.history_tokens, listed),
     ]
     data = {name: getattr(common, name) for name in CommonVariables.model_fields}
     return Settings(

@@ -54,6 +54,24 @@ class TestDefaults:
         assert settings.providers[1].missing == "OPENAI_API_KEY is not set"
         assert settings.warnings == ("openai is left out: OPENAI_API_KEY is not set",)
 
+    @pytest.mark.parametrize(
+        ("variable", "value", "warning"),
+        [
+            ("HISTORY_TOKENS", "10", "HISTORY_TOKENS=10 holds about 7 words, so a conversation is forgotten at once"),
+            ("SHUTDOWN_TIMEOUT", "25000", "SHUTDOWN_TIMEOUT=25000 is 6h 57m: it counts seconds, not milliseconds"),
+            ("OLLAMA_TIMEOUT", "6e4", "OLLAMA_TIMEOUT=6e4 is 16h 40m: it counts seconds, not milliseconds"),
+            ("OLLAMA_STALL_TIMEOUT", "20000", "OLLAMA_STALL_TIMEOUT=20000 is 5h 34m: it counts seconds"),
+        ],
+    )
+    def test_load_settings_warns_of_values_that_are_seldom_meant(self, variable: str, value: str, warning: str) -> None:
+        assert any(line.startswith(warning) for line in load(**{variable: value}).warnings)
+
+    @pytest.mark.parametrize(
+        ("variable", "value"), [("HISTORY_TOKENS", "300"), ("OLLAMA_TIMEOUT", "9999"), ("OLLAMA_RETRIES", "10")]
+    )
+    def test_load_settings_accepts_unusual_values_in_silence(self, variable: str, value: str) -> None:
+        assert load(**{variable: value}).warnings == load().warnings
+
 
 class TestValues:
     """Validation of single variables."""
