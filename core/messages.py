@@ -95,14 +95,14 @@ class TextFile:
         text: all of it, or as much as was read.
         by_part: whether a model is given its first part, and reads the others by a tool.
         is_cut: whether the file has more text than was read.
-        guessed: the encoding, where the file does not tell it; else empty.
+        guessed_encoding: set where the file does not tell its encoding; else empty.
     """
 
     name: str
     text: str
     by_part: bool = False
     is_cut: bool = False
-    guessed: str = ""
+    guessed_encoding: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,8 +86,8 @@ def frame_file(file: TextFile, part: int = 1) -> str:
     name, which = frame_name(file.name), ""
     if len(parts) > 1:
         which = f", part {part} of {len(parts)}{_BY_PART}"
-    if file.guessed:
-        which += f", decoded as {file.guessed} by guess; say so if it looks garbled"
+    if file.guessed_encoding:
+        which += f", decoded as {file.guessed_encoding} by guess; say so if it looks garbled"
     return f"[The file {name}{which}:]\n{indent(parts[part - 1])}\n[End of the file]"
 
 

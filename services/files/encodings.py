@@ -34,11 +34,11 @@ class Decoded:
     """A decoded text.
 
     Args:
-        guessed: the encoding, where the file does not tell it; else empty.
+        guessed_encoding: set where the file does not tell its encoding; else empty.
     """
 
     text: str
-    guessed: str = ""
+    guessed_encoding: str = ""
 
 
 def decode(data: bytes) -> Decoded | None:

@@ -296,9 +296,11 @@ async def _read_text(data: bytes, name: str, *, by_part: bool) -> TextFile | Unr
     if not found.text.strip():
         return _EMPTY
     if not by_part:
-        return TextFile(name, found.text, guessed=found.guessed)
+        return TextFile(name, found.text, guessed_encoding=found.guessed_encoding)
     text = found.text[:MAX_DOCUMENT_CHARACTERS]
-    return TextFile(name, text, by_part=True, is_cut=len(found.text) > len(text), guessed=found.guessed)
+    return TextFile(
+        name, text, by_part=True, is_cut=len(found.text) > len(text), guessed_encoding=found.guessed_encoding
+    )
 
 
 def _document_kind(name: str, media_type: str) -> str | None:

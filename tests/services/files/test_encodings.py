@@ -48,14 +48,14 @@ JAPANESE = "こんにちは。来週の会議は火曜日の午前十時に始�
 def test_a_text_is_read_whatever_its_encoding(text: str, encoding: str, guessed: str) -> None:
     found = decode(text.encode(encoding))
     assert found is not None
-    assert (found.text, found.guessed) == (text, guessed)
+    assert (found.text, found.guessed_encoding) == (text, guessed)
 
 
 def test_damaged_utf8_keeps_its_text_and_shows_the_gaps() -> None:
     data = (RUSSIAN * 3).encode()
     found = decode(data[:200] + b"\xff" + data[200:-1] + b"\xd0")
     assert found is not None
-    assert not found.guessed
+    assert not found.guessed_encoding
     assert 1 <= found.text.count("\ufffd") <= 3
     assert found.text.startswith(RUSSIAN[:90])
 
@@ -68,5 +68,5 @@ def test_bytes_that_are_no_text_are_refused() -> None:
 
 
 def test_the_model_is_told_of_a_guess() -> None:
-    told = frame_file(TextFile("a.txt", "Отчёт", guessed="koi8-r"))
+    told = frame_file(TextFile("a.txt", "Отчёт", guessed_encoding="koi8-r"))
     assert told.startswith("[The file a.txt, decoded as koi8-r by guess; say so if it looks garbled:]\n")
