@@ -99,7 +99,7 @@ async def test_connect_retries_after_an_html_response(
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ("{url}/bot", "the answer is none of the Bot API"),  # a path that the client appends itself
+        ("{url}/bot", "not an answer of the Bot API"),  # a path that the client appends itself
         ("http://127.0.0.1:{port}", "connection refused"),
         ("https://127.0.0.1:{port_of_server}", "TLS failed"),
         ("http://no-such-host.invalid", "host not found"),
