@@ -54,7 +54,7 @@ async def test_a_picture_is_not_changed_without_a_word(empty_stage: BotHarness) 
     file_id = empty_stage.telegram.add_file(PNG, "photos/a.png")
     photo = {"photo": [{"file_id": file_id, "file_unique_id": "u", "width": 8, "height": 8}]}
     empty_stage.says("", extra={**photo, "caption": "/image make it blue", "caption_entities": COMMAND})
-    assert (await empty_stage.reply()).text.startswith("A picture cannot be changed here")
+    assert (await empty_stage.reply()).text.startswith("Pictures cannot be edited here")
     assert not [each for each in empty_stage.first.other_requests if "/images/" in each.path]
 
 

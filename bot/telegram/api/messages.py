@@ -73,6 +73,25 @@ async def to_incoming(
     )
 
 
+def to_text_only(message: Message, text: str, *, draws: bool = False) -> Incoming:
+    """Converts a message to a text of it, without files and quotations.
+
+    Args:
+        message: gives the conversation and the speaker.
+        text: what a model is asked.
+        draws: whether the text describes a picture that is drawn.
+    """
+    return Incoming(
+        key=conversation_key(message),
+        chat_kind=ChatKind.GROUP if is_group(message) else ChatKind.PRIVATE,
+        speaker=message_speaker(message),
+        text=text,
+        sent_at=message.date,
+        chat_title=message.chat.title,
+        draws=draws,
+    )
+
+
 def _with_authors(
     attachments: tuple[Attachment, ...], message: Message, parts: Sequence[Message]
 ) -> tuple[Attachment, ...]:

@@ -7,12 +7,11 @@ from aiogram.types import CallbackQuery, Message
 from bot.telegram.answers.display import SendPictureFile
 from bot.telegram.answers.responder import Responder
 from bot.telegram.api.filters import Command
-from bot.telegram.api.messages import conversation_key, is_group, message_speaker
+from bot.telegram.api.messages import conversation_key, is_group, message_speaker, to_text_only
 from bot.telegram.delivery.calls import OutgoingFile
 from bot.telegram.delivery.delivery import Delivery, reply_to
 from bot.telegram.markdown.render import Rendered
 from core.i18n import Texts
-from core.messages import ChatKind, Incoming
 from services.chat.store.pictures import PictureStore
 from services.chat.store.turns import TurnStore
 
@@ -54,20 +53,17 @@ class PictureHandlers:
         quoted = (original.text or original.caption) if original is not None else None
         description = (command.args or quoted or "").strip()
         shows_picture = _has_picture(message) or (original is not None and _has_picture(original) and command.args)
-        if not self._is_set_up or not description or shows_picture:
-            key = "image-cannot-edit" if shows_picture else "image-usage"
-            key = key if self._is_set_up else "images-not-set-up"
-            await reply_to(self._delivery, message, self._texts.get(key, speaker.language))
+        refusal = None
+        if not self._is_set_up:
+            refusal = "images-not-set-up"
+        elif shows_picture:
+            refusal = "image-cannot-edit"
+        elif not description:
+            refusal = "image-usage"
+        if refusal is not None:
+            await reply_to(self._delivery, message, self._texts.get(refusal, speaker.language))
             return
-        incoming = Incoming(
-            key=conversation_key(message),
-            chat_kind=ChatKind.GROUP if is_group(message) else ChatKind.PRIVATE,
-            speaker=speaker,
-            text=description,
-            sent_at=message.date,
-            chat_title=message.chat.title,
-            draws=True,
-        )
+        incoming = to_text_only(message, description, draws=True)
         await self._responder.answer(incoming, reply_to=message.message_id if is_group(message) else None, origin=job)
 
     async def send_file(self, query: CallbackQuery, callback_data: SendPictureFile) -> None:

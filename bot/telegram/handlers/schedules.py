@@ -11,7 +11,7 @@ from aiogram.types import CallbackQuery, InlineKeyboardButton, InlineKeyboardMar
 from bot.telegram.answers.display import build_keyboard, button
 from bot.telegram.answers.responder import Responder
 from bot.telegram.api.filters import Command
-from bot.telegram.api.messages import conversation_key, is_group, message_speaker
+from bot.telegram.api.messages import conversation_key, is_group, message_speaker, to_text_only
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from bot.telegram.jobs import ScheduleDue
 from bot.telegram.markdown.render import Rendered, utf16_length
@@ -93,16 +93,9 @@ class ScheduleHandlers:
 
     async def _ask_model(self, message: Message, request: str, job: str) -> None:
         """Passes a time that cannot be read with certainty to the model, which may ask its user."""
-        speaker, is_in_group = message_speaker(message), is_group(message)
-        incoming = Incoming(
-            key=conversation_key(message),
-            chat_kind=ChatKind.GROUP if is_in_group else ChatKind.PRIVATE,
-            speaker=speaker,
-            text=self._texts.get("schedule-in-words", speaker.language, text=request),
-            sent_at=message.date,
-            chat_title=message.chat.title,
-        )
-        await self._responder.answer(incoming, reply_to=message.message_id if is_in_group else None, origin=job)
+        text = self._texts.get("schedule-in-words", message_speaker(message).language, text=request)
+        reply_to_id = message.message_id if is_group(message) else None
+        await self._responder.answer(to_text_only(message, text), reply_to=reply_to_id, origin=job)
 
     async def cancel(self, query: CallbackQuery, callback_data: CancelSchedule) -> None:
         """Cancels a schedule of the user who pressed."""

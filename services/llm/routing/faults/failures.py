@@ -41,7 +41,7 @@ def read_failure(
 
 
 def to_surfaced(error: Exception, outcome: Outcome, provider: ProviderSettings) -> Exception:
-    """Returns the error that reaches the user of a request that no other candidate is asked with."""
+    """Returns the error that ends a request, after which no other candidate is asked."""
     if outcome.fault is not Fault.REFUSED:
         return error
     known = [provider.api_key.get_secret_value()] if provider.api_key is not None else []
