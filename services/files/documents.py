@@ -281,8 +281,11 @@ def _decode(data: bytes) -> str:
     """
     declared = _CHARSET.search(data[:2048])
     if declared is not None and not data.startswith(tuple(mark for mark, _ in MARKS)):
-        with suppress(LookupError, UnicodeDecodeError):
-            return data.decode(declared[1].decode())
+        # A declaration that is not there in its own encoding is wrong, such as that of UTF-16 in a page of bytes.
+        with suppress(LookupError, UnicodeError):
+            encoding = declared[1].decode()
+            if declared[0].decode(encoding) == declared[0].decode():
+                return data.decode(encoding)
     found = decode(data)
     if found is None:
         raise Refused("mislabelled")

@@ -32,10 +32,23 @@ async def read(data: bytes, kind: str, most: int = 1_000_000) -> tuple[str, bool
         (made.slides("One", "Two"), "pptx", "## 1\nOne\n\n## 2\nTwo"),
         (made.PAGE.encode(), "html", "# Fish & chips\n\nAB"),
         ("<meta charset=windows-1251><p>Привет".encode("cp1251"), "html", "Привет"),
+        # The declaration itself is in no such encoding.
+        ("<meta charset=utf-16><p>Привет".encode(), "html", "Привет"),
+        ("<meta charset=undefined><p>Привет!".encode(), "html", "Привет!"),
         # A name that promises another kind that can be read, too.
         (made.pdf("First page"), "docx", "First page"),
     ],
-    ids=["pdf", "docx", "xlsx", "pptx", "html", "html in cp1251", "pdf named docx"],
+    ids=[
+        "pdf",
+        "docx",
+        "xlsx",
+        "pptx",
+        "html",
+        "html in cp1251",
+        "html in no UTF-16",
+        "html in no encoding",
+        "pdf named docx",
+    ],
 )
 async def test_text_of_each_kind_is_read(data: bytes, kind: str, text: str) -> None:
     assert await read(data, kind) == (text, False)

@@ -12,6 +12,7 @@ RUSSIAN = "Привет, это письмо из бухгалтерии. Счё
 TABLE = "Фамилия;Имя;Сумма\nПетров;Пётр;1200\nСидорова;Анна;3400\n"
 FRENCH = "Les élèves ont été reçus à l'école où ils étudient le français.\n"
 POLISH = "Zażółć gęślą jaźń, proszę o przesłanie faktury za usługę.\n"
+LOG = "2026-11-29 08:00:00 INFO The server listens on port 8080.\n"
 JAPANESE = "こんにちは。来週の会議は火曜日の午前十時に始まります。\n"
 
 
@@ -43,6 +44,10 @@ JAPANESE = "こんにちは。来週の会議は火曜日の午前十時に始�
         # Longer than what is looked at, its end in the middle of a character.
         (JAPANESE.strip() * 2000, "shift_jis", "shift-jis"),
         (RUSSIAN * 2000, "koi8-r", "koi8-r"),
+        # Its first letter outside of ASCII comes late, or is the only one.
+        ("id;name;price\n" * 10_000 + TABLE, "cp1251", "cp1251"),
+        (LOG * 2000 + "A café has been added.\n" + LOG, "latin-1", "cp1250"),
+        ("café", "latin-1", "cp1250"),
     ],
 )  # fmt: skip
 def test_a_text_is_read_whatever_its_encoding(text: str, encoding: str, guessed: str) -> None:
@@ -58,6 +63,18 @@ def test_damaged_utf8_keeps_its_text_and_shows_the_gaps() -> None:
     assert not found.guessed_encoding
     assert 1 <= found.text.count("\ufffd") <= 3
     assert found.text.startswith(RUSSIAN[:90])
+
+
+def test_utf8_that_was_cut_within_its_last_character_is_read() -> None:
+    found = decode("Да, конечно".encode()[:-1])
+    assert found is not None
+    assert (found.text, found.guessed) == ("Да, конечн\ufffd", "")
+
+
+def test_a_damaged_byte_far_behind_does_not_refuse_a_text() -> None:
+    found = decode((RUSSIAN * 2000).encode("cp1251") + b"\x98\n")
+    assert found is not None
+    assert found.text == RUSSIAN * 2000 + "\ufffd\n"
 
 
 def test_bytes_that_are_no_text_are_refused() -> None:
