@@ -107,7 +107,8 @@ def _read_usage(parsed: object) -> RequestUsage | None:
     usage = cast("dict[str, object]", found)
     tokens, written, seconds = (usage.get(name) for name in ("input_tokens", "output_tokens", "seconds"))
     if isinstance(tokens, int) and 0 < tokens < MAX_COUNTED:
-        return RequestUsage(input_tokens=tokens, output_tokens=written if isinstance(written, int) else 0)
+        is_believed = isinstance(written, int) and 0 < written < MAX_COUNTED
+        return RequestUsage(input_tokens=tokens, output_tokens=written if is_believed else 0)
     if isinstance(seconds, int | float) and 0 < seconds < MAX_COUNTED:
         return RequestUsage(input_tokens=round(seconds * TOKENS_A_SECOND))
     return None

@@ -56,7 +56,7 @@ class ThinkingTags:
     def split(self, piece: str) -> list[str]:
         """Returns the pieces that are known by now; the rest is held back."""
         if not (self._closings or self._is_at_start):
-            if self._assumed is not None and not piece.isspace():
+            if self._assumed is not None and piece.strip():
                 self._assumed = None
                 self._habit.confirm()
             return [piece]

@@ -79,6 +79,8 @@ def test_deep_nesting_is_read_as_text(body: str) -> None:
         (None, (7, 0)),
         ({"seconds": 1e300}, (7, 0)),
         ({"input_tokens": -3}, (7, 0)),
+        ({"input_tokens": 40, "output_tokens": 10**30}, (40, 0)),
+        ({"input_tokens": 40, "output_tokens": -5}, (40, 0)),
     ],
 )
 def test_usage_is_what_the_server_counts_or_the_length(usage: object, tokens: tuple[int, int]) -> None:

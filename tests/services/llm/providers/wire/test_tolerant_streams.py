@@ -150,7 +150,8 @@ def test_closing_tag_that_is_quoted_or_ends_the_text_teaches_nothing(text: str) 
 def test_answer_that_was_taken_for_thinking_is_shown_at_its_end_and_ends_the_habit(text: str, *, is_cut: bool) -> None:
     habit = ThinkingHabit()
     habit.learn(OPENED)
-    shown = [content for kind, content in finish(habit, *text, is_cut=is_cut) if kind is TextPart]
+    # The last chunk of many servers has an empty text.
+    shown = [content for kind, content in finish(habit, *text, "", is_cut=is_cut) if kind is TextPart]
     assert shown == [text.replace("\n</think>", "").strip()]
     assert not habit.is_opened_by_template
     assert finish(habit, "Four") == [(TextPart, "Four")]
