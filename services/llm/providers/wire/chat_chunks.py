@@ -67,6 +67,10 @@ _BEGINNINGS: Final = (b"{", b"[", b"<")
 """First bytes of objects, lists and error pages."""
 _COUNTS: Final = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
 """Names of token counts, with their names in OpenAI's newer protocol and in Anthropic's."""
+_MOST_CHOICES: Final = 16
+"""Choices of a chunk that are read: more than one is asked for nowhere."""
+_MOST_CALLS: Final = 256
+"""Tool calls of a chunk that are read: twice as many as OpenAI allows tools."""
 _DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
 
 
@@ -176,7 +180,9 @@ class ChatChunks:
         if error := find_error(chunk):
             return {**chunk, "error": error}
         choices: list[Any] = chunk["choices"] if isinstance(chunk.get("choices"), list) else []
-        chunk["choices"] = [self._repair_choice(cast("Fields", each)) for each in choices if isinstance(each, dict)]
+        chunk["choices"] = [
+            self._repair_choice(cast("Fields", each)) for each in choices[:_MOST_CHOICES] if isinstance(each, dict)
+        ]
         for name in ("id", "model"):
             chunk[name] = str(chunk.get(name) or "")
         drop_unreadable(chunk)
@@ -242,7 +248,7 @@ class ChatChunks:
 
     def _repair_tool_calls(self, calls: object) -> list[Fields]:
         listed = cast("list[object]", calls if isinstance(calls, list) else [calls])
-        found = [cast("Fields", call) for call in listed if isinstance(call, dict)]
+        found = [cast("Fields", call) for call in listed[:_MOST_CALLS] if isinstance(call, dict)]
         return [self._repair_tool_call(call, position, len(found)) for position, call in enumerate(found)]
 
     def _repair_tool_call(self, call: Fields, position: int, count: int) -> Fields:

@@ -9,10 +9,11 @@ pieces that are in the common form already pass untouched (four scans in C, no o
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from core.bounded_json import parse_json
 from services.llm.providers.wire.chat_chunks import DONE, ChatChunks
+from services.llm.providers.wire.decompression import PIECE_BYTES
 from services.llm.providers.wire.native_events import NativeEvents
 from services.llm.transport_errors import ResponseTooLarge
 
@@ -22,6 +23,8 @@ MAX_WHOLE_LINES = 1 << 14
 """Lines of a body that is no event stream: each may be an object, and is read by itself."""
 MAX_EVENT_BYTES = 1 << 20
 """Longest line, and longest data of one event."""
+_BATCH = 64
+"""Lines of a whole answer that are repaired at once."""
 
 _BOM = b"\xef\xbb\xbf"
 _LAST_EVENT = b"data: " + DONE + b"\n\n"
@@ -163,25 +166,27 @@ class EventStream:
         """Returns the body of a whole answer that was asked for."""
         return body if self._chunks is None or len(body) > MAX_EVENT_BYTES else self._chunks.repair_whole(body)
 
-    def read_whole(self, body: bytes) -> bytes:
-        """Returns events for a body that is no event stream: a whole answer, or an error.
+    def read_whole(self, body: bytes) -> Iterator[bytes]:
+        """Yields events for a body that is no event stream, a whole answer or an error, in pieces as of a stream.
 
         Raises:
             ResponseTooLarge: it exceeds MAX_EVENT_BYTES.
         """
         if self._chunks is None and self._native is None:
-            return body
+            yield body
+            return
         if len(body) > MAX_EVENT_BYTES:
             raise ResponseTooLarge("an answer at once exceeds 1 MiB")
         self.is_ended = True
         if self._native is not None:
-            events = [_to_bytes(*each) for each in self._native.read_whole(_as_utf8(body))]
-            return b"".join(events)
+            yield from _gather(_to_bytes(*each) for each in self._native.read_whole(_as_utf8(body)))
+            return
         lines = list(filter(bytes.strip, _as_utf8(body).splitlines()))
         if len(lines) > MAX_WHOLE_LINES:
             raise ResponseTooLarge("an answer at once has more than 16,384 lines")
         # One object a line, or one over several lines.
-        return self._frame([*([b" ".join(lines)] if _is_whole(body) else lines), DONE])
+        events = [*([b" ".join(lines)] if _is_whole(body) else lines), DONE]
+        yield from _gather(self._frame(events[at : at + _BATCH]) for at in range(0, len(events), _BATCH))
 
     def _frame(self, events: Sequence[bytes]) -> bytes:
         """Returns events of a chat-completions stream from their data."""
@@ -189,6 +194,17 @@ class EventStream:
         self.is_marked = self.is_marked or DONE in repaired
         self.is_ended = self.is_ended or self.is_marked
         return b"".join([b"data: %b\n\n" % data for data in repaired])
+
+
+def _gather(events: Iterable[bytes]) -> Iterator[bytes]:
+    """Yields events in pieces of about `PIECE_BYTES`."""
+    held = bytearray()
+    for event in events:
+        held += event
+        if len(held) >= PIECE_BYTES:
+            yield bytes(held)
+            held.clear()
+    yield bytes(held)
 
 
 def _to_bytes(event: bytes, data: bytes) -> bytes:

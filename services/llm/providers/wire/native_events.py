@@ -111,6 +111,8 @@ def split_anthropic(message: Fields) -> Iterator[Fields]:
     yield {"type": "message_start", "message": {**message, "content": [], "stop_reason": None}}
     content = message["content"]
     blocks = [{"type": "text", "text": content}] if isinstance(content, str) else _list_fields(content)
+    # One of no type says nothing.
+    blocks = [block for block in blocks if block.get("type")]
     for index, block in enumerate(blocks):
         kind = f"{block.get('type')}_delta"
         name = _DELTAS.get(kind)

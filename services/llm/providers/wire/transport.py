@@ -203,11 +203,24 @@ class _Body(httpx2.AsyncByteStream):
                         yield events
             elif not self._is_error and strip_mark(beginning).startswith((b"{", b"[")):
                 whole = strip_mark(b"".join([beginning, *[piece async for piece in pieces]]))
-                yield self.events.read_whole(whole) if self._is_streamed else self.events.repair_whole(whole)
+                async with aclosing(self._iter_whole(whole)) as found:
+                    async for part in found:
+                        yield part
             else:
                 yield beginning
                 async for piece in pieces:
                     yield piece
+
+    async def _iter_whole(self, body: bytes) -> AsyncGenerator[bytes]:
+        """Yields a body that is no event stream; as events where a stream was asked for, at the pace of a fast one."""
+        if not self._is_streamed:
+            yield self.events.repair_whole(body)
+            return
+        for count, events in enumerate(self.events.read_whole(body)):
+            if count:
+                async with self._flood_lock:
+                    await asyncio.sleep(FLOOD_PAUSE_S)
+            yield events
 
     async def _iter_events(self, beginning: bytes, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         """Yields the events of the body, as fast as a model writes."""

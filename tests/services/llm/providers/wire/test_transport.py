@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 
+from services.llm.providers.wire.decompression import PIECE_BYTES
 from services.llm.providers.wire.transport import Transport
 from tests.support.fake_llm.server import black_hole_url, refusing_url
 
@@ -325,3 +326,32 @@ async def test_unread_response_closes_its_connection() -> None:
             assert await anext(response.aiter_bytes())
         async with asyncio.timeout(5):
             await gone.wait()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", b'{"choices": [{"delta": {"role": "x"}}]}\n' * 1500),
+        ("/v1/messages", json.dumps({"content": [{"type": "text", "text": ""}] * 400}).encode()),
+        ("/models/m:streamGenerateContent", json.dumps([{"candidates": []}] * 2500).encode()),
+    ],
+)
+async def test_whole_answer_of_many_parts_leaves_others_their_turn(path: str, body: bytes) -> None:
+    """A megabyte of small parts takes seconds to read."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with serving(saying(head.encode() + body)) as url, client() as asking:
+        others = asyncio.create_task(take_turns())
+        async with asking.stream("POST", url + path, json={"stream": True}) as response:
+            seen = [(len(piece), turns) async for piece in response.aiter_raw()]
+        others.cancel()
+    assert len(seen) >= 3
+    assert max(length for length, _ in seen) < 2 * PIECE_BYTES
+    assert len({turn for _, turn in seen}) == len(seen)
