@@ -120,7 +120,19 @@ async def test_find_command_reads_a_caption(known_bot: Bot) -> None:
 def test_commands_in_the_conversation_lane() -> None:
     """A command that starts an answer or changes the conversation must not overtake the messages before it."""
     in_order = {spec.name for spec in COMMANDS.values() if spec.lane is CommandLane.CONVERSATION}
-    assert in_order == {"start", "help", "new", "threads", "compact", "model", "compare", "ask", "persona", "image"}
+    assert in_order == {
+        "start",
+        "help",
+        "new",
+        "threads",
+        "compact",
+        "model",
+        "compare",
+        "ask",
+        "persona",
+        "image",
+        "schedule",
+    }
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ from tests.support.fake_telegram.traffic import Traffic
         # Messages wait in the lane of their conversation.
         ({"message": text_message("hello")}, PRIVATE_LANE),
         ({"message": text_message("/new")}, PRIVATE_LANE),
+        # A model may answer it, so it counts as a message.
+        ({"message": text_message("/schedule someday")}, PRIVATE_LANE),
         ({"message": text_message("@understudy_bot hello", chat=GROUP)}, GROUP_LANE),
         ({"message": text_message("/ask hello", chat=GROUP)}, GROUP_LANE),
         ({"message": text_message("hello", message_thread_id=3, is_topic_message=True)},
