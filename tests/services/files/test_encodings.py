@@ -68,7 +68,7 @@ def test_damaged_utf8_keeps_its_text_and_shows_the_gaps() -> None:
 def test_utf8_that_was_cut_within_its_last_character_is_read() -> None:
     found = decode("Да, конечно".encode()[:-1])
     assert found is not None
-    assert (found.text, found.guessed) == ("Да, конечн\ufffd", "")
+    assert (found.text, found.guessed_encoding) == ("Да, конечн\ufffd", "")
 
 
 def test_a_damaged_byte_far_behind_does_not_refuse_a_text() -> None:
