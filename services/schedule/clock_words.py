@@ -1,4 +1,7 @@
-"""Reads times of day at the beginning of a text: `9:30`, `at nine`, `9 pm`, `в 9 вечера`, `noon`."""
+"""Reads times of day at the beginning of a text: `9:30`, `at nine`, `9 pm`, `в 9 вечера`, `noon`.
+
+It also has the names of months and weekdays, which tell where a time ends.
+"""
 
 import re
 from collections.abc import Mapping
@@ -47,6 +50,15 @@ MONTHS = (
     r"(?:september|sept?|сентябр[ья])", r"(?:october|oct|октябр[ья])", r"(?:november|nov|ноябр[ья])",
     r"(?:december|dec|декабр[ья])",
 )  # fmt: skip
+WEEKDAYS = (
+    r"(?:mondays?|mon|понедельник\w*|пн)",
+    r"(?:tuesdays?|tues?|вторник\w*|вт)",
+    r"(?:wednesdays?|wed|сред[ауые]\w*|ср)",
+    r"(?:thursdays?|thurs?|четверг\w*|чт)",
+    r"(?:fridays?|fri|пятниц\w*|пт)",
+    r"(?:saturdays?|sat|суббот\w*|сб)",
+    r"(?:sundays?|sun|воскресень\w*|вс)",
+)
 _ZONES = (
     "utc|gmt|msk|мск|cet|cest|eet|eest|wet|west|bst|est|edt|cst|cdt|mst|mdt|pst|pdt|akst|akdt|hst|ist|jst|kst|sgt|hkt|"
     "aest|aedt|awst|nzst|nzdt"
