@@ -63,22 +63,6 @@ class ChatServices:
     namer: ThreadNamer
 
 
-def _open_web(stack: AsyncExitStack, infra: Infrastructure) -> WebTools:
-    settings = infra.settings
-    search = SearxSearch(settings.web_search_url) if settings.web_search_url is not None else None
-    if search is not None:
-        stack.push_async_callback(search.aclose)
-    return WebTools(PageReader(infra.sandbox), search, is_native=settings.web_search_native)
-
-
-def _open_mcp(stack: AsyncExitStack, infra: Infrastructure) -> ActingTools:
-    servers = McpServers(infra.settings.tool_servers, infra.clock)
-    servers.start()
-    stack.push_async_callback(servers.close)
-    calls = ToolCalls(infra.database, infra.clock)
-    return ActingTools(servers, McpTools(servers, calls), calls)
-
-
 async def open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServices) -> ChatServices:
     """Opens the conversations."""
     settings, database, clock, tracing = infra.settings, infra.database, infra.clock, infra.tracing
@@ -141,6 +125,22 @@ async def open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServic
         acting,
         namer,
     )
+
+
+def _open_web(stack: AsyncExitStack, infra: Infrastructure) -> WebTools:
+    settings = infra.settings
+    search = SearxSearch(settings.web_search_url) if settings.web_search_url is not None else None
+    if search is not None:
+        stack.push_async_callback(search.aclose)
+    return WebTools(PageReader(infra.sandbox), search, is_native=settings.web_search_native)
+
+
+def _open_mcp(stack: AsyncExitStack, infra: Infrastructure) -> ActingTools:
+    servers = McpServers(infra.settings.tool_servers, infra.clock)
+    servers.start()
+    stack.push_async_callback(servers.close)
+    calls = ToolCalls(infra.database, infra.clock)
+    return ActingTools(servers, McpTools(servers, calls), calls)
 
 
 def _show_readings(metrics: Metrics, observer: TurnObserver, service: ChatService, acting: ActingTools | None) -> None:

@@ -14,7 +14,7 @@ MAX_LINES = 1_000
 class RepeatFilter(logging.Filter):
     """Drops a warning or error that was logged word by word a moment ago; the next one says how many were dropped.
 
-    Whatever waits for a database or a server tries it again each second, and fails alike each time. Thread-safe.
+    During an outage many tasks retry each second, and fail alike each time. Thread-safe.
 
     Args:
         window_s: time after a line in which its repetitions are dropped.

@@ -90,7 +90,7 @@ class Case:
 
     @property
     def facts(self) -> ScreeningFacts:
-        """What is known about it without a model."""
+        """The facts that are known about it without a model."""
         return self.screening.facts
 
     @property
@@ -100,6 +100,6 @@ class Case:
 
     @property
     def subject(self) -> Subject:
-        """What the policy decides by, beside the verdict."""
+        """The facts that the policy decides by, beside the verdict."""
         chosen = self.settings
         return Subject(self.facts.is_newcomer, self.message.author.kind, chosen.preset, chosen.ban_allowed)

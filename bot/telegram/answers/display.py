@@ -219,7 +219,7 @@ def button(text: str, data: CallbackData) -> InlineKeyboardButton:
 
 
 def build_keyboard(rows: list[list[InlineKeyboardButton]]) -> InlineKeyboardMarkup:
-    """Builds a keyboard of rows; one whose labels a phone would cut off is parted."""
+    """Builds a keyboard of rows; one whose labels a phone would cut off is split."""
     return InlineKeyboardMarkup(inline_keyboard=[part for row in rows for part in _fit_row(row)])
 
 

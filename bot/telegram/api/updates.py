@@ -1,4 +1,4 @@
-"""Parses updates, whatever Telegram or another server sends."""
+"""Parses updates, those of later versions and malformed ones as far as they can be read."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress

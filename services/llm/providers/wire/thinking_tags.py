@@ -147,7 +147,7 @@ def _overlap(text: str, tag: str) -> int:
 
 
 class ThinkingHabit:
-    """Whether the answers of one model begin in the middle of its thinking: learned from an answer, withdrawn by one.
+    """Learns from each answer of a model whether its text begins in the middle of its thinking.
 
     A wrong assumption loses nothing: an answer without a closing tag, or with nothing behind it, is shown at its end.
     """

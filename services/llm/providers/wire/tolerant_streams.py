@@ -174,7 +174,7 @@ ENDS_TO_BELIEVE = 3
 
 @dataclass
 class StreamHabits:
-    """What the streams of one model have shown.
+    """Observations of the streams of one model.
 
     Args:
         thinking: how its thinking begins.
