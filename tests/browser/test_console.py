@@ -164,7 +164,7 @@ async def test_order_is_changed_by_mouse_finger_and_keys(operator: Operator) -> 
 
     await page.locator("#p-beta").get_by_role("button", name="Test").focus()
     await page.keyboard.press("Alt+ArrowDown")
-    await expect(said).to_contain_text("number 2")
+    await expect(said).to_contain_text("place 2")
     await expect(first).to_have_id("p-alpha")
     assert await operator.answered_by() == "alpha"
     assert await page.evaluate("document.activeElement.id") == "p-beta", "the next press moves the same card"
@@ -174,7 +174,7 @@ async def test_order_is_changed_by_mouse_finger_and_keys(operator: Operator) -> 
     for kind, points in (("touchStart", [y]), ("touchMove", [top + 5]), ("touchMove", [top - 30]), ("touchEnd", [])):
         where = [{"x": x, "y": height} for height in points]
         await touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": where})
-    await expect(said).to_contain_text("number 1")
+    await expect(said).to_contain_text("place 1")
     assert await operator.answered_by() == "beta"
     acts = [entry.target for entry in await operator.console.services.operators.audit.recent(3)]
     assert acts == ["order: beta, alpha", "order: alpha, beta", "order: beta, alpha"]
