@@ -171,8 +171,15 @@ async def test_order_is_changed_by_mouse_finger_and_keys(operator: Operator) -> 
 
     touch = await page.context.new_cdp_session(page)
     (x, y), (_, top) = await grip("#p-beta"), await grip("#p-alpha")
-    for kind, points in (("touchStart", [y]), ("touchMove", [top + 5]), ("touchMove", [top - 30]), ("touchEnd", [])):
-        where = [{"x": x, "y": height} for height in points]
+    # A second finger takes no other card while the first one drags.
+    for kind, points in (
+        ("touchStart", [y]),
+        ("touchStart", [y, top]),
+        ("touchMove", [top + 5, top]),
+        ("touchMove", [top - 30, top]),
+        ("touchEnd", []),
+    ):
+        where = [{"x": x, "y": height, "id": finger} for finger, height in enumerate(points)]
         await touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": where})
     await expect(said).to_contain_text("place 1")
     assert await operator.answered_by() == "beta"

@@ -101,6 +101,8 @@ class CommittedStream:
             self._end(reader.response)
             raise
         except Exception as error:
+            # A consumer that reads on finds the end, which is no answer then.
+            self._is_recorded = True
             raise self._attempt.broke_off(error, self._used_partly(reader.response)) from error
 
     def leave(self) -> None:

@@ -8,7 +8,7 @@ let dragged = null;
 
 document.addEventListener("pointerdown", (event) => {
   const grip = event.target.closest(".grip");
-  if (!grip || event.button || isMoving()) return;
+  if (!grip || event.button || dragged || isMoving()) return;
   event.preventDefault();
   const card = grip.closest("li.card");
   dragged = { card, next: card.nextElementSibling, pointer: event.pointerId };
@@ -65,7 +65,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && dragged) return putBack();
   const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
   const card = event.target.closest("li.card[data-position]");
-  if (!step || !card || !event.altKey || event.ctrlKey || event.metaKey || isMoving()) return;
+  if (!step || !card || !event.altKey || event.ctrlKey || event.metaKey || dragged || isMoving()) return;
   event.preventDefault();
   const place = Number(card.dataset.position) + step;
   if (place >= 1 && place <= cards().length) move(card, place);

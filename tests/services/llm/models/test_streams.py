@@ -140,8 +140,11 @@ async def test_listener_gets_an_interrupted_answer(replica: LLMHarness, servers:
         with pytest.raises(AnswerInterrupted):
             async for _ in stream:
                 pass
+        async for _ in stream:
+            pytest.fail("read on after the failure")
     assert heard.texts == [said(stream.get())]
     assert heard.texts[0]
+    assert "first" in replica.shared.routing.cooldowns, "the end of a broken answer is no success"
 
 
 async def test_listener_gets_each_tool_loop_step_as_a_part(
