@@ -44,7 +44,9 @@ def parse_when(text: str, now: datetime, zone: tzinfo) -> tuple[When, str]:
         when = read_pause(words, local) or _read_recurrence(words, now, zone) or _read_date(words, local, zone)
     except (ValueError, OverflowError):
         raise ScheduleRefused("schedule-unreadable") from None
-    is_half_read = ZONE.match(words.rest) or (when is not None and when.recurrence and words.sees(_LIMIT))
+    is_half_read = ZONE.match(words.rest) or (
+        when is not None and words.sees(_LIMIT if when.recurrence else _MORE_DAYS)
+    )
     if when is None or is_half_read:
         raise ScheduleRefused("schedule-unreadable")
     return when, words.rest
@@ -57,12 +59,21 @@ _RELATIVE_DAYS: Mapping[str, int] = {
 }
 _LIMIT = (
     r"except|but\s+not|excluding|кроме|за\s+исключением|в\s+течение|(?:until|till|through|starting|начиная)"
-    rf"|(?:for|from|с|до)\s+(?:\d+|{NUMBER}|{'|'.join((*MONTHS, *WEEKDAYS))}|the|next|tomorrow"
+    rf"|(?:at|в)\s+:?\d+|(?:for|from|с|до)\s+(?:\d+|{NUMBER}|{'|'.join((*MONTHS, *WEEKDAYS))}|the|next|tomorrow"
     r"|завтра|следующ\w*|конца)"
 )
 """Text behind a recurrence that limits it, which no rule can."""
 _EVERY = r"(?:every|each|кажд(?:ый|ую|ое|ые))"
+_MORE_DAYS = (
+    rf"{_EVERY}|(?:daily|weekly|monthly|ежедневно|еженедельно|ежемесячно)"
+    r"|по\s+(?:будн|рабоч|выходн|понед|втор|сред|четв|пятн|субб|воскр)\w*"
+    rf"|(?:in|через)\s+(?:\d+|an?|{NUMBER})\s+(?:min|hour|day|week|month|year|мин|час|дн|ден|нед|мес|год|лет)\w*|\d{{1,2}}[./]\d{{1,2}}|\d{{4}}-\d{{1,2}}-\d{{1,2}}"
+    rf"|(?:on\s+)?(?:the\s+)?\d{{1,2}}(?:st|nd|rd|th|-?го|\s+числа)"
+    rf"|(?:on\s+)?(?:the\s+)?\d{{1,2}}(?:\s+of)?\s+(?:{'|'.join(MONTHS)})|(?:on\s+)?(?:{'|'.join(MONTHS)})\s+\d{{1,2}}"
+)
+"""Text behind a time that repeats it, or moves it to another day: `9:00 every day`, `9:00 on 2 December`."""
 _ON = r"on|next|this|(?:во?\s+)?(?:эт|следующ)(?:ий|ую|ее|ей|у|от|о)|в(?=\s+\D)|во"
+_NEXT = r"next|(?:в\s+)?следующ\w+"
 _OFFSET = r"(?:\s*(z|[+-]\d{2}:?\d{2}))?"
 
 
@@ -141,7 +152,7 @@ def _read_weekdays(words: Words) -> tuple[int, ...]:
 
 
 def _read_date(words: Words, local: datetime, zone: tzinfo) -> When | None:
-    is_next = words.sees(r"next|(?:в\s+)?следующ\w+")
+    is_next = words.sees(_NEXT)
     words.take(_ON)
     iso = words.take(rf"(\d{{4}}-\d{{2}}-\d{{2}})(?:T|\s+)(\d{{1,2}}:\d{{2}}):00(?:\.0+)?{_OFFSET}")
     # `T` is required where seconds are missing: in `2026-12-01 9:00-10:00` the end of the range is no offset.
@@ -161,12 +172,7 @@ def _read_date(words: Words, local: datetime, zone: tzinfo) -> When | None:
     if (weekday := words.take_index(WEEKDAYS)) is not None:
         if (named := _read_named_day(words)) is not None:
             return _on_named_day(named, require_clock(words), local, zone, weekday)
-        if not is_next:
-            return _on_weekday(weekday, require_clock(words), local, zone)
-        if weekday > local.weekday():
-            # Of this week, or of the next one.
-            raise ScheduleRefused("schedule-unreadable")
-        return _at(local.date() + timedelta(days=weekday - local.weekday() + 7), require_clock(words), local, zone)
+        return _on_weekday(weekday, require_clock(words), local, zone, is_next=is_next)
     return _read_clock_first(words, local, zone)
 
 
@@ -177,10 +183,10 @@ def _read_clock_first(words: Words, local: datetime, zone: tzinfo) -> When | Non
         return None
     if (distance := words.take_key(_RELATIVE_DAYS)) is not None:
         return _at(local.date() + timedelta(days=distance), at, local, zone)
-    before = words.rest
+    before, is_next = words.rest, words.sees(_NEXT)
     words.take(_ON)
     if (weekday := words.take_index(WEEKDAYS)) is not None:
-        return _on_weekday(weekday, at, local, zone)
+        return _on_weekday(weekday, at, local, zone, is_next=is_next)
     words.rest = before
     is_over = _next_instant(local.date(), at, local, zone) <= local
     return _at(local.date() + timedelta(days=is_over), at, local, zone)
@@ -232,7 +238,12 @@ def _next_date(month: int, day: int, at: time, local: datetime, zone: tzinfo) ->
     raise ScheduleRefused("schedule-unreadable")
 
 
-def _on_weekday(weekday: int, at: time, local: datetime, zone: tzinfo) -> When:
+def _on_weekday(weekday: int, at: time, local: datetime, zone: tzinfo, *, is_next: bool) -> When:
+    if is_next and weekday > local.weekday():
+        # Of this week, or of the next one.
+        raise ScheduleRefused("schedule-unreadable")
+    if is_next:
+        return _at(local.date() + timedelta(days=weekday - local.weekday() + 7), at, local, zone)
     day = local.date() + timedelta(days=(weekday - local.weekday()) % 7)
     is_over = _next_instant(day, at, local, zone) <= local
     return _at(day + timedelta(days=7 * is_over), at, local, zone)

@@ -57,7 +57,7 @@ async def test_add_uses_the_zone_of_the_user(schedules: Schedules) -> None:
     [
         ("tomorrow 09:00", "schedule-no-text"),
         ("tomorrow 09:00 " + "x" * 1001, "schedule-too-long"),
-        ("08:00 2099-01-01", "schedule-too-soon"),
+        ("08:00 call", "schedule-too-soon"),
         ("2099-01-01 09:00 call", "schedule-too-far"),
     ],
 )

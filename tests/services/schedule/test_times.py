@@ -171,6 +171,17 @@ def test_parse_when_reads_each_form(text: str, due: str, rule: str | None) -> No
         ("every day at 9:00 GMT+3 call", "schedule-unreadable"),
         ("завтра в 9:00 по московскому времени позвонить", "schedule-unreadable"),
         ("завтра в 9:00 (МСК) позвонить", "schedule-unreadable"),
+        # The day or the rule stands behind the time.
+        ("9:00 every day call", "schedule-unreadable"),
+        ("tomorrow 9:00 daily call", "schedule-unreadable"),
+        ("9:00 по будням позвонить", "schedule-unreadable"),
+        ("9:00 in 2 days call", "schedule-unreadable"),
+        ("9:00 2 december call", "schedule-unreadable"),
+        ("9:00 1.12 call", "schedule-unreadable"),
+        ("9:00 on the 5th call", "schedule-unreadable"),
+        ("08:00 2099-01-01 call", "schedule-unreadable"),
+        ("9:00 next saturday call", "schedule-unreadable"),  # tomorrow, or in a week
+        ("every hour at :30 call", "schedule-unreadable"),
         # More of a number, of a time, of a rule.
         ("in hours call", "schedule-unreadable"),
         ("in an hour or two call", "schedule-unreadable"),
