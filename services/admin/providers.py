@@ -1,7 +1,9 @@
 """Operator acts on providers: force, clear, cooldown, reset, test. Each act is recorded in the audit log."""
 
-from collections.abc import Awaitable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -83,6 +85,8 @@ class ProviderAdmin:
     ) -> None:
         self._fallback = fallback
         self._undoable = undoable
+        self._changing = asyncio.Lock()
+        """Held while an act changes the state: otherwise its undo would take back another one of the same moment."""
         self._beside_chat = beside_chat or {}
         self._builder = builder
         self._audit = audit
@@ -124,23 +128,23 @@ class ProviderAdmin:
         """Forces a provider for so many seconds: it is asked first, even during a cooldown."""
         seconds = FORCE_S if seconds is None else seconds
         detail = f"for {format_duration(seconds)}; {_name_leaders(self.status)}"
-        force = self._fallback.force_provider(provider.id, seconds)
+        force = partial(self._fallback.force_provider, provider.id, seconds)
         return await self._act(provider, actor_id, "force", force, detail, seconds)
 
     async def clear(self, actor_id: int) -> ActRecord:
         """Clears the forced and the preferred provider."""
-        return await self._change("", actor_id, "clear", self._fallback.clear_cache(), _name_leaders(self.status))
+        return await self._change("", actor_id, "clear", self._fallback.clear_cache, _name_leaders(self.status))
 
     async def cooldown(self, provider: ProviderSettings, actor_id: int, seconds: float | None = None) -> ProviderAct:
         """Asks this provider last for so many seconds; a cooldown that ends later stays."""
         seconds = self.default_cooldown_s if seconds is None else seconds
         detail = f"for {format_duration(seconds)}; {self._name_state(provider)}"
-        cooldown = self._fallback.control.cool_down(provider.id, seconds, by=f"admin {actor_id}")
+        cooldown = partial(self._fallback.control.cool_down, provider.id, seconds, by=f"admin {actor_id}")
         return await self._act(provider, actor_id, "cooldown", cooldown, detail, seconds)
 
     async def reset(self, provider: ProviderSettings, actor_id: int) -> ProviderAct:
         """Ends the cooldown of a provider."""
-        reset = self._fallback.control.reset(provider.id)
+        reset = partial(self._fallback.control.reset, provider.id)
         return await self._act(provider, actor_id, "reset", reset, self._name_state(provider))
 
     async def undo(self, act: RoutingAct, actor_id: int) -> bool:
@@ -175,7 +179,7 @@ class ProviderAdmin:
         provider: ProviderSettings,
         actor_id: int,
         action: str,
-        change: Awaitable[None],
+        change: Callable[[], Awaitable[None]],
         detail: str,
         seconds: float = 0.0,
     ) -> ProviderAct:
@@ -183,13 +187,14 @@ class ProviderAdmin:
         return ProviderAct(self._status(provider), seconds, record)
 
     async def _change(
-        self, provider_id: str, actor_id: int, action: str, change: Awaitable[None], detail: str
+        self, provider_id: str, actor_id: int, action: str, change: Callable[[], Awaitable[None]], detail: str
     ) -> ActRecord:
         """Changes the routing state, audits the act, and keeps what it replaced."""
         control = self._fallback.control
-        before = control.find_overrides(provider_id)
-        await change
-        act = RoutingAct(provider=provider_id, before=before, after=control.find_overrides(provider_id))
+        async with self._changing:
+            before = control.find_overrides(provider_id)
+            await change()
+            act = RoutingAct(provider=provider_id, before=before, after=control.find_overrides(provider_id))
         is_shared = self.status.shared
         audit_id = await self._record(actor_id, action, provider_id or None, detail)
         return ActRecord(is_shared, audit_id is not None, await self._undoable.keep(act, audit_id))

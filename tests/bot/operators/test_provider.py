@@ -1,5 +1,6 @@
 """`/provider`: table, commands, test request, audit."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from core.i18n import Texts
 from core.redis.client import open_redis
 from services.admin.audit import Audit, AuditEntry
 from services.admin.providers import ProviderAdmin
-from services.admin.undo import UndoStore
+from services.admin.undo import Act, RoutingAct, UndoResult, UndoStore
 from services.llm.models.trial import MAX_TOKENS
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Candidate, Capability, RequestSpec
@@ -61,6 +62,8 @@ class ProviderHarness:
     audit: Audit
     database: Database
     clock: ManualClock
+    admin: ProviderAdmin
+    undoable: UndoStore
 
     async def run(self, arguments: str) -> str:
         return await self.commands.run(arguments, ADMIN)
@@ -111,10 +114,10 @@ async def provider_harness(
         fallback = LLMProviderFallback(providers or (A, B, UNSET), shared, clock)
         audit = Audit(database, clock)
         totals = UsageTotals(database, UsageLedger(database, clock), clock)
-        commands = ProviderCommands(
-            ProviderAdmin(fallback, builder, audit, totals, clock, UndoStore(redis, "test")), clock
-        )
-        yield ProviderHarness(commands, fallback, shared, audit, database, clock)
+        undoable = UndoStore(redis, "test")
+        admin = ProviderAdmin(fallback, builder, audit, totals, clock, undoable)
+        commands = ProviderCommands(admin, clock)
+        yield ProviderHarness(commands, fallback, shared, audit, database, clock, admin, undoable)
 
 
 @pytest.fixture
@@ -130,6 +133,17 @@ async def server() -> AsyncIterator[LLMServer]:
     """The server of a provider."""
     async with LLMServer() as started:
         yield started
+
+
+async def test_forces_of_one_moment_are_undone_each_by_itself(three: ProviderHarness) -> None:
+    async def restore(act: Act) -> bool:
+        assert isinstance(act, RoutingAct)
+        return await three.admin.undo(act, ADMIN)
+
+    acts = await asyncio.gather(three.admin.force(A, ADMIN), three.admin.force(B, ADMIN))
+    first, second = [str(act.record.undo_id) for act in acts]
+    results = [await three.undoable.undo(act_id, restore) for act_id in (first, second, first)]
+    assert results == [UndoResult.CHANGED, UndoResult.DONE, UndoResult.DONE]
 
 
 class TestTable:
