@@ -1,4 +1,4 @@
-"""Ways left to one request: without a refused capability, shorter, at another model, or once a model is loaded.
+"""Ways left to one request: without a capability, shorter, at another model, or once a model is loaded.
 
 It also holds the evidence about unclear refusals. A refusal that no known words explain may be the fault of the request
 or of the provider: another candidate is asked with the same request. If that one answers, the first was at fault and
@@ -91,6 +91,8 @@ class Recourse:
         self._structured: set[tuple[str, str]] = set()
         """Candidates with an unclear refusal that may be about the structure of the answer."""
         self._loading: dict[tuple[str, str], Candidate] = {}
+        self._substituted: set[str] = set()
+        """Providers of which another model was asked. One is enough: with a second, two dead ones would alternate."""
 
     @property
     def is_request_at_fault(self) -> bool:
@@ -289,10 +291,13 @@ class Recourse:
     def _other_models(self, candidate: Candidate, outcome: Outcome) -> list[LastResort]:
         """Returns the request to the provider's next listed model: a proxy reports a dead one as its own error."""
         provider = candidate.provider
+        if provider.id in self._substituted:
+            return []
         for model in provider.models:
             other = replace(candidate, model=model)
             is_allowed = self._spec.allows(provider.id, model)
             if model != candidate.model and is_allowed and not self._recorder.is_resting(provider.id, model):
+                self._substituted.add(provider.id)
                 return [LastResort(other, self.known_adaptation(other), instead_of=(candidate, outcome))]
         return []
 

@@ -377,6 +377,17 @@ async def test_dead_model_of_a_proxy_rests_alone(redis: Redis, first: LLMServer,
 
 
 @STREAMED
+async def test_two_dead_models_of_a_proxy_are_asked_once_each(
+    redis: Redis, first: LLMServer, *, streamed: bool
+) -> None:
+    first.default = llm.status(500)
+    async with bench(redis, [provider("first", first.url, retries=0)]) as replica:
+        with pytest.raises(AllProvidersFailed):
+            await replica.ask(streamed=streamed)
+    assert [request.model for request in first.requests] == ["first-model", "first-large"]
+
+
+@STREAMED
 async def test_stream_that_breaks_off_over_a_long_request_is_explained_by_a_plain_one(
     redis: Redis, first: LLMServer, *, streamed: bool
 ) -> None:
