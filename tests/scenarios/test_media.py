@@ -127,10 +127,17 @@ async def test_text_file_reaches_the_model(stage: BotHarness, name: str, media_t
     ]
 
 
-async def test_binary_text_file_is_decoded_leniently(stage: BotHarness) -> None:
-    """Bytes that are not UTF-8 are replaced."""
-    await stage.asks("Sum it up.", document=b"caf\xe9 \x00\xff", file_name="a.txt")
-    assert "caf\N{REPLACEMENT CHARACTER}" in told(stage.first.requests[0])[0][1]
+async def test_damaged_text_file_is_decoded_leniently(stage: BotHarness) -> None:
+    """A byte that is not UTF-8 is replaced where the rest tells the encoding."""
+    text = "Grüße aus der Datei. ".encode() * 20
+    await stage.asks("Sum it up.", document=text + b"\xff " + text, file_name="a.txt")
+    assert "Datei. \N{REPLACEMENT CHARACTER} Grüße" in told(stage.first.requests[0])[0][1]
+
+
+async def test_binary_text_file_is_refused(stage: BotHarness) -> None:
+    stage.says("Sum it up.", document=b"caf\xe9 \x00\xff", file_name="a.txt")
+    assert (await stage.reply()).text.startswith("I cannot tell how the text of this file is encoded.")
+    assert not stage.first.requests
 
 
 @pytest.mark.parametrize("method", ["getFile", "download"])

@@ -1,4 +1,4 @@
-"""Ways left to one request: without a capability, shorter, at another model, or once a model is loaded.
+"""Ways left to one request: without a capability, shorter, or once a model is loaded.
 
 It also holds the evidence about unclear refusals. A refusal that no known words explain may be the fault of the request
 or of the provider: another candidate is asked with the same request. If that one answers, the first was at fault and
@@ -70,13 +70,11 @@ class LastResort:
 
     Args:
         learned: the capabilities that its answer proves to be refused.
-        instead_of: the model of the same provider that its answer proves to be at fault alone.
     """
 
     candidate: Candidate
     adaptation: Adaptation
     learned: frozenset[Capability] = field(default_factory=frozenset[Capability])
-    instead_of: tuple[Candidate, Outcome] | None = None
 
 
 class Recourse:
@@ -91,8 +89,6 @@ class Recourse:
         self._structured: set[tuple[str, str]] = set()
         """Candidates with an unclear refusal that may be about the structure of the answer."""
         self._loading: dict[tuple[str, str], Candidate] = {}
-        self._substituted: set[str] = set()
-        """Providers of which another model was asked. One is enough: with a second, two dead ones would alternate."""
 
     @property
     def is_request_at_fault(self) -> bool:
@@ -207,7 +203,6 @@ class Recourse:
         else:
             self._loading.pop(key, None)
         if outcome.fault in {Fault.HICCUP, Fault.DOWN} and outcome.is_internal and not self._last_resorts:
-            self._last_resorts.extend(self._other_models(candidate, outcome))
             self._last_resorts.extend(self._without_tools(candidate, current))
         if outcome.fault is Fault.UNREADABLE and outcome.cooldown_s is not None and not self._last_resorts:
             self._last_resorts.extend(self._unstreamed(candidate, current))
@@ -233,8 +228,6 @@ class Recourse:
             if adaptation == resort.adaptation:
                 # One that had to be changed further was refused for something else.
                 self.learn_refused(candidate, resort.learned, is_guess=True)
-            if resort.instead_of is not None:
-                self._recorder.model_failed(*resort.instead_of, self._spec.purpose, is_listed=True)
             return []
         return [
             (other, replace(outcome, cooldown_s=self._blame(other)))
@@ -287,19 +280,6 @@ class Recourse:
             return []
         unstreamed = replace(current, without=current.without | {streaming})
         return [LastResort(candidate, unstreamed, frozenset({streaming}))]
-
-    def _other_models(self, candidate: Candidate, outcome: Outcome) -> list[LastResort]:
-        """Returns the request to the provider's next listed model: a proxy reports a dead one as its own error."""
-        provider = candidate.provider
-        if provider.id in self._substituted:
-            return []
-        for model in provider.models:
-            other = replace(candidate, model=model)
-            is_allowed = self._spec.allows(provider.id, model)
-            if model != candidate.model and is_allowed and not self._recorder.is_resting(provider.id, model):
-                self._substituted.add(provider.id)
-                return [LastResort(other, self.known_adaptation(other), instead_of=(candidate, outcome))]
-        return []
 
     def _without_tools(self, candidate: Candidate, current: Adaptation) -> list[LastResort]:
         """Returns the request without tools, for a server whose internal error they may cause.

@@ -108,6 +108,4 @@ async def test_check_makes_no_call_after_a_recent_answer(
     server.fail("getMe", 1, status=502, description="Bad Gateway")
     assert await counted.calls.check(traffic.bot) is not None
     await server.stop()
-    silent = await counted.calls.check(traffic.bot)
-    assert silent is not None
-    assert silent.startswith("TelegramNetworkError")
+    assert await counted.calls.check(traffic.bot) in {"connection reset", "connection refused"}

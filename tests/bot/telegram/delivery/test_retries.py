@@ -142,7 +142,7 @@ async def test_undecodable_answer_is_an_unknown_result(
 
     assert len(server.calls_of("sendMessage")) == 2
     assert "secret" not in repr(logs)
-    assert [entry["reason"] for entry in logs if entry["event"] == "delivery.lost"] == ["ClientDecodeError"]
+    assert [entry["reason"] for entry in logs if entry["event"] == "delivery.lost"] == ["not an answer of the Bot API"]
 
 
 async def test_answer_of_another_shape_is_a_success(delivery: Delivery, server: TelegramServer) -> None:

@@ -17,7 +17,6 @@ from core.errors import AllProvidersFailed, RequestRejected
 from core.redis.client import open_redis
 from services.llm.request import ModelChoice
 from services.llm.routing.events import Misconfigured
-from services.llm.routing.status import ProviderState
 from services.llm.routing.timing import RoutingTiming
 from tests.services.llm.providers.wire.bent_streams import chunk
 from tests.support.fake_llm import server as llm
@@ -356,35 +355,6 @@ async def test_lone_server_that_stumbles_over_tools_answers_without_them() -> No
             response = await replica.ask(streamed=True, parameters=WITH_TOOL)
             assert answered_by(response) == "a"
             assert replica.cooling() == {}
-
-
-@STREAMED
-async def test_dead_model_of_a_proxy_rests_alone(redis: Redis, first: LLMServer, *, streamed: bool) -> None:
-    async def do(exchange: Exchange) -> None:
-        is_dead = exchange.request.model == "first-model"
-        await (llm.status(500) if is_dead else llm.answer("from the first")).play(exchange)
-
-    first.default = llm.Act(do)
-    async with bench(redis, [provider("first", first.url, retries=0)]) as replica:
-        for _ in range(2):
-            assert said(await replica.ask(streamed=streamed)) == "from the first"
-        (status,) = replica.fallback.get_provider_status().providers
-        assert (status.state is not ProviderState.COOLING, [each.model for each in status.resting]) == (
-            True,
-            ["first-model"],
-        )
-    assert [request.model for request in first.requests] == ["first-model", "first-large", "first-large"]
-
-
-@STREAMED
-async def test_two_dead_models_of_a_proxy_are_asked_once_each(
-    redis: Redis, first: LLMServer, *, streamed: bool
-) -> None:
-    first.default = llm.status(500)
-    async with bench(redis, [provider("first", first.url, retries=0)]) as replica:
-        with pytest.raises(AllProvidersFailed):
-            await replica.ask(streamed=streamed)
-    assert [request.model for request in first.requests] == ["first-model", "first-large"]
 
 
 @STREAMED
