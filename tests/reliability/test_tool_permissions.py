@@ -62,6 +62,8 @@ async def test_permission_survives_kills(fork_server: ForkServer, tmp_path: Path
             assert aged.rowcount == 1
         daemon = await fleet.start()
         await daemon.wait_for_event("mcp.connected", timeout_s=60)
+        # A process that was killed before it noted the end of its answer sends the last text again, buttons at last.
+        await fleet.telegram.wait_for(lambda: ALLOW_TEA in asked.labels, 40)
         assert await toast(fleet, asked, ALLOW_TEA, user_id=8) == "Only the person who asked can decide this."
         # Killed in the middle of the answer that follows the call.
         fleet.llm.script(gate(asyncio.Event(), after_pieces=0, then=answer("Never shown.")))
