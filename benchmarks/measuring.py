@@ -26,7 +26,9 @@ class Spread:
 
     @classmethod
     def of(cls, figures: Sequence[float]) -> Self:
-        """Return the spread of two or more figures."""
+        """Return the spread of the figures; a single one has no spread."""
+        if len(figures) == 1:
+            return cls(figures[0], figures[0], figures[0])
         return cls(*statistics.quantiles(figures, n=4, method="inclusive"))
 
     def text(self, digits: int = 2) -> str:

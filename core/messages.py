@@ -68,7 +68,7 @@ class Attachment:
 
     Args:
         media_type: a MIME type such as `image/jpeg`.
-        said_by: the name of its author, where it is a recording of somebody else that the message replies to.
+        said_by: the name of its author, for a recording of another person that the message replies to.
     """
 
     data: bytes

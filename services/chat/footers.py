@@ -1,4 +1,4 @@
-"""The lines under an answer: who answered, what it rests on, what was left out, and who stands in for whom."""
+"""The lines under an answer: the provider that answered or stands in, the sources, and what was left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -73,7 +73,7 @@ class RequestSpec:
         is_whole: no message may be left out for a small context window: the caller manages its history itself.
         is_pinned: only the chosen provider and model are asked.
         merges_arrivals: text of a stream that arrives in one read may be handed on as one piece.
-        unusual: parts that another program composed in ways in which the bot asks nobody. A failure that they may have
+        unusual: parts that another program composed in ways that the bot never uses. A failure that they may have
             caused says nothing about the bot's own requests: no provider cools down by it, and no refusal is learned.
         is_long: longer than a conversation of the bot gets, so that a missed deadline says as little.
         may_be_empty_at: finish reasons after which an answer without text is the caller's own doing: its limit, or one

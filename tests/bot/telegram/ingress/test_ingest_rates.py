@@ -99,7 +99,7 @@ async def test_an_album_counts_once(limited: IngestHarness, clock: ManualClock) 
 async def test_refusals_of_other_kinds_are_told_once_a_minute(
     traffic: Traffic, clock: ManualClock, harness: IngestHarness
 ) -> None:
-    """A full lane, and a sender whom the bot does not serve."""
+    """A full lane, and a sender that the bot does not serve."""
     harness.job_store.full = {PRIVATE_LANE}
     await harness.take(*[sent(clock)] * 50)
     assert harness.kinds == ["queue-full"]

@@ -1,4 +1,4 @@
-"""What every page has: counts in the navigation and the strip, refreshed without the page."""
+"""The frame of every page: counts in the navigation and the strip, refreshed without the page."""
 
 import re
 

@@ -76,7 +76,7 @@ ROWS: list[tuple[str, Kind, str, int, Mapping[str, Any] | bytes, float | None]] 
     ("Groq: file", GROQ, HEAR, 400, openai("could not process file - is it a valid media file?"), UNCLEAR_S),
     ("Kokoro: voice", COMPATIBLE, SPEAK, 400, {"detail": {"error": "validation_error", "message": "Voice 'x' not found. Available voices: af_bella", "type": "invalid_request_error"}}, UNCLEAR_S),
     ("a proxy's page", COMPATIBLE, HEAR, 403, b"<html><title>403 Forbidden</title>", UNCLEAR_S),
-    # What a filter declines is asked nowhere else.
+    # No other provider is asked after the refusal of a content filter.
     ("OpenAI: filter", OPENAI, DRAW, 400, openai("Your request was rejected by the safety system.", "moderation_blocked", "image_generation_user_error"), FILTERED),
     ("Azure: filter", Kind.AZURE_OPENAI, DRAW, 400, {"error": {"code": "contentFilter", "message": "Your task failed as a result of our safety system."}}, FILTERED),
     ("xAI: filter", COMPATIBLE, DRAW, 400, {"code": "Client specified an invalid argument", "error": "Generated image rejected by content moderation."}, FILTERED),

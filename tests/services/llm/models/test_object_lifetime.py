@@ -1,4 +1,4 @@
-"""What a request leaves behind: its objects are freed at its end, without waiting for the garbage collector."""
+"""The lifetime of a request's objects: they are freed at its end, without waiting for the garbage collector."""
 
 import asyncio
 import gc
@@ -99,7 +99,7 @@ async def test_request_leaves_no_object_to_the_garbage_collector(
     ask: Callable[[LLMHarness], Awaitable[None]],
 ) -> None:
     first.default = behaviour()
-    await replica.ask(streamed=True, choice="second")  # what lives for ever is built
+    await replica.ask(streamed=True, choice="second")  # builds the objects of the process
     with unreachable_cycles() as found:
         await ask(replica)
         await asyncio.sleep(0)

@@ -76,7 +76,7 @@ def test_only_the_sdk_of_a_configured_kind_is_imported(
 
 
 def run(code: str) -> str:
-    """What a fresh interpreter prints."""
+    """Return the output of a fresh interpreter."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
