@@ -6,8 +6,8 @@ import secrets
 
 from sqlalchemy import select
 
-from core.db.account_tables import SecretKeyRow
 from core.db.database import Database
+from core.db.usage_tables import SecretKeyRow
 
 KEY_NAME = "pseudonyms"
 

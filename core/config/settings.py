@@ -16,7 +16,7 @@ from pydantic import Field
 from core.config.addresses import url_password
 from core.config.environment import format_mistake, parse_variables, read_variables
 from core.config.fields import parse_api_tokens, parse_headers
-from core.config.misspelt import find_ignored
+from core.config.lint import find_ignored, find_unlikely
 from core.config.permissions import restrict_access
 from core.config.providers import (
     ALIASES,
@@ -30,7 +30,6 @@ from core.config.providers import (
 )
 from core.config.timezone import find_zone, machine_zone
 from core.config.tool_servers import ToolServer, parse_tool_servers
-from core.config.unlikely import find_unlikely
 from core.config.variables import NO_PROVIDER, CommonVariables, get_example, list_providers
 from core.errors import ConfigurationError
 

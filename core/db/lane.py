@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from sqlalchemy import Connection, Engine
 
 from core.db.driver_errors import BUSY, LOCKED, translate_errors
-from core.db.queues import ConnectionSlots, WriteLock
+from core.db.queues import ConnectionSlots, TransactionRunner, WriteLock
 from core.errors import StorageError
 
 T = TypeVar("T")
@@ -36,16 +36,12 @@ CLOSE_S: Final = 2.0
 """Seconds that closing waits for transactions whose callers were cancelled."""
 
 
-class Lane(Protocol):
-    """Executes transactions, each a function of a connection; see `Database.run`."""
+class Lane(TransactionRunner, Protocol):
+    """Executes transactions in threads, in order of arrival."""
 
     @property
     def waiting(self) -> int:
         """Transactions that wait for their turn."""
-        ...
-
-    async def run(self, work: Callable[[Connection], T], *, urgent: bool = False, reading: bool = False) -> T:
-        """Executes a transaction."""
         ...
 
     async def close(self) -> None:

@@ -5,16 +5,15 @@ Under load of our own a request waits, however long the queue is; only a standst
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection, Executable
 
 from core.errors import StorageError
 
-if TYPE_CHECKING:
-    from core.db.database import Database
+T = TypeVar("T")
 
 
 class ConnectionSlots:
@@ -137,6 +136,14 @@ class WriteLock:
         self._is_locked = False
 
 
+class TransactionRunner(Protocol):
+    """Executes transactions, each a function of a connection; see `Database.run`."""
+
+    async def run(self, work: Callable[[Connection], T], *, urgent: bool = False, reading: bool = False) -> T:
+        """Executes a transaction."""
+        ...
+
+
 _Write = tuple[Executable, asyncio.Future[None]]
 
 
@@ -151,7 +158,7 @@ class GroupCommit:
         database: its other waiting writers are overtaken.
     """
 
-    def __init__(self, database: "Database") -> None:
+    def __init__(self, database: TransactionRunner) -> None:
         self._database = database
         self._pending: list[_Write] = []
         self._commit_lock = asyncio.Lock()

@@ -2,29 +2,11 @@
 
 from sqlalchemy import Connection, inspect, text
 
-from core.db import (
-    account_tables,
-    history_tables,
-    inbox_tables,
-    moderation_tables,
-    operator_tables,
-    schedule_tables,
-    tables,
-    tool_tables,
-)
+from core.db import job_tables, moderation_tables, operator_tables, tables, usage_tables
 from core.db.migrations import HEAD
 from core.errors import StartupError
 
-TABLE_MODULES = (
-    account_tables,
-    history_tables,
-    inbox_tables,
-    moderation_tables,
-    operator_tables,
-    schedule_tables,
-    tables,
-    tool_tables,
-)
+TABLE_MODULES = (job_tables, moderation_tables, operator_tables, tables, usage_tables)
 """Each registers its tables in the schema."""
 NEWER = "the database belongs to another, probably newer, version of Understudy"
 _MIGRATION_LOCK = 0x756E6465727374  # arbitrary constant: "underst"

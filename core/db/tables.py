@@ -1,14 +1,13 @@
-"""Types of all tables, the same on SQLite and PostgreSQL, and the tables of conversations and of usage.
+"""Types of all tables, the same on SQLite and PostgreSQL, and the tables of conversations and of people's choices.
 
 Every change needs a revision in `core/db/migrations/versions`; a test compares the two.
 """
 
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
-    Date,
     DateTime,
     Dialect,
     ForeignKey,
@@ -250,54 +249,3 @@ class EmbeddingSpaceRow(Base):
 
     model: Mapped[str] = mapped_column(String(256), primary_key=True)
     dimensions: Mapped[int] = mapped_column(Integer)
-
-
-class UsageRequestRow(Base):
-    """Usage of one provider request, kept for some months; daily totals are in `usage_days`.
-
-    Costs are whole billionths of a dollar, which both engines add up exactly. NULL: the price is unknown.
-    """
-
-    __tablename__ = "usage_requests"
-
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
-    speaker: Mapped[str | None] = mapped_column(PlainText)
-    chat: Mapped[str | None] = mapped_column(PlainText)
-    provider: Mapped[str] = mapped_column(PlainText)
-    model: Mapped[str] = mapped_column(PlainText)
-    purpose: Mapped[str] = mapped_column(PlainText)
-    end: Mapped[str] = mapped_column(String(16))
-    is_answer: Mapped[bool] = mapped_column(Boolean)
-    is_failure: Mapped[bool] = mapped_column(Boolean)
-    is_estimated: Mapped[bool] = mapped_column(Boolean)
-    input_tokens: Mapped[int] = mapped_column(BigInteger)
-    output_tokens: Mapped[int] = mapped_column(BigInteger)
-    cost_nanousd: Mapped[int | None] = mapped_column(BigInteger)
-
-
-class UsageDayRow(Base):
-    """Daily usage totals per user, chat, model and purpose. An empty `speaker` or `chat` means none."""
-
-    __tablename__ = "usage_days"
-    __table_args__ = (
-        Index("ix_usage_days_speaker_day", "speaker", "day"),
-        Index("ix_usage_days_chat_day", "chat", "day"),
-    )
-
-    day: Mapped[date] = mapped_column(Date, primary_key=True)
-    speaker: Mapped[str] = mapped_column(PlainText, primary_key=True)
-    chat: Mapped[str] = mapped_column(PlainText, primary_key=True)
-    provider: Mapped[str] = mapped_column(PlainText, primary_key=True)
-    model: Mapped[str] = mapped_column(PlainText, primary_key=True)
-    purpose: Mapped[str] = mapped_column(PlainText, primary_key=True)
-    requests: Mapped[int] = mapped_column(BigInteger)
-    answers: Mapped[int] = mapped_column(BigInteger)
-    failures: Mapped[int] = mapped_column(BigInteger)
-    estimated: Mapped[int] = mapped_column(BigInteger)
-    """Requests with estimated token counts."""
-    unpriced: Mapped[int] = mapped_column(BigInteger)
-    """Requests without a known price."""
-    input_tokens: Mapped[int] = mapped_column(BigInteger)
-    output_tokens: Mapped[int] = mapped_column(BigInteger)
-    cost_nanousd: Mapped[int] = mapped_column(BigInteger)

@@ -1,4 +1,4 @@
-"""Structured logging: JSON or console output, with secrets and user content redacted.
+"""Structured logging: JSON or console output, with secrets and user content redacted, and repeated warnings dropped.
 
 Records of the standard library's `logging` (aiogram, SQLAlchemy, ...) pass through the same processors, so they are
 formatted and redacted alike.
@@ -9,18 +9,19 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, TextIO, cast
 
 import structlog
+from cachetools import LRUCache
 from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.stdlib import ProcessorFormatter
 from structlog.types import EventDict, Processor, WrappedLogger
 
 from core.observability import tracebacks
 from core.observability.redaction import MASK, SecretMasker
-from core.observability.repeats import RepeatFilter
 
 LogFormat = Literal["auto", "console", "json"]
 
@@ -49,6 +50,9 @@ _NOISY_LOGGERS = (
 _SECRET_KEY = re.compile(
     r"(?:^|[_.-])(?:token|api[_-]?key|secret|password|passwd|authorization|credentials?|cookie)$", re.IGNORECASE
 )
+
+_MAX_LINES = 1_000
+"""Lines whose repetitions are known."""
 
 _MAX_DEPTH = 6
 """Levels of nested values that are redacted field by field; deeper ones are written as redacted text."""
@@ -82,6 +86,54 @@ class Redactor(SecretMasker):
         if depth < _MAX_DEPTH and isinstance(value, list | tuple | set | frozenset):
             return [self._redact_value(item, depth + 1) for item in cast("Iterable[object]", value)]
         return self.text(tracebacks.describe(value) if isinstance(value, BaseException) else repr(value))
+
+
+class RepeatFilter(logging.Filter):
+    """Drops a warning or error that was logged word by word a moment ago; the next one says how many were dropped.
+
+    During an outage many tasks retry each second, and fail alike each time. Thread-safe.
+
+    Args:
+        window_s: time after a line in which its repetitions are dropped.
+        now: a monotonic clock.
+    """
+
+    def __init__(self, window_s: float = 60.0, now: Callable[[], float] = monotonic) -> None:
+        super().__init__()
+        self._window_s = window_s
+        self._now = now
+        self._lock = threading.Lock()
+        self._logged: LRUCache[int, tuple[float, int]] = LRUCache(_MAX_LINES)
+        """The instant of each line, and the number of its repetitions since."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Returns whether a record is written."""
+        if record.levelno < logging.WARNING:
+            return True
+        key, now = _hash_line(record), self._now()
+        with self._lock:
+            logged_at, dropped = self._logged.get(key, (float("-inf"), 0))
+            is_repeated = now - logged_at < self._window_s
+            self._logged[key] = (logged_at, dropped + 1) if is_repeated else (now, 0)
+        if not is_repeated and dropped:
+            _add_count(record, dropped)
+        return not is_repeated
+
+
+def _hash_line(record: logging.LogRecord) -> int:
+    """Returns a hash of everything but the time; no text is kept."""
+    if isinstance(record.msg, dict):
+        event = cast("Mapping[str, object]", record.msg)  # an event of structlog, whose exception is text by now
+        return hash(tuple(sorted((name, repr(value)) for name, value in event.items() if name != "timestamp")))
+    error = record.exc_info[1] if record.exc_info else None
+    return hash((record.name, record.levelno, str(record.msg), repr(record.args), repr(error)))
+
+
+def _add_count(record: logging.LogRecord, dropped: int) -> None:
+    if isinstance(record.msg, dict):
+        record.msg = {**cast("Mapping[str, object]", record.msg), "repeated": dropped}
+    else:
+        record.msg = f"{record.msg} (repeated: {dropped})"
 
 
 class _Handler(logging.StreamHandler[Any]):

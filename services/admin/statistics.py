@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.inbox_tables import DeadLetterRow
+from core.db.job_tables import DeadLetterRow
 from core.db.moderation_tables import ModerationGroupRow, ModerationIncidentRow
 from core.db.operator_tables import BanRow
 from core.db.tables import ThreadRow

@@ -8,9 +8,8 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from core.db.account_tables import BudgetDayRow, BudgetHoldRow, BudgetLimitRow
 from core.db.database import Database
-from core.db.tables import UsageDayRow
+from core.db.usage_tables import BudgetDayRow, BudgetHoldRow, BudgetLimitRow, UsageDayRow
 from services.llm.routing.admission.budget_guard import BudgetKind
 
 KEPT_DAYS = timedelta(days=3)

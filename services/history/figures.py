@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.history_tables import ProviderFigureRow
+from core.db.usage_tables import ProviderFigureRow
 from core.errors import StorageError
 
 MINUTE: Final = 60

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.history_tables import ProviderSpanRow
+from core.db.usage_tables import ProviderSpanRow
 from core.errors import StorageError
 from services.history import figures
 from services.history.figures import DAY, HOUR, STATE, Figure, FigureHistory, Sums

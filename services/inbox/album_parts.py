@@ -8,7 +8,7 @@ from sqlalchemy import delete, or_, select, update
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.inbox_tables import AlbumPartRow
+from core.db.job_tables import AlbumPartRow
 
 QUIET_S = 1.0
 """Nothing marks the last part: an album counts as complete after this long without another part."""

@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, select, update
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.inbox_tables import CrashCountRow, DeadLetterRow
+from core.db.job_tables import CrashCountRow, DeadLetterRow
 from services.inbox.job import Job
 
 

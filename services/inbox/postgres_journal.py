@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.inbox_tables import PendingSendRow
+from core.db.job_tables import PendingSendRow
 from core.errors import StorageError
 from services.inbox.lease import ReplicaLease
 from services.inbox.sent_messages import PendingSend

@@ -25,7 +25,7 @@ from sqlalchemy import delete, select
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.inbox_tables import SentMessageRow
+from core.db.job_tables import SentMessageRow
 from core.db.queues import GroupCommit
 from core.errors import StorageError
 

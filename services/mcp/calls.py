@@ -12,8 +12,8 @@ from sqlalchemy import delete, select, update
 
 from core.clock import Clock
 from core.db.database import Database
+from core.db.job_tables import ToolCallRow, ToolGrantRow
 from core.db.tables import storable
-from core.db.tool_tables import ToolCallRow, ToolGrantRow
 from core.errors import StorageError
 from core.messages import ConversationKey, Surface, user_ref
 

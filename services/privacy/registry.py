@@ -9,8 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 
-from core.db.account_tables import BudgetLimitRow
-from core.db.inbox_tables import SentMessageRow
+from core.db.job_tables import ScheduleRow, SentMessageRow, ToolCallRow, ToolGrantRow, UserZoneRow
 from core.db.moderation_tables import (
     ModerationEntryRow,
     ModerationGroupRow,
@@ -21,9 +20,8 @@ from core.db.moderation_tables import (
     ProcessedVersionRow,
 )
 from core.db.operator_tables import BanRow, BroadcastRow, ConfigRevisionRow
-from core.db.schedule_tables import ScheduleRow, UserZoneRow
-from core.db.tables import ApiTokenRow, LanguageRow, NoteRow, PreferenceRow, ThreadRow, UsageRequestRow
-from core.db.tool_tables import ToolCallRow, ToolGrantRow
+from core.db.tables import ApiTokenRow, LanguageRow, NoteRow, PreferenceRow, ThreadRow
+from core.db.usage_tables import BudgetLimitRow, UsageRequestRow
 from core.messages import ChatRef, Surface, UserRef, chat_ref, user_ref
 
 ANYONE = "someone"

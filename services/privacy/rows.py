@@ -8,10 +8,11 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, or_, select, update
 
 from core.db.database import Database
-from core.db.inbox_tables import AlbumPartRow, DeadLetterRow
+from core.db.job_tables import AlbumPartRow, DeadLetterRow
 from core.db.moderation_tables import ModerationIncidentRow, ModerationNewcomerRow, ModerationPendingRow
 from core.db.operator_tables import AuditRow
-from core.db.tables import AttachmentRow, Base, ThreadMemoryRow, ThreadRow, TurnRow, UsageDayRow
+from core.db.tables import AttachmentRow, Base, ThreadMemoryRow, ThreadRow, TurnRow
+from core.db.usage_tables import UsageDayRow
 from core.messages import Surface
 from services.privacy.redaction import ERASED_PAYLOAD, NameErasure, erase_json, speaker_name
 from services.privacy.registry import ANYONE, TABLES, Changed, Deleted, Person

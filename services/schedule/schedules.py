@@ -10,7 +10,7 @@ from sqlalchemy import CursorResult, delete, func, select, update
 from core.clock import Clock
 from core.config.timezone import find_zone
 from core.db.database import Database
-from core.db.schedule_tables import ScheduleRow, UserZoneRow
+from core.db.job_tables import ScheduleRow, UserZoneRow
 from core.errors import ScheduleRefused
 from core.messages import ChatKind, ConversationKey, Speaker, Surface, UserRef, user_ref
 from services.schedule.phrases import parse_when

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, select
 from core.background import BackgroundTasks
 from core.clock import Backoff, Clock
 from core.db.database import Database
-from core.db.tables import UsageDayRow, UsageRequestRow
+from core.db.usage_tables import UsageDayRow, UsageRequestRow
 from core.errors import StorageError
 from services.history import figures
 from services.history.figures import Figure, FigureHistory

@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.tables import UsageDayRow
+from core.db.usage_tables import UsageDayRow
 from core.errors import StorageError
 from services.usage.ledger import UsageLedger
 from services.usage.prices import NANO

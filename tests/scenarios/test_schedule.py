@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import update
 
 from core.db.database import Database
-from core.db.schedule_tables import ScheduleRow
+from core.db.job_tables import ScheduleRow
 from tests.support.bot_harness import FIRST, BotHarness, told
 from tests.support.fake_llm.server import answer, tool_call
 

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Connection, Select, and_, delete, literal, se
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.inbox_tables import SentMessageRow
+from core.db.job_tables import SentMessageRow
 from core.db.queues import GroupCommit
 from core.db.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
 from core.errors import StorageError

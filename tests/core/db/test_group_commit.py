@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, select
 
 from core.db.database import Database
-from core.db.inbox_tables import SentMessageRow
+from core.db.job_tables import SentMessageRow
 from core.db.queues import GroupCommit
 from core.errors import StorageError
 

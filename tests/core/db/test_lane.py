@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, event, select
 
 from core.db.database import Database
-from core.db.inbox_tables import SentMessageRow
+from core.db.job_tables import SentMessageRow
 from core.db.lane import LaneThreads
 from core.errors import StorageError
 

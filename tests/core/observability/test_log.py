@@ -20,8 +20,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
 from core.errors import StorageError
-from core.observability.log import MASK, LogFormat, Redactor, _Handler, configure_logging, log_uncaught
-from core.observability.repeats import RepeatFilter
+from core.observability.log import MASK, LogFormat, Redactor, RepeatFilter, _Handler, configure_logging, log_uncaught
 
 WRITTEN = "meet me at 7"
 BOT_TOKEN = "123456789:AAF-abcdefghijklmnopqrstuvwxyz_0123"

@@ -10,8 +10,8 @@ from pydantic_ai.messages import ModelResponse
 from sqlalchemy import func, select
 
 from core.config.providers import Price
-from core.db.account_tables import BudgetHoldRow
 from core.db.database import Database
+from core.db.usage_tables import BudgetHoldRow
 from core.errors import BudgetExhausted
 from core.redis.client import open_redis
 from services.budgets.budgets import Budgets

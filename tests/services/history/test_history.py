@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from core.config.providers import Price, ProviderKind, ProviderSettings
 from core.db.database import Database
-from core.db.history_tables import ProviderFigureRow
+from core.db.usage_tables import ProviderFigureRow
 from core.redis.client import open_redis
 from services.history.figures import DAY, HOUR, MINUTE, FigureHistory, Period, bucket, percentile
 from services.history.states import RecordedState, StateHistory, StateTiming

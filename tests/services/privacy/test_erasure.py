@@ -12,7 +12,8 @@ from sqlalchemy import func, select
 
 from core.db.database import Database
 from core.db.moderation_tables import ModerationIncidentRow, ModerationNewcomerRow
-from core.db.tables import Base, PreferenceRow, ThreadRow, TurnRow, UsageDayRow, UsageRequestRow
+from core.db.tables import Base, PreferenceRow, ThreadRow, TurnRow
+from core.db.usage_tables import UsageDayRow, UsageRequestRow
 from core.messages import Surface
 from core.redis.client import open_redis
 from services.inbox.dbos_queue import JobQueue

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from core.config.providers import Price, ProviderKind, ProviderSettings
 from core.db.database import Database
-from core.db.tables import UsageDayRow, UsageRequestRow
+from core.db.usage_tables import UsageDayRow, UsageRequestRow
 from core.errors import StorageError
 from services.llm.request import RequestSpec
 from services.llm.usage import RequestEnd, RequestReport, TokenUse

@@ -10,7 +10,7 @@ from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.render import Rendered
 from core.clock import SystemClock
 from core.db.database import Database
-from core.db.inbox_tables import SentMessageRow
+from core.db.job_tables import SentMessageRow
 from services.chat.reply import Reply
 from services.chat.store.turns import TurnStore
 from services.inbox.sent_messages import FileSendJournal, PendingSend

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from core.db.inbox_tables import DeadLetterRow
+from core.db.job_tables import DeadLetterRow
 from services.inbox.dead_letters import DeadLetters
 from tests.bot.web.console.conftest import ConsoleBrowser
 from tests.support.console_harness import offer_dead_letters, offer_moderation

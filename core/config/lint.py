@@ -1,10 +1,11 @@
-"""Warnings about variables that are set and have no effect: misspelt names, and providers that are not listed."""
+"""Warnings about variables: those without effect (misspelt, or of an unlisted provider), and values seldom meant."""
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from core.config.providers import ProviderKind, ProviderVariables, variable_prefix
+from core.durations import format_duration
 
 _FOREIGN_SUFFIXES: Mapping[str, str] = {
     "KEY": "API_KEY",
@@ -18,6 +19,12 @@ _DISTINCTIVE = frozenset({"BASE_URL", "FIRST_TOKEN_TIMEOUT", "STALL_TIMEOUT", "M
 """Suffixes that are ours in the environment too. `API_KEY`, `TIMEOUT` and others belong to many programs."""
 _FOREIGN_PREFIXES = ("OTEL_",)
 """Variables of the OpenTelemetry SDK, such as OTEL_EXPORTER_OTLP_TIMEOUT."""
+
+SHORTEST_HISTORY = 300
+"""In tokens: a question of some lines with its answer."""
+
+LONGEST_TIMEOUT_S = 10_000.0
+"""Almost three hours; 10,000 milliseconds are a common timeout of other programs."""
 
 
 def find_ignored(
@@ -89,3 +96,24 @@ def _describe_unlisted(name: str, prefix: str, similar: str | None, suffix: str)
         f'{name} is ignored: AVAILABLE_PROVIDERS does not list the provider "{provider_id}", '
         f"for example AVAILABLE_PROVIDERS={example}"
     )
+
+
+def find_unlikely(values: Mapping[str, str], history_tokens: int, provider_ids: Iterable[str]) -> Iterator[str]:
+    """Yields a warning for each value that was probably not meant.
+
+    Args:
+        values: all variables that are set, valid ones.
+        history_tokens: the setting of this name.
+        provider_ids: the listed providers.
+    """
+    if history_tokens < SHORTEST_HISTORY:
+        yield (
+            f"HISTORY_TOKENS={history_tokens} holds about {history_tokens * 3 // 4} words, so a conversation is "
+            "forgotten at once, for example HISTORY_TOKENS=8000"
+        )
+    known = {"SHUTDOWN_TIMEOUT"}.union(
+        *(ProviderVariables.variable_names(variable_prefix(provider_id)) for provider_id in provider_ids)
+    )
+    for name in sorted(known & values.keys()):
+        if name.endswith("TIMEOUT") and (seconds := float(values[name])) >= LONGEST_TIMEOUT_S:
+            yield f"{name}={values[name]} is {format_duration(seconds)}: it counts seconds, not milliseconds"
