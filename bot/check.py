@@ -22,11 +22,11 @@ from core.i18n import Texts
 from core.observability.log import Redactor
 from core.redis.client import REDIS_ERRORS, describe_redis_error, open_redis
 from core.shortening import shorten_line
+from core.transport_errors import describe_connection_error
 from services.llm.models.trial import ProviderTrial, TrialResult
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
 from services.llm.providers.probe import ProbeResult, probe_providers
-from services.llm.transport_errors import describe_connection_error
 from services.mcp.servers import McpServers, ServerTrial
 from services.usage.prices import Prices
 from services.web.pages import SearxSearch

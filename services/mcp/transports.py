@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx2
 
 from core.config.tool_servers import ToolServer
-from services.llm.transport_errors import describe_connection_error
+from core.transport_errors import describe_connection_error
 
 if TYPE_CHECKING:
     from anyio.abc import ByteReceiveStream, ByteSendStream, Process

@@ -11,8 +11,8 @@ import httpx2
 import structlog
 
 from core.bounded_json import parse_json
+from core.transport_errors import describe_connection_error
 from services.files.sandbox import DOCUMENT_LIMITS, FileRefused, Refusal, Sandbox, Task
-from services.llm.transport_errors import describe_connection_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

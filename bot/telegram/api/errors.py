@@ -17,7 +17,7 @@ from aiogram.exceptions import (
 )
 from aiohttp import ClientConnectorError, ConnectionTimeoutError
 
-from services.llm.transport_errors import recognise_connection_error
+from core.transport_errors import recognise_connection_error
 
 
 class ApiFailure(Enum):

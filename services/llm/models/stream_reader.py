@@ -4,6 +4,7 @@ import asyncio
 
 from pydantic_ai.messages import ToolCallPart
 
+from core.transport_errors import is_too_large
 from services.llm.models.bounds import Deadline
 from services.llm.models.stream_ends import (
     AFTER_FINISH_S,
@@ -16,7 +17,6 @@ from services.llm.models.stream_start import Event, OpenedStream
 from services.llm.providers.wire.response_hooks import Pacing
 from services.llm.request import Candidate
 from services.llm.routing.faults.outcomes import AnswerGivenUp
-from services.llm.transport_errors import is_too_large
 
 
 class StreamReader:

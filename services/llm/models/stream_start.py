@@ -22,6 +22,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
+from core.transport_errors import is_too_large
 from services.llm.models.bounds import AnswerBounds, Deadline
 from services.llm.models.stream_ends import (
     AFTER_FINISH_S,
@@ -34,7 +35,6 @@ from services.llm.models.stream_ends import (
 from services.llm.providers.wire.tolerant_streams import TolerantStream
 from services.llm.request import Candidate
 from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer
-from services.llm.transport_errors import is_too_large
 
 Event = ModelResponseStreamEvent
 

@@ -14,8 +14,8 @@ from core.bounded_json import parse_json
 from core.clock import Clock, SystemClock
 from core.config.providers import ProviderKind, ProviderSettings, variable_prefix
 from core.errors import ProviderError
+from core.transport_errors import describe_connection_error
 from services.llm.server_words import clean_words, find_message
-from services.llm.transport_errors import describe_connection_error
 
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 """OpenRouter's list, the longest, is below 2 MB."""

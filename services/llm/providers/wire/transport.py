@@ -16,6 +16,7 @@ import httpx2
 from httpx2._utils import URLPattern, get_environment_proxies
 from yarl import URL
 
+from core.transport_errors import ResponseTooLarge
 from services.llm.providers.wire.chat_chunks import ChatChunks
 from services.llm.providers.wire.decompression import Decoder, find_encoding
 from services.llm.providers.wire.event_stream import (
@@ -28,7 +29,6 @@ from services.llm.providers.wire.event_stream import (
 from services.llm.providers.wire.gathering import gather_text
 from services.llm.providers.wire.native_events import STREAMING_PATH, NativeEvents, find_protocol
 from services.llm.providers.wire.response_hooks import Pacing, find_pacing, finish_body
-from services.llm.transport_errors import ResponseTooLarge
 
 MAX_BODY_BYTES = 8 << 20
 """Bytes of a response after decompression."""

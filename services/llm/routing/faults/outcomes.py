@@ -32,11 +32,11 @@ from pydantic_ai.exceptions import (
 from pydantic_ai.usage import RequestUsage
 
 from core.observability.redaction import mask_secret_forms
+from core.transport_errors import describe_connection_error, recognise_connection_error
 from services.llm.request import Capability
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords, find_window
 from services.llm.server_words import find_message
-from services.llm.transport_errors import describe_connection_error, recognise_connection_error
 
 MISCONFIGURED_COOLDOWN_S = 30 * 60.0
 """A wrong key or an empty account needs an operator, not five minutes."""

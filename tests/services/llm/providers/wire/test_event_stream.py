@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletion
 
+from core.transport_errors import ResponseTooLarge
 from services.llm.providers.wire.chat_chunks import DONE, ChatChunks
 from services.llm.providers.wire.event_stream import MAX_EVENT_BYTES, EventStream, looks_like_event_stream
 from services.llm.providers.wire.native_events import AnthropicRepair, NativeEvents
-from services.llm.transport_errors import ResponseTooLarge
 
 TWO = b'data: {"a":1}\n\ndata: {"a":2}\n\n'
 FORMS = {

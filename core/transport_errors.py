@@ -1,6 +1,6 @@
 """Classifies failed connections into a few words for operators.
 
-Model lists, requests for answers and the start-up check share these words, so that one fault has one name everywhere.
+Providers, Telegram, MCP servers and the start-up check share these words, so that one fault has one name everywhere.
 """
 
 import socket
