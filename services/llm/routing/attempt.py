@@ -181,7 +181,7 @@ class Attempt:
             return
         candidate = self.candidate
         is_pick = self._request.is_pick(candidate)
-        if not is_pick and outcome.fault is not Fault.MODEL_GONE:
+        if not is_pick and not outcome.is_of_one_model:
             self._recorder.failed(candidate.provider, outcome, self._purpose)
             return
         is_reachable = not (isinstance(error, ModelConnectionError) and error.phase == "connect")
@@ -220,7 +220,7 @@ class Attempt:
         self._request.settle_evidence(self)
         provider = self.candidate.provider
         cooled = self._request.recourse.judge(replace(outcome, cooldown_s=self._recorder.limits.cooldown_s))
-        self._recorder.failed(provider, cooled, self._purpose)
+        self._request.blame(self.candidate, cooled)
         return AnswerInterrupted(provider.id, outcome.reason)
 
     def refused(self, reason: str, used: TokenUse) -> ContentRefused:

@@ -138,10 +138,17 @@ class Attempts:
     def settle_evidence(self, attempt: Attempt) -> None:
         """Blames the candidates with an unclear refusal that an answer has proved wrong."""
         for candidate, blamed in self.recourse.settle(attempt.candidate, attempt.adaptation, attempt.resort):
-            if self.is_pick(candidate):
-                self.recorder.model_failed(candidate, blamed, self.spec.purpose, is_listed=False)
-            else:
-                self.recorder.failed(candidate.provider, blamed, self.spec.purpose)
+            is_same_provider = candidate.provider.id == attempt.candidate.provider.id
+            self.blame(candidate, replace(blamed, is_of_one_model=blamed.is_of_one_model or is_same_provider))
+
+    def blame(self, candidate: Candidate, outcome: Outcome) -> None:
+        """Records a failure of a provider; of one model, where the user picked it or where others may answer."""
+        has_another = outcome.is_of_one_model and self.recourse.find_other_model(candidate, {candidate.model})
+        if self.is_pick(candidate) or has_another:
+            is_listed = candidate.model in candidate.provider.models
+            self.recorder.model_failed(candidate, outcome, self.spec.purpose, is_listed=is_listed)
+        else:
+            self.recorder.failed(candidate.provider, outcome, self.spec.purpose)
 
     def is_pick(self, candidate: Candidate) -> bool:
         """Returns whether the user picked this model, and it is not its provider's default."""
@@ -155,15 +162,11 @@ class Attempts:
 
     def queue_other_model(self, candidate: Candidate) -> bool:
         """Asks the provider's next listed model before the next provider; returns False if there is none."""
-        provider = candidate.provider
-        tried = {attempt.model for attempt, _ in self._failed if attempt.provider == provider.id}
-        for model in provider.models:
-            if not self.spec.allows(provider.id, model):
-                continue
-            if model not in tried and not self.recorder.is_resting(provider.id, model):
-                self.queue.put_first(replace(candidate, model=model))
-                return True
-        return False
+        tried = {attempt.model for attempt, _ in self._failed if attempt.provider == candidate.provider.id}
+        model = self.recourse.find_other_model(candidate, tried)
+        if model is not None:
+            self.queue.put_first(replace(candidate, model=model))
+        return model is not None
 
     def note_answer(self, attempt: Attempt) -> None:
         """Releases the slot, and keeps the user with this provider if it stepped in for a busy one."""

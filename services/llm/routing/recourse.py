@@ -6,7 +6,7 @@ cools down; if it refuses too, the request is at fault.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -70,11 +70,13 @@ class LastResort:
 
     Args:
         learned: the capabilities that its answer proves to be refused.
+        is_other_model: the request is unchanged, and asked of another model of the same provider.
     """
 
     candidate: Candidate
     adaptation: Adaptation
     learned: frozenset[Capability] = field(default_factory=frozenset[Capability])
+    is_other_model: bool = False
 
 
 class Recourse:
@@ -134,8 +136,9 @@ class Recourse:
         """Returns the next attempt after all candidates have failed; None if there is none."""
         while self._last_resorts:
             resort = self._last_resorts.popleft()
-            # Settings that one server rejects another accepts: if two refuse, the settings are not the cause.
-            if not (resort.learned == _SETTINGS and self.is_request_at_fault):
+            # Settings that one server rejects another accepts, as does another model: if two refuse, it is the request.
+            is_about_one = resort.learned == _SETTINGS or resort.is_other_model
+            if not (is_about_one and self.is_request_at_fault):
                 return resort
         return None
 
@@ -209,6 +212,7 @@ class Recourse:
         if outcome.fault is Fault.UNCLEAR and all(key != _key(other) for other, _ in self._unclear):
             if not self._unclear:
                 self._last_resorts.extend(self._reductions(candidate, current))
+                self._last_resorts.extend(self._other_model(candidate))
             self._unclear.append((candidate, outcome))
             if self.can_be_meant(current, Capability.STRUCTURED_OUTPUT):
                 self._structured.add(key)
@@ -224,7 +228,7 @@ class Recourse:
         """
         unclear, self._unclear = self._unclear, []
         self._last_resorts.clear()
-        if resort is not None:
+        if resort is not None and not resort.is_other_model:
             if adaptation == resort.adaptation:
                 # One that had to be changed further was refused for something else.
                 self.learn_refused(candidate, resort.learned, is_guess=True)
@@ -268,6 +272,23 @@ class Recourse:
             bare = replace(current, without=current.without | optional, is_newest_turn=self._shape.has_earlier_turns())
             reductions.append(LastResort(candidate, bare, rest & {Capability.SYSTEM_ROLE}))
         return reductions
+
+    def _other_model(self, candidate: Candidate) -> list[LastResort]:
+        """Returns the request to the provider's next listed model: its answer proves which model was at fault."""
+        model = self.find_other_model(candidate, {candidate.model})
+        if model is None:
+            return []
+        other = replace(candidate, model=model)
+        return [LastResort(other, self.known_adaptation(other), is_other_model=True)]
+
+    def find_other_model(self, candidate: Candidate, tried: Collection[str]) -> str | None:
+        """Returns the next listed model of a candidate's provider that may be asked; None if there is none."""
+        provider = candidate.provider
+        for model in provider.models:
+            is_allowed = model not in tried and self._spec.allows(provider.id, model)
+            if is_allowed and not self._recorder.is_resting(provider.id, model):
+                return model
+        return None
 
     def _unstreamed(self, candidate: Candidate, current: Adaptation) -> list[LastResort]:
         """Returns the request for an answer at once, from a server whose stream had none in it.

@@ -35,7 +35,7 @@ from core.observability.redaction import mask_secret_forms
 from core.transport_errors import describe_connection_error, recognise_connection_error
 from services.llm.request import Capability
 from services.llm.routing.faults.refusal_words import Fault
-from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords, find_window
+from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords, find_window, names_model
 from services.llm.server_words import find_message
 
 MISCONFIGURED_COOLDOWN_S = 30 * 60.0
@@ -68,6 +68,7 @@ class Outcome:
         words: the server's message, for operators; it quotes no user and holds no key.
         is_internal: the server answered with an internal error, which the contents of the request may cause.
         is_late: no output came within the deadline, which the length of the request may cause.
+        is_of_one_model: the server says that the failure is one of the asked model; its other models may answer.
     """
 
     fault: Fault
@@ -79,6 +80,7 @@ class Outcome:
     words: str | None = field(default=None, compare=False)
     is_internal: bool = field(default=False, compare=False)
     is_late: bool = field(default=False, compare=False)
+    is_of_one_model: bool = field(default=False, compare=False)
 
     @property
     def try_next(self) -> bool:
@@ -123,7 +125,31 @@ def classify(error: BaseException, cooldown_s: float, words: KnownWords = KNOWN_
     is_internal = isinstance(error, ModelHTTPError) and error.status_code in INTERNAL_ERRORS
     cools_s = _cooldown_s(fault, error, cooldown_s)
     is_late = isinstance(error, ModelRequestTimeout)
-    return Outcome(fault, describe(error), cools_s, capability, window, sent, is_internal=is_internal, is_late=is_late)
+    return Outcome(
+        fault,
+        describe(error),
+        cools_s,
+        capability,
+        window,
+        sent,
+        is_internal=is_internal,
+        is_late=is_late,
+        is_of_one_model=_is_of_one_model(fault, error, words),
+    )
+
+
+_OF_SERVERS = frozenset({Fault.HICCUP, Fault.DOWN, Fault.RATE_LIMITED, Fault.MISCONFIGURED, Fault.UNCLEAR})
+"""Faults of a whole server, unless it is a proxy and says that they are those of a model behind it."""
+
+
+def _is_of_one_model(fault: Fault, error: BaseException, words: KnownWords) -> bool:
+    if fault is Fault.MODEL_GONE:
+        return True
+    if fault not in _OF_SERVERS or not _has_body(error):
+        return False
+    # Limits and refusals of a service name the model too, and hold for its other ones.
+    is_named = fault in {Fault.HICCUP, Fault.DOWN} and names_model(error.body, error.model_name)
+    return is_named or words.is_of_one_model(error.body)
 
 
 def _cooldown_s(fault: Fault, error: BaseException, default_s: float) -> float | None:

@@ -188,6 +188,20 @@ ALWAYS: Final[Words] = (
         ),
     ),
 )
+OF_ONE_MODEL: Final = (
+    # LiteLLM's proxy, in each of its versions.
+    r"\bmodel group\b|\blitellm\.\w*(error|timeout)\b|no deployments available for selected model",
+    # OpenRouter.
+    r"\bprovider returned error\b|temporarily rate-limited upstream",
+    # Gateways of the one-api family.
+    r"\bbad[_ ]response[_ ]status[_ ]code\b|\bupstream[_ ]error\b|^openai_error\b|上游",
+    # Portkey.
+    r"^(?:azure-)?(?:openai|anthropic|google|bedrock|groq|mistral(?:-ai)?|cohere|together-ai|ollama) error:",
+    # Servers that run each model in a process of its own: Ollama, llama-swap, LocalAI, LM Studio.
+    r"\brunner process\b|\brequires more system memory\b|\bupstream command exited\b|\bunable to start process\b",
+    r"\brpc error: code = |\bgrpc service not ready\b|\bbackend (?:process|worker|failed|crashed|exited)\b",
+)
+"""Refusals and failures of a proxy, or of a server of many models, that are about the one model that was asked."""
 FOR_REFUSALS: Final[Words] = (
     # Not with a 429: rate limits speak of quotas, plans and tokens too.
     (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, cast
 
-from services.llm.routing.faults.refusal_words import ALWAYS, CODES, FOR_REFUSALS, Meaning, Words
+from services.llm.routing.faults.refusal_words import ALWAYS, CODES, FOR_REFUSALS, OF_ONE_MODEL, Meaning, Words
 from services.llm.server_words import find_message
 
 
@@ -20,6 +20,7 @@ class KnownWords:
     codes: Mapping[str, Meaning] = field(default_factory=lambda: CODES)
     always: Words = ALWAYS
     for_refusals: Words = FOR_REFUSALS
+    of_one_model: tuple[str, ...] = OF_ONE_MODEL
 
     def recognise(self, codes: Iterable[str | None], body: object, status: int | None) -> Meaning | None:
         """Returns the meaning of a refusal, or None if its words are unknown.
@@ -36,6 +37,11 @@ class KnownWords:
         rules = self.always if status == HTTPStatus.TOO_MANY_REQUESTS else (*self.always, *self.for_refusals)
         return next((meaning for meaning, patterns in rules if any(re.search(each, text) for each in patterns)), None)
 
+    def is_of_one_model(self, body: object) -> bool:
+        """Returns whether a proxy says that it passes on the failure of the one model that was asked."""
+        text = _opening(body)
+        return any(re.search(each, text) for each in self.of_one_model)
+
 
 KNOWN_WORDS: Final = KnownWords()
 
@@ -48,6 +54,12 @@ _LONG_QUOTE = re.compile(r"(?<!\w)([\"'`])(?:(?!\1).){60,}?(\1|$)", re.DOTALL)
 def _opening(body: object) -> str:
     message = " ".join(find_message(body).split())[: 2 * _SEARCHED_LENGTH]
     return _LONG_QUOTE.sub("''", message)[:_SEARCHED_LENGTH].lower()
+
+
+def names_model(body: object, model: str) -> bool:
+    """Returns whether the server's message names the model that was asked."""
+    name = re.escape(model.lower())
+    return bool(name) and re.search(rf"(?<![\w./-]){name}(?![\w-])", find_message(body).lower()) is not None
 
 
 _N = r"(\d[\d,_]*k?)\b"

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.integration
 
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 EACH = pytest.mark.parametrize("refusal", REFUSALS, ids=[f"{each.server}: {each.meaning}" for each in REFUSALS])
-FORGOTTEN = KnownWords({}, (), ())
+FORGOTTEN = KnownWords({}, (), (), ())
 TOOL = ToolDefinition(name="current_time", description="Tells the time.", parameters_json_schema={"type": "object"})
 WITH_TOOL = ModelRequestParameters(function_tools=[TOOL])
 PIXEL = BinaryContent(b"\x89PNG\r\n\x1a\n", media_type="image/png")
