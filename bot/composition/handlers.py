@@ -12,10 +12,10 @@ from bot.composition.web import console_address
 from bot.operators.console_links import ConsoleCommand, ConsoleLinks
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.operators.votes import VoteReports
+from bot.telegram.answers.answer_messages import SendRecovery
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.answers.display import AnswerDisplay
 from bot.telegram.answers.responder import Responder
-from bot.telegram.answers.send_recovery import SendRecovery
 from bot.telegram.api.files import FileReader
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.delivery import Delivery
@@ -30,11 +30,10 @@ from bot.telegram.handlers.models import ModelHandlers
 from bot.telegram.handlers.operators import OperatorHandlers
 from bot.telegram.handlers.pictures import PictureHandlers
 from bot.telegram.handlers.privacy import ForgetHandlers, PrivacyHandlers
-from bot.telegram.handlers.retry import RetryHandlers
+from bot.telegram.handlers.retry import RegenerateQueue, RetryHandlers
 from bot.telegram.handlers.schedules import ScheduledMessages, ScheduleHandlers
 from bot.telegram.handlers.threads import ThreadHandlers
 from bot.telegram.handlers.usage import usage_router
-from bot.telegram.jobs import RegenerateQueue
 from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.moderation.handlers import ModerationHandlers
 from bot.telegram.moderation.labels import ModerationAudit

@@ -33,7 +33,7 @@ from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimits
 from bot.telegram.ingress.ingest import UpdateIngest
 from bot.telegram.ingress.polling import Poller, poll_while_leading
-from bot.telegram.job_places import FairJobPlaces, JobLimits
+from bot.telegram.jobs import FairJobPlaces, JobLimits
 from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.observability import DaemonStatus

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from aiogram.types import User
 
-from bot.telegram.job_places import FairJobPlaces
+from bot.telegram.jobs import FairJobPlaces
 from bot.telegram.observability import DaemonPhase, DaemonStatus
 from core.background import BackgroundTasks, cancel_and_wait, restart_on_error, wait_first
 from core.clock import Clock

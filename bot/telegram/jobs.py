@@ -1,20 +1,18 @@
-"""Jobs of the inbox: their payloads, and the queue of turns to answer again.
+"""Jobs of the inbox: their payloads, and which of them run now.
 
 Payloads are stored: a field that is added is optional, and jobs of earlier versions do without it.
 """
 
 import json
-from dataclasses import replace
-from typing import Annotated, Any, Literal
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, cast
 
-from aiogram import Bot
-from aiogram.types import Message, Update, User
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from bot.telegram.api.messages import is_group, message_speaker, to_speaker
 from core.messages import ChatKind, Speaker
-from services.chat.store.conversation import Turn
-from services.inbox.job import LARGEST_PRIORITY, Job, JobSink
+from services.inbox.job import LARGEST_PRIORITY, Job
+from services.limits.turns import Quota, TurnLimits, TurnPlaces
 from services.mcp.calls import ToolCall
 from services.schedule.schedules import Schedule
 
@@ -23,6 +21,7 @@ OWN_LANE = "now:"
 """Prefix of the lanes of jobs that wait for no other."""
 MODERATION_LANE = "group:"
 """Prefix of the lanes of jobs that only moderate."""
+SIDE_LIMITS = TurnLimits(most=500, least=16)
 
 
 class UpdateArrived(BaseModel):
@@ -171,59 +170,94 @@ def call_job(bot_id: int, call: ToolCall, payload: CallDecided) -> Job:
     )
 
 
-class RegenerateQueue:
-    """Enqueues turns to answer again."""
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """Bounds of the jobs that run at once.
 
-    def __init__(self, bot: Bot, inbox: JobSink) -> None:
-        self._bot = bot
-        self._inbox = inbox
+    Args:
+        running_per_user: answers of a person, over all chats; 0: no limit.
+        exempt: users without this limit.
+        group_factor: how many times as many answers run in a group.
+        moderation: bounds of the jobs that only moderate.
+        quick: bounds of commands about the running answer, presses and notices.
+    """
 
-    async def enqueue(
-        self,
-        update: Update,
-        turn: Turn,
-        message: Message,
-        user: User,
-        *,
-        provider: str | None,
-        only_latest: bool,
-        continues: bool = False,
-        edited: bool = False,
-    ) -> bool:
-        """Enqueues a turn; returns False if its conversation's lane is full. Idempotent per update.
+    running_per_user: int = 4
+    exempt: frozenset[int] = frozenset()
+    group_factor: int = 5
+    moderation: TurnLimits = SIDE_LIMITS
+    quick: TurnLimits = SIDE_LIMITS
 
-        Args:
-            update: the button press.
-            turn: the turn to answer again.
-            message: the message with the button.
-            user: the user who pressed it.
-            provider: id of the provider to ask first, for this answer only.
-            edited: answer the question as its author edited it.
-            continues: ask for the rest of the answer instead of another one.
-            only_latest: drop the job if the turn is no longer the latest of its conversation.
-        """
-        question = message.reply_to_message
-        payload = RegenerateTurn(
-            turn=turn.id,
-            speaker=_find_speaker(turn, message, user),
-            chat_kind=ChatKind.GROUP if is_group(message) else ChatKind.PRIVATE,
-            chat_title=message.chat.title,
-            reply_to=question.message_id if question is not None and is_group(message) else None,
-            provider=provider,
-            only_latest=only_latest,
-            continues=continues,
-            edited=edited,
+
+@dataclass(frozen=True, slots=True)
+class _Sender:
+    person: int
+    group: int | None
+
+
+class FairJobPlaces:
+    """Gives each job a place among those of its kind.
+
+    Args:
+        answers: the places of answers.
+        limits: bounds of the others, and quotas.
+    """
+
+    def __init__(self, answers: TurnPlaces, limits: JobLimits) -> None:
+        self._answers = answers
+        self._moderation = TurnPlaces(limits.moderation)
+        self._quick = TurnPlaces(limits.quick)
+        self._limits = limits
+
+    def place(self, job: Job) -> AbstractAsyncContextManager[None]:
+        """Holds a place for a job while the context lasts, once it is its turn."""
+        sender = _find_sender(job)
+        # A group is one party: its members share its turns.
+        party = f"group:{sender.group}" if sender.group is not None else f"user:{sender.person}"
+        if job.lane.startswith(OWN_LANE):
+            # By person in groups too: the one who presses Stop must not wait behind others.
+            return self._quick.place(f"user:{sender.person}")
+        if job.lane.startswith(MODERATION_LANE):
+            return self._moderation.place(party)
+        return self._answers.place(party, self._quotas(sender))
+
+    def close(self) -> None:
+        """Cancels the jobs that wait; they are handed back."""
+        for places in (self._answers, self._moderation, self._quick):
+            places.close()
+
+    def _quotas(self, sender: _Sender) -> tuple[Quota, ...]:
+        limit = self._limits.running_per_user
+        if not limit or sender.person in self._limits.exempt:
+            return ()
+        own = Quota(f"user:{sender.person}", limit)
+        return (
+            (own,) if sender.group is None else (own, Quota(f"group:{sender.group}", limit * self._limits.group_factor))
         )
-        job = create_job(self._bot.id, update.update_id, str(turn.thread.key), payload, is_limited=True)
-        # The button press itself is a job under the plain id.
-        return not await self._inbox.put([replace(job, id=f"{job.id}+")])
 
 
-def _find_speaker(turn: Turn, message: Message, user: User) -> Speaker:
-    """Returns the author of a turn, also where an admin pressed the button: the answer counts as the author's."""
-    if user.id == turn.speaker_id:
-        return to_speaker(user)
-    question = message.reply_to_message
-    if question is not None and message_speaker(question).user_id == turn.speaker_id:
-        return message_speaker(question)
-    return Speaker(turn.speaker_id, message.chat.full_name, user.language_code)
+def _find_sender(job: Job) -> _Sender:
+    """Returns the sender of a job's update, as far as it can be read; the job itself checks the rest."""
+    payload: object = json.loads(job.payload)
+    update = _field(payload, "update")
+    if (mention := _field(update, "guest_message")) is not None:
+        return _Sender(_number(_field(_field(mention, "from"), "id")), None)
+    query = _field(update, "callback_query")
+    message = _field(query, "message") or _field(update, "message") or _field(update, "edited_message")
+    entry = _field(update, "chat_member") or _field(update, "my_chat_member") or _field(update, "chat_join_request")
+    reaction = _field(update, "message_reaction")
+    chat = _field(message or entry or reaction or _field(update, "stopped_message_generation"), "chat")
+    chat_id = _number(_field(chat, "id"))
+    author = (
+        _field(query, "from") or _field(message, "sender_chat") or _field(message, "from") or _field(reaction, "user")
+    )
+    person = _number(_field(author, "id")) or _number(_field(_field(payload, "speaker"), "user_id")) or chat_id
+    return _Sender(person, chat_id if chat_id and _field(chat, "type") != "private" else None)
+
+
+def _field(value: object, name: str) -> object:
+    return cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None  # Any: JSON
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -14,8 +14,7 @@ from pydantic import ValidationError
 
 from bot.telegram.answers.responder import Responder
 from bot.telegram.api.filters import is_for_bot
-from bot.telegram.api.messages import message_speaker
-from bot.telegram.api.updates import parse_update, set_language
+from bot.telegram.api.updates import message_speaker, parse_update, set_language
 from bot.telegram.delivery.delivery import Delivery, reply_to
 from bot.telegram.handlers.approvals import ApprovalHandlers
 from bot.telegram.handlers.schedules import ScheduledMessages

@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 
-from core.db.driver_errors import BUSY, LOCKED, translate_errors
+from core.db.drivers import BUSY, LOCKED, translate_errors
 from core.db.queues import ConnectionSlots, TransactionRunner, WriteLock
 from core.errors import StorageError
 

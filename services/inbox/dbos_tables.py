@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from core.db.engines import compact_file, libpq_timeouts
+from core.db.drivers import compact_file, libpq_timeouts
 from core.db.replica_fence import ReplicaFence
 from services.inbox.job import Job, Receipt
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from aiogram import Dispatcher, Router
 from aiogram.types import CallbackQuery, Message
 
+from bot.telegram.answers.answer_messages import SendRecovery
 from bot.telegram.answers.display import AnswerDisplay
 from bot.telegram.answers.responder import Responder
-from bot.telegram.answers.send_recovery import SendRecovery
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.handlers.retry import RegenerateQueue
 from bot.telegram.handlers.schedules import ScheduledMessages
-from bot.telegram.jobs import Payload, RegenerateQueue, UpdateArrived, create_job
+from bot.telegram.jobs import Payload, UpdateArrived, create_job
 from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.worker import JobWorker
 from core.clock import SystemClock

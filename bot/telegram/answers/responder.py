@@ -10,6 +10,7 @@ import structlog
 from aiogram.types import InlineKeyboardMarkup
 from pydantic_ai.messages import ModelMessage
 
+from bot.telegram.answers.answer_messages import AnswerSends, SendRecovery
 from bot.telegram.answers.display import (
     AnswerDisplay,
     AnswerTexts,
@@ -22,7 +23,6 @@ from bot.telegram.answers.display import (
     consent_keyboard,
     stop_keyboard,
 )
-from bot.telegram.answers.send_recovery import AnswerSends, SendRecovery
 from bot.telegram.answers.streamed_message import StreamedAnswer
 from bot.telegram.delivery.calls import FileShape, OutgoingFile
 from bot.telegram.delivery.delivery import Delivery

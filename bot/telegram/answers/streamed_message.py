@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 
 import structlog
 
-from bot.telegram.answers.answer_messages import AnswerMessages, PageSends
+from bot.telegram.answers.answer_messages import AnswerMessages, AnswerSends
 from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place, append_lines
 from bot.telegram.delivery.calls import SendResult
 from bot.telegram.delivery.delivery import Delivery
@@ -57,7 +57,7 @@ class StreamedAnswer:
         keyboards: Keyboards,
         display: AnswerDisplay,
         texts: AnswerTexts,
-        sends: PageSends | None = None,
+        sends: AnswerSends | None = None,
     ) -> None:
         self._renderer = display.renderer
         self._delivery = delivery

@@ -18,7 +18,7 @@ from aiogram.types import (
 )
 
 from bot.command_table import COMMANDS, CommandSpec
-from bot.telegram.api.messages import is_group
+from bot.telegram.api.updates import is_group
 
 
 class Addressed(Filter):

@@ -19,7 +19,7 @@ from aiogram.methods import (
 from aiogram.types import InlineKeyboardMarkup, Message, ReactionTypeEmoji, ReactionTypeUnion
 
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error, parse_message_id
-from bot.telegram.api.messages import conversation_key, is_group
+from bot.telegram.api.updates import conversation_key, is_group
 from bot.telegram.delivery.calls import (
     API_ERRORS,
     CallKind,

@@ -14,7 +14,7 @@ from bot.operators.broadcasts import BroadcastReports
 from bot.operators.people import BanCommands, StatisticsReports
 from bot.telegram.answers.display import build_keyboard, button
 from bot.telegram.api.filters import Command, FromOperator
-from bot.telegram.api.messages import is_group, message_speaker
+from bot.telegram.api.updates import is_group, message_speaker
 from bot.telegram.delivery.calls import SendResult
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from bot.telegram.markdown.render import Rendered, utf16_length

@@ -6,7 +6,7 @@ from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
 
 from bot.telegram.answers.display import DecideCall
 from bot.telegram.answers.responder import Responder
-from bot.telegram.api.messages import conversation_key, is_group, to_speaker
+from bot.telegram.api.updates import conversation_key, is_group, to_speaker
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.jobs import CallDecided, call_job
 from core.clock import Clock

@@ -8,7 +8,7 @@ from aiogram.filters.callback_data import MAX_CALLBACK_LENGTH, CallbackData
 from aiogram.types import CallbackQuery, Message, TelegramObject
 
 from bot.telegram.api.group_admins import GroupAdmins
-from bot.telegram.api.messages import is_group
+from bot.telegram.api.updates import is_group
 from bot.telegram.delivery.delivery import Delivery
 from core.i18n import Texts
 from services.moderation.domain.ports import Standing

@@ -11,7 +11,7 @@ from bot.telegram.answers.display import StopAnswer
 from bot.telegram.answers.responder import Responder
 from bot.telegram.api.files import FileReader, Unreadable
 from bot.telegram.api.filters import Addressed, Command, UserContent, is_typed
-from bot.telegram.api.messages import conversation_key, is_group, message_speaker, to_incoming
+from bot.telegram.api.updates import conversation_key, is_group, message_speaker, to_incoming
 from bot.telegram.delivery.delivery import Delivery, reply_to
 from core.i18n import Texts
 from core.messages import user_ref

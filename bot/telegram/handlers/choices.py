@@ -14,7 +14,7 @@ from pydantic import model_validator
 from bot.telegram.answers.display import build_keyboard, button
 from bot.telegram.api.filters import Command
 from bot.telegram.api.group_admins import GroupAdmins
-from bot.telegram.api.messages import conversation_key, is_group, message_speaker
+from bot.telegram.api.updates import conversation_key, is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from bot.telegram.handlers.button_guards import ChatAdminsOnly
 from core.i18n import Texts

@@ -19,7 +19,7 @@ from bot.operators.dead_letters import DeadLetterCommands
 from bot.operators.provider import ProviderCommands
 from bot.telegram.answers.display import build_keyboard, button
 from bot.telegram.api.filters import Command, FromOperator
-from bot.telegram.api.messages import is_group
+from bot.telegram.api.updates import is_group
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from core.i18n import Texts
 

@@ -7,7 +7,7 @@ from aiogram.types import CallbackQuery, Message
 from bot.telegram.answers.display import SendPictureFile
 from bot.telegram.answers.responder import Responder
 from bot.telegram.api.filters import Command
-from bot.telegram.api.messages import conversation_key, is_group, message_speaker, to_text_only
+from bot.telegram.api.updates import conversation_key, is_group, message_speaker, to_text_only
 from bot.telegram.delivery.calls import OutgoingFile
 from bot.telegram.delivery.delivery import Delivery, reply_to
 from bot.telegram.markdown.render import Rendered

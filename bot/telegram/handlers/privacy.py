@@ -9,10 +9,10 @@ from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.answers.display import DecideConsent, build_keyboard, button, consent_keyboard
 from bot.telegram.api.filters import Command
 from bot.telegram.api.group_admins import GroupAdmins
-from bot.telegram.api.messages import conversation_key, is_group, message_speaker
+from bot.telegram.api.updates import conversation_key, is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from bot.telegram.handlers.button_guards import ChatAdminsOnly
-from bot.telegram.jobs import RegenerateQueue
+from bot.telegram.handlers.retry import RegenerateQueue
 from core.i18n import Texts
 from core.messages import Surface
 from services.chat.service import ChatService

@@ -1,10 +1,11 @@
-"""Handlers of Retry and Retry elsewhere: regenerate the latest answer of a conversation."""
+"""Retry, Retry elsewhere and Continue: enqueues turns to answer again."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from aiogram import Bot, Router
 from aiogram.filters.callback_data import CallbackData
-from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message, Update
+from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message, Update, User
 
 from bot.telegram.answers.display import (
     AnswerEdited,
@@ -20,15 +21,75 @@ from bot.telegram.answers.display import (
 from bot.telegram.api.files import FileReader, Unreadable
 from bot.telegram.api.filters import AddressedQuestion, UserContent
 from bot.telegram.api.group_admins import GroupAdmins
-from bot.telegram.api.messages import conversation_key, is_group, to_incoming
+from bot.telegram.api.updates import conversation_key, is_group, message_speaker, to_incoming, to_speaker
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.jobs import RegenerateQueue
+from bot.telegram.jobs import RegenerateTurn, create_job
 from core.i18n import Texts
+from core.messages import ChatKind, Speaker
 from services.chat.agent import prompt_text, to_prompt
 from services.chat.store.conversation import Turn
 from services.chat.store.turns import TurnStore
+from services.inbox.job import JobSink
 from services.llm.routing.fallback import LLMProviderFallback
 from services.moderation.domain.ports import Standing
+
+
+class RegenerateQueue:
+    """Enqueues turns to answer again."""
+
+    def __init__(self, bot: Bot, inbox: JobSink) -> None:
+        self._bot = bot
+        self._inbox = inbox
+
+    async def enqueue(
+        self,
+        update: Update,
+        turn: Turn,
+        message: Message,
+        user: User,
+        *,
+        provider: str | None,
+        only_latest: bool,
+        continues: bool = False,
+        edited: bool = False,
+    ) -> bool:
+        """Enqueues a turn; returns False if its conversation's lane is full. Idempotent per update.
+
+        Args:
+            update: the button press.
+            turn: the turn to answer again.
+            message: the message with the button.
+            user: the user who pressed it.
+            provider: id of the provider to ask first, for this answer only.
+            edited: answer the question as its author edited it.
+            continues: ask for the rest of the answer instead of another one.
+            only_latest: drop the job if the turn is no longer the latest of its conversation.
+        """
+        question = message.reply_to_message
+        payload = RegenerateTurn(
+            turn=turn.id,
+            speaker=_find_speaker(turn, message, user),
+            chat_kind=ChatKind.GROUP if is_group(message) else ChatKind.PRIVATE,
+            chat_title=message.chat.title,
+            reply_to=question.message_id if question is not None and is_group(message) else None,
+            provider=provider,
+            only_latest=only_latest,
+            continues=continues,
+            edited=edited,
+        )
+        job = create_job(self._bot.id, update.update_id, str(turn.thread.key), payload, is_limited=True)
+        # The button press itself is a job under the plain id.
+        return not await self._inbox.put([replace(job, id=f"{job.id}+")])
+
+
+def _find_speaker(turn: Turn, message: Message, user: User) -> Speaker:
+    """Returns the author of a turn, also where an admin pressed the button: the answer counts as the author's."""
+    if user.id == turn.speaker_id:
+        return to_speaker(user)
+    question = message.reply_to_message
+    if question is not None and message_speaker(question).user_id == turn.speaker_id:
+        return message_speaker(question)
+    return Speaker(turn.speaker_id, message.chat.full_name, user.language_code)
 
 
 class ShowAnswerButtons(CallbackData, prefix="back"):

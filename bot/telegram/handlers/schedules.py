@@ -11,7 +11,7 @@ from aiogram.types import CallbackQuery, InlineKeyboardButton, InlineKeyboardMar
 from bot.telegram.answers.display import build_keyboard, button
 from bot.telegram.answers.responder import Responder
 from bot.telegram.api.filters import Command
-from bot.telegram.api.messages import conversation_key, is_group, message_speaker, to_text_only
+from bot.telegram.api.updates import conversation_key, is_group, message_speaker, to_text_only
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from bot.telegram.jobs import ScheduleDue
 from bot.telegram.markdown.render import Rendered, utf16_length

@@ -11,7 +11,7 @@ from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
 from bot.telegram.answers.display import build_keyboard, button
 from bot.telegram.api.filters import Command, NewTopic
 from bot.telegram.api.group_admins import GroupAdmins
-from bot.telegram.api.messages import conversation_key, is_group, message_speaker
+from bot.telegram.api.updates import conversation_key, is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from bot.telegram.handlers.button_guards import ChatAdminsOnly
 from core.i18n import Texts

@@ -7,7 +7,7 @@ from aiogram.types import Message
 from bot.operators.budget import BudgetCommands
 from bot.operators.usage import UsageReports
 from bot.telegram.api.filters import Command
-from bot.telegram.api.messages import conversation_key, is_group, message_speaker
+from bot.telegram.api.updates import conversation_key, is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery, reply_to
 from core.messages import Surface, user_ref
 

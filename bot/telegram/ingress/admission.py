@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from aiogram.types import Chat, Message, Update, User
 
-from bot.telegram.api.messages import is_group, message_speaker
+from bot.telegram.api.updates import is_group, message_speaker
 from core.clock import Clock
 from core.messages import Surface, chat_ref
 from services.limits.rates import RateEvent, RateLimiter

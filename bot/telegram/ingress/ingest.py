@@ -9,8 +9,7 @@ from aiogram import Bot
 
 from bot.telegram.api.updates import is_update_id, parse_update
 from bot.telegram.ingress.admission import AccessList, Admission, BanList
-from bot.telegram.ingress.album_buffer import AlbumBuffer
-from bot.telegram.ingress.classification import Classified, ModerationScope, UpdateClassifier
+from bot.telegram.ingress.classification import AlbumBuffer, Classified, ModerationScope, UpdateClassifier
 from core.clock import Clock
 from core.errors import StorageError
 from services.inbox.album_parts import AlbumPart

@@ -9,7 +9,7 @@ from aiogram.types import CallbackQuery, Message, TelegramObject
 from bot.command_table import COMMANDS, CommandScope
 from bot.telegram.api.filters import Command
 from bot.telegram.api.group_admins import GroupAdmins
-from bot.telegram.api.messages import is_group, message_speaker
+from bot.telegram.api.updates import is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery, reply_to
 from bot.telegram.moderation.cards import ResolveIncident
 from bot.telegram.moderation.labels import ModerationAudit, find_denial

@@ -8,7 +8,7 @@ from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, Message
 from pydantic import model_validator
 
 from bot.telegram.answers.display import build_keyboard, button
-from bot.telegram.api.messages import message_speaker
+from bot.telegram.api.updates import message_speaker
 from bot.telegram.moderation.labels import label
 from core.i18n import DEFAULT_LANGUAGE, Texts
 from core.messages import Surface, chat_ref

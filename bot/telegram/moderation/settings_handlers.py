@@ -6,7 +6,7 @@ from aiogram.types import CallbackQuery, Message
 
 from bot.telegram.api.filters import Command
 from bot.telegram.api.group_admins import GroupAdmins
-from bot.telegram.api.messages import is_group, message_speaker
+from bot.telegram.api.updates import is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.moderation.labels import ModerationAudit, find_denial, label

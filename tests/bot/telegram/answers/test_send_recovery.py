@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.telegram.answers.send_recovery import AnswerSends, SendRecovery
+from bot.telegram.answers.answer_messages import AnswerSends, SendRecovery
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.render import Rendered
 from core.clock import SystemClock

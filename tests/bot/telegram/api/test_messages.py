@@ -19,7 +19,7 @@ from bot.telegram.api.files import (
     ReadFiles,
     Unreadable,
 )
-from bot.telegram.api.messages import conversation_key, message_speaker, to_incoming
+from bot.telegram.api.updates import conversation_key, message_speaker, to_incoming
 from core.messages import Attachment, ChatKind, Incoming, Speaker, Surface, TextFile
 from services.files.sandbox import Sandbox
 from tests.support.clock import until
