@@ -69,7 +69,8 @@ class Readiness:
                 before, self._report = self._report, ReadinessReport(dict(zip(self._checks, reasons, strict=True)))
                 self._checked_at = self._clock.monotonic()
                 if before.ready != self._report.ready or not before.parts:
-                    log.info("web.readiness", ready=self._report.ready, parts=dict(self._report.parts))
+                    report = log.info if self._report.ready else log.warning
+                    report("web.readiness", ready=self._report.ready, parts=dict(self._report.parts))
             return self._report
 
     async def _run(self, name: str, check: Check) -> str | None:

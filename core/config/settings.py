@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import tzinfo
 from itertools import chain
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
@@ -32,6 +32,9 @@ from core.config.timezone import find_zone, machine_zone
 from core.config.tool_servers import ToolServer, parse_tool_servers
 from core.config.variables import NO_PROVIDER, CommonVariables, get_example, list_providers
 from core.errors import ConfigurationError
+
+RESERVED_PATHS = ("/v1", "/battleground", "/console")
+"""Sections of the web server that answer POST requests; deliveries of Telegram there would reach them instead."""
 
 
 class Settings(CommonVariables):
@@ -287,10 +290,19 @@ def _find_inconsistencies(common: CommonVariables, invalid: frozenset[str]) -> l
         fault = "is needed with TELEGRAM_MODE=webhook, to receive the updates"
         found.append(format_mistake("WEB_PORT", fault, get_example("web_port")))
     url = common.telegram_webhook_url
-    if url and not url.lower().startswith("https://") and common.telegram_api_base_url is None:
-        fault = "must begin with https://, as Telegram requires"
+    if url and (fault := _find_webhook_fault(url, is_self_hosted=common.telegram_api_base_url is not None)):
         found.append(format_mistake("TELEGRAM_WEBHOOK_URL", fault, get_example("telegram_webhook_url")))
     return found
+
+
+def _find_webhook_fault(url: str, *, is_self_hosted: bool) -> str | None:
+    if not url.lower().startswith("https://") and not is_self_hosted:
+        return "must begin with https://, as Telegram requires"
+    path = unquote(urlsplit(url).path)
+    if any(character in path for character in "{}"):
+        return "must not hold { or } in its path"
+    section = next((section for section in RESERVED_PATHS if path == section or path.startswith(f"{section}/")), None)
+    return None if section is None else f"must not be under {section}, which the bot itself serves"
 
 
 def _unwritable(error: OSError) -> ConfigurationError:

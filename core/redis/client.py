@@ -3,7 +3,6 @@
 Their errors are worded in one line for operators, without the address and its password.
 """
 
-import asyncio
 import re
 import socket
 import ssl
@@ -44,9 +43,9 @@ def open_redis(url: str | None) -> redis.Redis:
             the data servers.
     """
     if url is None:
-        from fakeredis import FakeAsyncRedis
+        from core.redis.embedded import open_embedded
 
-        return FakeAsyncRedis(decode_responses=True)
+        return open_embedded()
     options: dict[str, Any] = {  # Any: keyword arguments of several constructors
         # With them redis-py takes a connection from the pool without looking whether the server has closed it.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
@@ -86,26 +85,14 @@ async def subscribe(pubsub: PubSub, channel: str) -> None:
 async def read_message(pubsub: PubSub, timeout_s: float, *, with_confirmation: bool = False) -> dict[str, Any] | None:
     """Returns the next message of a subscription; None if none arrives in time.
 
-    The embedded store waits by `asyncio.wait_for`, which on Python 3.11 swallows a cancellation that arrives together
-    with its answer; it is raised here, before the wait or after it, or the end of the task would wait for a message.
-
     Args:
         with_confirmation: returns the confirmation of the subscription as well.
     """
-    _raise_if_cancelled()
     # The types of a message's values are not declared.
-    message = cast(
+    return cast(
         "dict[str, Any] | None",
         await pubsub.get_message(ignore_subscribe_messages=not with_confirmation, timeout=timeout_s),
     )
-    _raise_if_cancelled()
-    return message
-
-
-def _raise_if_cancelled() -> None:
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def encode_credentials(url: str) -> str:

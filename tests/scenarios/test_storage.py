@@ -129,7 +129,7 @@ async def test_redis_outage_during_a_conversation(empty_stage: BotHarness, redis
     stage.says("/provider", ADMIN)
     assert "Redis does not answer" in (await stage.reply(ADMIN)).text
     await redis_server.start()
-    await stage.until(lambda: len(stage.events("routing.redis_connected")) == 2)
+    await stage.until(lambda: len(stage.events("routing.synchronised")) == 2)
     assert (await stage.asks("And again?")).text == SECOND
     client = open_redis(redis_server.url)
     fields = await client.hgetall("understudy:{llm}:routing")

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from structlog.testing import capture_logs
+
 from bot.web.readiness import Readiness, ReadinessTiming
 from tests.support.clock import ManualClock
 
@@ -38,7 +40,9 @@ async def test_a_report_is_reused_until_it_expires(clock: ManualClock) -> None:
     clock.shift(TIMING.fresh_s - 0.1)
     assert (await readiness.check()).ready
     clock.shift(0.1)
-    assert not (await readiness.check()).ready
+    with capture_logs() as logs:
+        assert not (await readiness.check()).ready
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("web.readiness", "warning")]
 
 
 async def test_a_check_that_hangs_or_fails_is_reported_as_such(clock: ManualClock) -> None:

@@ -4,14 +4,19 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from aiohttp import web
 from pydantic import SecretStr
 
+from bot.composition import web_server as composition
 from bot.web.server import BODY_LIMIT, HttpRoute, WebServer
+from core.config.settings import RESERVED_PATHS
 from core.errors import StartupError
+from tests.support.console_harness import running_console
 from tests.support.web_client import WebClient
 
 BEARER_TOKEN = "a-long-random-word"
@@ -167,3 +172,21 @@ async def test_a_host_that_cannot_be_bound_is_reported_in_one_line(host: str, be
         await server.start()
     assert str(error.value).startswith(begins)
     assert "\n" not in str(error.value)
+
+
+async def test_routes_that_accept_post_are_in_reserved_sections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings refuse a webhook there."""
+    routes: list[HttpRoute] = []
+
+    def create(**arguments: Any) -> WebServer:
+        routes.extend(arguments["routes"])
+        return WebServer(**arguments)
+
+    monkeypatch.setattr(composition, "WebServer", create)
+    capabilities = dict.fromkeys(("EMBEDDING_PROVIDERS", "VOICE_PROVIDERS"), '{"alpha": ["m"]}')
+    async with running_console(tmp_path, **capabilities):
+        paths = {route.path for route in routes if route.method in {"POST", "*"}}
+    assert {"/v1/embeddings", "/battleground/vote", "/console/sign-in"} <= paths
+    assert [path for path in sorted(paths) if not path.startswith(RESERVED_PATHS)] == []

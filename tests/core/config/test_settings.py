@@ -229,6 +229,33 @@ class TestValues:
         assert "must begin with https://" in load_mistakes(**hook)[0]
         load(**hook, TELEGRAM_API_BASE_URL="http://localhost:8081")
 
+    @pytest.mark.parametrize(
+        ("path", "fault"),
+        [
+            ("/telegram", None),
+            ("/v10/console", None),
+            ("", None),
+            ("/v1", "must not be under /v1, which the bot itself serves"),
+            ("/v1/telegram", "must not be under /v1, which the bot itself serves"),
+            ("/%761/telegram", "must not be under /v1, which the bot itself serves"),
+            ("/console/sign-in/", "must not be under /console, which the bot itself serves"),
+            ("/battleground/vote", "must not be under /battleground, which the bot itself serves"),
+            ("/{token}", "must not hold { or } in its path"),
+        ],
+    )
+    def test_webhook_url_must_not_be_a_path_of_the_bot_itself(self, path: str, fault: str | None) -> None:
+        hook = {
+            "TELEGRAM_MODE": "webhook",
+            "TELEGRAM_WEBHOOK_URL": f"https://bot.example.org{path}",
+            "TELEGRAM_WEBHOOK_SECRET": "a-word-of-16-chars",
+            "WEB_PORT": "8080",
+        }
+        if fault is None:
+            load(**hook)
+        else:
+            example = "for example TELEGRAM_WEBHOOK_URL=https://bot.example.org/telegram"
+            assert load_mistakes(**hook) == (f"TELEGRAM_WEBHOOK_URL: {fault}, {example}",)
+
     def test_load_settings_reports_all_mistakes_at_once(self) -> None:
         lines = load_mistakes(
             LOG_LEVEL="loud",

@@ -15,6 +15,7 @@ import redis.asyncio
 from redis.asyncio import Redis
 from redis.exceptions import RedisClusterException, RedisError
 
+from core.background import cancel_and_wait
 from core.clock import SystemClock
 from core.config.providers import ProviderKind, ProviderSettings
 from core.redis.client import (
@@ -24,6 +25,7 @@ from core.redis.client import (
     describe_redis_error,
     encode_credentials,
     open_redis,
+    read_message,
     subscribe,
 )
 from services.llm.routing.admission.concurrency import LoadShedding
@@ -114,6 +116,34 @@ async def test_open_redis_without_url_opens_a_store_of_its_own() -> None:
     async with open_redis(None) as client, open_redis(None) as other:
         await _round_trip(client)
         assert await other.get("{t}:text") is None
+
+
+async def test_embedded_store_ends_a_task_that_is_cancelled_while_its_answer_arrives() -> None:
+    """On Python 3.11 the cancellation was lost at three steps of the event loop, and the task went on."""
+
+    async def follow(client: Redis, subscribed: asyncio.Event) -> None:
+        async with client.pubsub() as pubsub:
+            await subscribe(pubsub, "channel")
+            await read_message(pubsub, 1, with_confirmation=True)
+            subscribed.set()
+            while True:
+                await read_message(pubsub, 60)
+
+    async def is_ended_at(steps: int) -> bool:
+        async with open_redis(None) as client:
+            subscribed = asyncio.Event()
+            follower = asyncio.create_task(follow(client, subscribed))
+            await subscribed.wait()
+            publisher = asyncio.create_task(client.publish("channel", "message"))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            follower.cancel()
+            await publisher
+            ended, _ = await asyncio.wait([follower], timeout=0.2)
+            await cancel_and_wait(follower)
+            return bool(ended)
+
+    assert [steps for steps in range(40) if not await is_ended_at(steps)] == []
 
 
 async def test_client_decodes_responses_from_each_kind_of_server(server_url: str) -> None:

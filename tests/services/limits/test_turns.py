@@ -169,11 +169,12 @@ def replica(redis: Redis) -> RunningLeases:
 
 
 async def test_replicas_share_the_slots_of_a_person(redis: Redis) -> None:
+    """A turn waits until another replica's has ended; what a replica that died leaves in Redis expires."""
     first, second = replica(redis), replica(redis)
     entered = asyncio.Event()
 
     async def wait() -> None:
-        async with second.lease("user:7", 2):
+        async with TurnPlaces(leases=second).place("user:7", (Quota("user:7", 2),)):
             entered.set()
 
     async with first.lease("user:7", 2):
@@ -181,6 +182,7 @@ async def test_replicas_share_the_slots_of_a_person(redis: Redis) -> None:
             waiting = asyncio.create_task(wait())
             await asyncio.sleep(0.1)
             assert not entered.is_set()
+            assert 0 < await redis.ttl("test:{limits}:running:user:7") <= 2 * TIMING.lease_s
         await asyncio.wait_for(waiting, 5)
     assert await redis.zcard("test:{limits}:running:user:7") == 0
 

@@ -227,7 +227,7 @@ class SharedRouting:
                 raise RedisError("the routing state was written by other replicas in every round")
         if not self._connected:
             self._connected = True
-            log.info("routing.redis_connected", replica=self.replica)
+            log.info("routing.synchronised", replica=self.replica)
         if not self._pending:
             self._settled.set()
 
