@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sqlite3
+import zlib
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 from pydantic import SecretStr
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection, Engine, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -46,6 +47,8 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 FILE_NAME = "understudy.db"
+KEY_LOCK = 0x6B6579
+"""Class id of the advisory locks of PostgreSQL; services/inbox uses others."""
 
 
 class DatabaseSettings(Protocol):
@@ -284,6 +287,14 @@ class Database:
             with translate_errors():
                 async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
                     yield session
+
+    async def lock(self, session: AsyncSession, key: str) -> None:
+        """Waits for transactions that have locked this key, and keeps others waiting until this one ends.
+
+        A read-write session of SQLite needs none: they follow each other.
+        """
+        if not self._is_sqlite:
+            await session.execute(select(func.pg_advisory_xact_lock(KEY_LOCK, zlib.crc32(key.encode()) - 2**31)))
 
     def insert(self, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
         """Returns an INSERT that supports ON CONFLICT, in the dialect of this database."""

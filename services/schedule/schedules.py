@@ -127,6 +127,7 @@ class Schedules:
                 existing = await session.scalar(select(ScheduleRow).where(ScheduleRow.origin == origin))
                 if existing is not None:
                     return _to_schedule(existing)
+            await self._database.lock(session, f"schedules:{owner.speaker.user_id}")
             count = select(func.count()).select_from(ScheduleRow).where(ScheduleRow.user_id == owner.speaker.user_id)
             if (await session.scalar(count) or 0) >= self._limits.per_user:
                 raise ScheduleRefused("schedule-too-many", limit=self._limits.per_user)

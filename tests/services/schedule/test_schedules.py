@@ -1,5 +1,6 @@
 """Schedules in a database, their limits, the dispatcher over two replicas, and the tools of the model."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -74,6 +75,14 @@ async def test_add_is_limited_per_user_and_idempotent(schedules: Schedules) -> N
     # A repeated job finds its entry, also at the limit.
     assert await schedules.add(OWNER, "in 3 hours call", is_prompt=False, origin="job-3") == made[2]
     await schedules.add(ScheduleOwner(PRIVATE, BOB, ChatKind.PRIVATE), "in 4 hours call", is_prompt=False)
+
+
+async def test_limit_holds_for_entries_that_are_added_at_one_instant(database: Database, clock: ManualClock) -> None:
+    schedules = Schedules(database, clock, limits=ScheduleLimits(per_user=3))
+    adding = [schedules.add(OWNER, f"in {n} hours call", is_prompt=False) for n in range(1, 11)]
+    results = await asyncio.gather(*adding, return_exceptions=True)
+    assert [type(each) for each in results if isinstance(each, Exception)] == [ScheduleRefused] * 7
+    assert len(await schedules.of_user(ANN.user_id, PRIVATE)) == 3
 
 
 async def test_only_the_owner_changes_an_entry(schedules: Schedules) -> None:
