@@ -32,7 +32,10 @@ MAX_LENGTH: Final = 300
 QUOTING_STATUSES: Final = frozenset({400, 403, 413, 422})
 """Statuses of requests that are at fault, or that a filter refused."""
 
-_MESSAGE_FIELDS = ("error", "message", "detail", "msg", "errors", "error_description")
+_MESSAGE_FIELDS = (
+    "error", "message", "detail", "msg", "errors", "error_description", "error_msg", "error_message", "errmsg",
+    "description", "title",
+)  # fmt: skip
 """In this order: `{"code": "...", "error": "..."}` of some servers, `{"error": {"message": "..."}}` of most."""
 _MAX_DEPTH = 6
 _MIN_KEY_LENGTH = 4

@@ -300,3 +300,18 @@ async def test_black_hole_is_given_up_within_the_first_token_timeout(
         with pytest.raises(ModelTimeoutError) as caught:
             await ask(builder.model(provider, MODELS[kind]))
     assert caught.value.phase == "connect"
+
+
+async def test_key_stays_with_the_host_that_it_is_for() -> None:
+    """A redirect to another host takes no key along, whichever header it is in."""
+    async with LLMServer() as first, LLMServer() as other:
+        elsewhere = other.root.replace("127.0.0.1", "localhost")
+        for kind in (ProviderKind.ANTHROPIC, ProviderKind.AZURE_OPENAI, ProviderKind.GOOGLE, ProviderKind.OPENAI):
+            first.script(llm.status(307, b"", {"location": f"{elsewhere}/v1/messages"}))
+            other.script(llm.status(401))
+            built = ModelBuilder()
+            settings = provider_at(first, kind)
+            with pytest.raises(ModelHTTPError):
+                await ask(built.model(settings, settings.default_model))
+            await built.aclose()
+            assert (first.requests[-1].bearer is not None, other.requests[-1].bearer) == (True, None)

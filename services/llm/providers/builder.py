@@ -24,6 +24,8 @@ KEEPALIVE_S: Final = 30.0
 """Lifetime of an idle connection. Common servers and proxies close theirs after 60 s, and a request on a
 connection that is being closed fails."""
 
+MAX_REDIRECTS: Final = 3
+_KEY_HEADERS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 FORMER_CLIENT_S: Final = 900.0
 """Time for which connections of former settings stay open, beyond the ten minutes that the longest stream may take."""
 
@@ -133,7 +135,8 @@ class ModelBuilder:
             transport=Transport(tls=self._tls, keepalive_s=KEEPALIVE_S, trust_env=provider.remote),
             trust_env=provider.remote,
             follow_redirects=True,
-            event_hooks={"request": [_limit_connect_timeout(connect)]},
+            max_redirects=MAX_REDIRECTS,
+            event_hooks={"request": [_limit_connect_timeout(connect), _withhold_keys]},
         )
 
 
@@ -147,6 +150,14 @@ def _limit_connect_timeout(seconds: float) -> Callable[[httpx2.Request], Awaitab
         request.extensions = {**request.extensions, "timeout": {**timeout, "connect": connect}}
 
     return cap
+
+
+async def _withhold_keys(request: httpx2.Request) -> None:
+    """Removes the key from a request that was redirected to another host; the client does so for one header only."""
+    host = request.extensions.setdefault("understudy.host", request.url.host)
+    if request.url.host != host:
+        for name in _KEY_HEADERS:
+            request.headers.pop(name, None)
 
 
 def _build_native(spec: ModelSpec) -> Model:

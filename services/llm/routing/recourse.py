@@ -13,6 +13,7 @@ from typing import Protocol
 from services.llm.request import DEFAULT_MAX_TOKENS, Adaptation, Candidate, Capability, RequestSpec
 from services.llm.routing.faults.outcomes import Outcome
 from services.llm.routing.faults.refusal_words import Fault
+from services.llm.routing.faults.refusals import SMALLEST_WINDOW
 from services.llm.routing.recorder import OutcomeRecorder
 
 REFUSALS_FOR_A_VERDICT = 2
@@ -184,8 +185,10 @@ class Recourse:
         limit, is_smaller = self._shape.smaller(current, outcome)
         if is_smaller or outcome.window is not None:
             # A request that should have fitted into the named window was refused for more than its length, such as
-            # the answer that it asks for: that must not cost later ones their history.
-            learned = limit if outcome.sent else max(limit, (outcome.window or 0) // SHORTEST_SHARE)
+            # the answer that it asks for: that must not cost later ones their history. Nor must a count that stays the
+            # same however short the request gets.
+            shortest = (outcome.window or SMALLEST_WINDOW) // SHORTEST_SHARE
+            learned = max(limit, shortest // SHORTEST_SHARE if outcome.sent else shortest)
             if self._spec.is_whole:
                 # Another program's text may be much denser than a conversation.
                 learned = max(learned, (outcome.window or 0) // 2)

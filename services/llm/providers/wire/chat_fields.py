@@ -6,11 +6,14 @@ from typing import Any, Final, cast
 from pydantic_ai.profiles import DEFAULT_THINKING_TAGS
 
 from services.llm.providers.wire.thinking_tags import ThinkingTags, find_thinking_end
+from services.llm.server_words import find_message
 
 Fields = dict[str, Any]
 
 MAX_DIGITS: Final = 12
 """Digits of the longest number that is read as a count, an instant or an index."""
+_ERROR_FIELDS: Final = frozenset({"code", "detail", "errors", "error_code", "error_msg", "errcode", "errmsg"})
+"""Fields of a chunk without choices that make it an error."""
 _KNOWN_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter", "error"})
 _GIVEN_UP: Final = frozenset({"abort", "insufficient_system_resource"})
 """Finish reasons of vLLM and DeepSeek for an aborted answer; the reader of the stream handles them."""
@@ -68,11 +71,10 @@ def find_error(chunk: Fields) -> object:
         # MiniMax's form of an error.
         return {"message": str(cast("Fields", base).get("status_msg")), "code": cast("Fields", base)["status_code"]}
     is_error = "error" in (chunk.get("object"), chunk.get("type")) or chunk.get("success") is False
-    is_error = is_error or "code" in chunk or "detail" in chunk
-    message: object = chunk.get("message") or chunk.get("detail")
-    if not is_error or not isinstance(message, str):
+    message = find_message(chunk) if is_error or not _ERROR_FIELDS.isdisjoint(chunk) else ""
+    if not message:
         return None
-    return {"message": message, "code": chunk.get("code"), "type": chunk.get("type")}
+    return {"message": message, "code": chunk.get("code", chunk.get("error_code")), "type": chunk.get("type")}
 
 
 def as_message(delta: Fields) -> Fields:

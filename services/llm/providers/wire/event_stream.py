@@ -29,6 +29,8 @@ _BATCH = 64
 _BOM = b"\xef\xbb\xbf"
 _LAST_EVENT = b"data: " + DONE + b"\n\n"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
+_OTHER_FIELDS = frozenset({b"", b"id", b"retry"})
+"""Fields of the standard without a use here, and the beginning of a comment."""
 _BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -71,6 +73,9 @@ class EventStream:
         self._event = b""
         self._data: list[bytes] = []
         self._data_bytes = 0
+        self._has_events = False
+        self._bare: list[bytes] = []
+        """Lines before the first event that are no fields: the body may be no event stream, whatever its head says."""
 
     def feed(self, piece: bytes) -> bytes:
         """Returns the events that a piece completes.
@@ -80,6 +85,7 @@ class EventStream:
         """
         if self._native is None and not (self._tail or self._data or self._event) and _is_common_form(piece):
             self._is_first = self._skips_line_feed = False
+            self._has_events = True
             return self._pass(piece)
         if self._skips_line_feed and piece.startswith(b"\n"):
             piece = piece[1:]
@@ -118,7 +124,10 @@ class EventStream:
         if is_line_open and not _is_whole(b" ".join(self._data)):
             # Cut within a line: half an event is none.
             self._data.clear()
-        return found + self._read_line(b"")
+        found += self._read_line(b"")
+        if self._bare and not self._has_events:
+            found += b"".join(self.read_whole(b"\n".join(self._bare)))
+        return found
 
     def _require_short_line(self) -> None:
         if len(self._tail) > MAX_EVENT_BYTES:
@@ -137,6 +146,21 @@ class EventStream:
             self._data.append(value)
         elif name == b"event":
             self._event = value
+        elif name == b"error":
+            # llama.cpp's, in place of an event of that name.
+            self._event = b"error"
+            self._data.append(value)
+        elif name not in _OTHER_FIELDS:
+            return self._read_bare(line)
+        return b""
+
+    def _read_bare(self, line: bytes) -> bytes:
+        """Reads a line that is no field: one of JSON lines is an event, others may be a whole body."""
+        if self._chunks is not None and line.startswith(b"{") and not self._data and _is_whole(line):
+            self._data.append(line)
+            return self._dispatch()
+        if not self._has_events and sum(map(len, self._bare)) + len(line) <= MAX_EVENT_BYTES:
+            self._bare.append(line)
         return b""
 
     def _dispatch(self) -> bytes:
@@ -144,6 +168,7 @@ class EventStream:
         self._data, self._data_bytes, self._event = [], 0, b""
         if not data:
             return b""
+        self._has_events = True
         self.is_ended = self.is_ended or data == DONE
         if self._native is not None:
             repaired = self._native.read(event, data)

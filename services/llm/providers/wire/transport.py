@@ -149,6 +149,10 @@ class Transport(httpx2.AsyncBaseTransport):
         return proxy
 
 
+_STREAM_TYPES = ("event-stream", "ndjson", "jsonl", "json-lines")
+"""Parts of the content types of streams."""
+
+
 class _Body(httpx2.AsyncByteStream):
     """Streams the body of a response: decompressed, bounded, in short pieces, event streams in their common form.
 
@@ -183,7 +187,7 @@ class _Body(httpx2.AsyncByteStream):
         self._encoding = find_encoding(response.headers.get("Content-Encoding", ""))
         self._is_error = response.status >= HTTPStatus.BAD_REQUEST
         content_type = response.headers.get("Content-Type", "")
-        self._is_event_stream = "event-stream" in content_type and not self._is_error
+        self._is_event_stream = not self._is_error and any(each in content_type for each in _STREAM_TYPES)
         if path.endswith("/chat/completions"):
             self.events = EventStream(ChatChunks(self._pacing), None)
         else:

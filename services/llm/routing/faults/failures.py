@@ -29,8 +29,9 @@ def read_failure(
     outcome = classify(error, cooldown_s, known)
     # Words about the key, the account or the model are no quote, at any status.
     is_about_account = outcome.fault in {Fault.MISCONFIGURED, Fault.MODEL_GONE, Fault.LOADING}
-    # Operators need the words of an unclear refusal where another provider's answer proves this one's fault.
-    is_wanted = is_about_account or outcome.fault is Fault.UNCLEAR
+    # Operators need the words of an unclear refusal where another provider's answer proves this one's fault; that of a
+    # capability becomes unclear where the request has none to leave out.
+    is_wanted = is_about_account or outcome.fault in {Fault.UNCLEAR, Fault.CAPABILITY}
     words = find_server_words(error, key, is_own_prompt=is_wanted)
     if words is not None:
         # Any error may echo the request.

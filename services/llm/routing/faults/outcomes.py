@@ -3,6 +3,7 @@
 Streamed and plain requests share this table, so that they cannot differ.
 """
 
+import re
 import socket
 import ssl
 import traceback
@@ -160,12 +161,25 @@ def _cooldown_s(fault: Fault, error: BaseException, default_s: float) -> float |
             return LOADING_COOLDOWN_S
         case Fault.RATE_LIMITED:
             low, high = RETRY_AFTER_RANGE_S
-            asked = error.retry_after if isinstance(error, ModelAPIError) else None
+            asked = _find_retry_after_s(error)
             return default_s if asked is None else min(max(asked, low), high)
         case Fault.MISCONFIGURED | Fault.MODEL_GONE:
             return MISCONFIGURED_COOLDOWN_S
         case _:
             return None
+
+
+def _find_retry_after_s(error: BaseException) -> float | None:
+    """Returns the seconds that a server asks to wait; the library reads no fractions and no units."""
+    if not isinstance(error, ModelAPIError):
+        return None
+    if error.retry_after is not None or not isinstance(error, ModelHTTPError):
+        return error.retry_after
+    found = _SECONDS.fullmatch((error.headers or {}).get("retry-after", "").strip())
+    return float(found[1]) if found is not None else None
+
+
+_SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(?:s|sec|secs|seconds?)?", re.IGNORECASE)
 
 
 def _has_body(error: BaseException) -> TypeGuard[ModelAPIError]:
@@ -222,7 +236,7 @@ _PHASE_FAULTS: dict[str | None, Fault] = {"pool": Fault.BUSY, "connect": Fault.D
 
 def _fault(error: BaseException, words: KnownWords) -> tuple[Fault, Capability | None]:
     if isinstance(error, ModelHTTPError) and _is_page(error):
-        return Fault.UNCLEAR, None
+        return (Fault.UNCLEAR, None) if error.status_code in REFUSAL_STATUSES else (_fault_of_class(error), None)
     if isinstance(error, ModelAPIError):
         status = error.status_code if isinstance(error, ModelHTTPError) else None
         named = words.recognise((error.provider_error_code, error.provider_error_type), error.body, status)
@@ -252,9 +266,7 @@ def _fault_of_class(error: BaseException) -> Fault:
 
 
 def _is_page(error: ModelHTTPError) -> bool:
-    """Returns whether a web page came in place of a refusal: a proxy, a firewall or a captive portal sent it."""
-    if error.status_code not in REFUSAL_STATUSES:
-        return False
+    """Returns whether a web page came in place of an error: a proxy, a firewall or a captive portal sent it."""
     # Google's SDK puts the page into a message.
     beginning = str(error.body)[:_PAGE_SEARCHED].lower()
     return beginning.lstrip().startswith("<") or "<html" in beginning or "<!doctype html" in beginning
@@ -268,7 +280,7 @@ def _not_found_fault(error: ModelAPIError) -> Fault:
 
 def _status_fault(error: ModelHTTPError) -> Fault:
     status = error.status_code
-    if status in HICCUP_STATUSES and error.retry_after is None and not error.in_stream:
+    if status in HICCUP_STATUSES and _find_retry_after_s(error) is None and not error.in_stream:
         # An error object in a 200 is no hiccup: the provider did answer.
         return Fault.HICCUP
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in DOWN_STATUSES:

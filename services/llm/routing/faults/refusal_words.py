@@ -75,6 +75,8 @@ CODES: Final[Mapping[str, Meaning]] = {
     "DataInspectionFailed": _FILTERED,
     "1301": _FILTERED,
     "invalid_prompt": _FILTERED,
+    # Gateways of the one-api family.
+    "sensitive_words_detected": _FILTERED,
     "InputTextSensitiveContentDetected": _FILTERED,
     # Groq, with a 400: a removed model, terms that are not accepted, a blocked account.
     "model_decommissioned": _GONE,
@@ -85,6 +87,9 @@ CODES: Final[Mapping[str, Meaning]] = {
     "model_not_found": _GONE,
     # Azure and Alibaba.
     "DeploymentNotFound": _GONE,
+    # GitHub and Together, with a 400.
+    "unavailable_model": _GONE,
+    "model_not_available": _GONE,
     "ModelNotFound": _GONE,
     "Arrearage": _OPERATOR,
     "InvalidApiKey": _OPERATOR,
@@ -105,6 +110,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     "1112": _OPERATOR,
     "1113": _OPERATOR,
     "1261": _TOO_LONG,
+    "tokens_limit_reached": _TOO_LONG,
     # Google, with a 400: an account without billing or in an unsupported country.
     "FAILED_PRECONDITION": _OPERATOR,
     # Gateways of the one-api family, with a 403 or a 503, and LiteLLM's for keys and teams.
@@ -128,7 +134,15 @@ CODES: Final[Mapping[str, Meaning]] = {
 ALWAYS: Final[Words] = (
     # With any status: some servers send these with a 429 or a 500.
     (_FILTERED, (r"litellm\.contentpolicyviolationerror",)),
-    (_OPERATOR, (r"budget has been exceeded",)),
+    (
+        _OPERATOR,
+        (
+            r"budget has been exceeded|exhausted (its|your|their|the) budget",
+            # With a 429 too: xAI, Cohere, Cloudflare, Volcengine.
+            r"monthly spending limit|used all available credits|calls / month|daily free allocation",
+            r"service has been paused",
+        ),
+    ),
     (
         # The limit of the answer is above the model's own; not a conversation beyond the context window.
         _SETTINGS,
@@ -165,7 +179,7 @@ ALWAYS: Final[Words] = (
         (
             r"loading (the )?model|model (\S+ )?is (currently |still |being )*load(ing|ed\b)|still loading|warming up",
             r"(server|service|model|engine)( \S+)?( is)?( currently| still)? (starting|initiali[sz]ing|loading)\b",
-            r"(model|engine|server|service)( \S+)? (is )?not (yet )?ready|not ready yet|^loading\b",
+            r"(model|engine|server|service)( \S+)? (is )?not (yet )?ready|(?<!overloaded or )not ready yet|^loading\b",
             r"waiting for (the )?(model|llama|server|runner|engine)\b.{0,20}\b(load|start)",
             r"cold start|scaling up|scale up from zero|being (loaded|started)",
         ),
@@ -209,7 +223,9 @@ FOR_REFUSALS: Final[Words] = (
         (
             r"context (length|window|size)\b.{0,60}\bexceeded|too long to fit|input token length",
             r"(exceed\w*|greater than) max_(seq|model)_len|token limit: \d",
-            r"context (window |length )?(is )?(full|exceeds)",
+            r"context (window |length )?(is )?(full|exceeds)|context window limit",
+            r"(input|prompt)\b.{0,60}\b(tokens?|length)\b.{0,40}\b((cannot|must not|should not) exceed|no more than)\b",
+            r"(body|request|payload) too large\b.{0,60}\btokens\b",
             # Recordings, and texts to speak.
             r"audio duration\b.{0,40}\blonger than|maximum (content|file) size( limit)?\b.{0,20}\bexceeded",
             r"'body', 'input'\).{0,20}string should have at most",
@@ -300,7 +316,8 @@ FOR_REFUSALS: Final[Words] = (
         _GONE,
         (
             r"not a valid model|(invalid|unknown) model\b|no such model|model[_ ]not[_ ](found|exist)|模型不存在",
-            r"no models? (are |is )?(loaded|available)|(failed|could not|unable) to load model|could not load model",
+            r"no models? (are |is )?(currently )?(loaded|available)|(failed|could not|unable) to load model",
+            r"could not load model|model\b.{0,80}\bfailed to load|^\W*[\w.:/-]+\W+does not support chat\b",
             r"try pulling it|multiple models are loaded|model has (crashed|unloaded)|无可用渠道|无权访问模型",
             r"model (identifier|id|name)\b[^.]{0,30}\binvalid|could not resolve the foundation model",
             r"on-demand throughput",
@@ -322,6 +339,7 @@ FOR_REFUSALS: Final[Words] = (
             r"(incorrect|invalid|wrong|missing|expired|no) (api|access|auth\w*)[- ]?(key|token|credential|header)",
             r"(api|access)[- _]?(key|token)\b[^.]{0,20}\b(valid|invalid|expired|incorrect|revoked|missing|leaked)",
             r"provide (an|your) api key|reported as leaked|key limit exceeded|user not found|令牌|login fail",
+            r"security token\b.{0,40}\b(expired|invalid)|no such organization",
             r"subscription|free tier\b.{0,30}\b(exhausted|exceeded|ended)|denied access|has not been used in project",
             r"额度(不足|已用尽)|quota failed|insufficient_\w*quota|api usage limits|balance is not enough",
             r"(key|team|user|project) not allowed to access|prompt tokens limit exceeded",

@@ -75,6 +75,7 @@ _NO_COUNT: Final = re.compile(
 )
 """Numbers in a message that are no counts of tokens."""
 _WINDOWS: Final = (
+    rf"\bn_ctx(?:_slot)?\W{{1,3}}{_N}",
     rf"\d[\d,]* (?:tokens )?(?:\+ \d[\d,]* )?> {_N}",
     rf"context length {_N}\)",
     rf"(?:longer than|exceeds?) (?:the )?max\w*(?: model)? (?:length|len) (?:of )?{_N}",
@@ -91,10 +92,16 @@ _WINDOWS: Final = (
     rf"tokens allowed \({_N}\)",
     rf"must (?:have less than|be <=) {_N}",
     rf"length should be \[\d+, {_N}\]",
-    rf"limit:? (?:of |is )?{_N}",
+    rf"limit:? (?:of |is )?\(?{_N}",
+    rf"(?:cannot|must not|should not) exceed (?:\w+ )?\(?{_N}",
+    rf"no more than {_N}",
+    rf"\bmax(?:imum)? (?:is|of) {_N}",
     rf"(?:maximum|max)\D{{0,40}}{_N} tokens",
 )
 _SENT: Final = (
+    rf"\bn_keep\W{{1,3}}{_N}",
+    rf"(?:token count|input tokens|prompt length) \(?{_N}",
+    rf"(?:\bgot|current length is) {_N}",
     rf"prompt is too long: {_N}",
     rf"{_N} in the messages",
     rf"passed {_N} input tokens",
@@ -107,7 +114,7 @@ _SENT: Final = (
     rf"given: {_N}",
     rf"request \({_N} tokens\)",
 )
-_SMALLEST_WINDOW, _LARGEST_WINDOW = 128, 20_000_000
+SMALLEST_WINDOW, LARGEST_WINDOW = 128, 20_000_000
 _WINDOW_FIELDS = ("n_ctx", "max_model_len", "context_length", "max_context_length")
 _SENT_FIELDS = ("n_prompt_tokens", "prompt_tokens")
 
@@ -117,7 +124,7 @@ def find_window(body: object) -> tuple[int | None, int | None]:
     message = _NO_COUNT.sub(" ", " ".join(find_message(body).split())[: 2 * _SEARCHED_LENGTH].lower())
     window = _numeric_field(body, _WINDOW_FIELDS) or _first_number(_WINDOWS, message)
     sent = _numeric_field(body, _SENT_FIELDS) or _first_number(_SENT, message)
-    if window is not None and not _SMALLEST_WINDOW <= window <= _LARGEST_WINDOW:
+    if window is not None and not SMALLEST_WINDOW <= window <= LARGEST_WINDOW:
         window = None
     if sent is not None and window is not None and sent <= window:
         # The part of the prompt that is not in the way, or the tokens of the answer: proves nothing.

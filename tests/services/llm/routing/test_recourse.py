@@ -181,6 +181,20 @@ async def test_operators_read_the_words_of_a_provider_at_fault(
     assert (told.provider, told.reason, told.words) == ("first", "HTTP 400", "frobnicator is off for '…?'")
 
 
+async def test_operators_read_the_words_about_a_capability_that_nothing_helped(
+    redis: Redis, first: LLMServer, second: LLMServer
+) -> None:
+    """It refuses tools to a request without tools."""
+    first.default = llm.status(400, {"error": {"message": "this model does not support tools"}})
+    events: list[object] = []
+    async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
+        replica.fallback.listen(events.append)
+        assert answered_by(await replica.ask(streamed=True, parameters=WITH_TOOL)) == "second"
+    assert [event.words for event in events if isinstance(event, Misconfigured)] == [
+        "this model does not support tools"
+    ]
+
+
 def no_tools(exchange: Exchange) -> llm.Behaviour:
     body = {"error": {"message": "this model does not support tools", "type": "api_error"}}
     return llm.status(400, body) if "tools" in exchange.request.json else llm.answer("from the first")

@@ -239,6 +239,21 @@ async def test_window_is_remembered(servers: list[LLMServer]) -> None:
         assert limits.window == 4096
 
 
+@pytest.mark.parametrize(
+    ("words", "shortest"),
+    [("The prompt is too long: 140000, model maximum context length: 8192", 512), ("Prompt is too long", 32)],
+)
+async def test_count_that_no_shorter_request_changes_costs_later_ones_no_history(
+    servers: list[LLMServer], words: str, shortest: int
+) -> None:
+    """A server that refuses everything as too long is not remembered as one with a window of nothing."""
+    refusal = Refusal("stuck", COMPATIBLE, 400, {"error": {"message": words}}, Fault.UNCLEAR)
+    async with replica_of(refusal, servers) as replica:
+        assert answered_by(await ask(replica, refusal, streamed=True)) == "second"
+        [limits] = replica.fallback.get_provider_status().providers[0].limits
+        assert limits.max_input == shortest
+
+
 async def test_required_tools_go_to_the_next_candidate(servers: list[LLMServer]) -> None:
     """A caller that cannot do without tools gets them from another provider; nothing cools down."""
     refusal = next(each for each in REFUSALS if each.server == "Ollama tools")

@@ -58,6 +58,33 @@ def test_event_stream_does_not_depend_on_pieces(sent: bytes, passed_on: bytes) -
         assert rewrite(sent[:at], sent[at:]) == passed_on
 
 
+BARE = {
+    "an error over several lines": (b'{\n  "error": {\n "message": "no key"}}\n', {"message": "no key"}),
+    "an error in one line": (b'{"error": {"message": "no key"}}', {"message": "no key"}),
+    "a field of its own": (b'error: {"code": 400, "message": "too long"}\n\n', {"code": 400, "message": "too long"}),
+    "in the words of Baidu": (
+        b'{"error_code": 110, "error_msg": "no key"}',
+        {"message": "no key", "code": 110, "type": None},
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "error"), BARE.values(), ids=BARE.keys())
+def test_error_without_its_frame_is_read_from_a_declared_stream(sent: bytes, error: object) -> None:
+    for pieces in ([sent], [sent[at : at + 1] for at in range(len(sent))]):
+        stream = EventStream(ChatChunks())
+        found = b"".join(map(stream.feed, pieces)) + stream.finish(is_delimited=True)
+        assert json.loads(found.split(b"\n")[0].removeprefix(b"data: "))["error"] == error
+
+
+def test_objects_a_line_are_events_as_soon_as_they_are_complete() -> None:
+    stream = EventStream(ChatChunks())
+    for text in ("Fo", "ur"):
+        assert json.dumps(text).encode() in stream.feed(
+            b'{"choices": [{"delta": {"content": "%s"}}]}\n' % text.encode()
+        )
+
+
 def test_events_pass_on_as_soon_as_they_are_complete() -> None:
     stream = EventStream()
     assert stream.feed(b'data: {"a":1}\n') == b""
