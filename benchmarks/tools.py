@@ -30,7 +30,7 @@ from services.llm.request import RequestSpec
 from services.mcp.servers import McpServers
 from services.schedule.dispatcher import ScheduleDispatcher
 from services.schedule.schedules import ScheduleOwner
-from services.web.pages import PageReader
+from services.web import PageReader
 from tests.support import documents, sounds
 from tests.support.fake_llm.server import LLMServer
 from tests.support.settings import settings_for

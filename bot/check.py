@@ -29,7 +29,7 @@ from services.llm.providers.catalog import Catalog
 from services.llm.providers.probe import ProbeResult, probe_providers
 from services.mcp.servers import McpServers, ServerTrial
 from services.usage.prices import Prices
-from services.web.pages import SearxSearch
+from services.web import SearxSearch
 
 TIMEOUT_S = 5.0
 TELEGRAM_URL = "https://api.telegram.org"

@@ -17,8 +17,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from benchmarks.conversation import QUESTION, messages
-from services.chat.agent import CHARACTER
-from services.chat.tools import equip
+from services.chat.agent import CHARACTER, equip
 
 
 async def _turns(

@@ -9,13 +9,11 @@ from core.config.providers import ProviderKind
 from core.observability.metrics import Metrics
 from services.chat.agent import create_agent
 from services.chat.footers import StandInNotices
-from services.chat.media.documents import DocumentTools
-from services.chat.media.pictures import picture_tools
+from services.chat.media.file_tools import DocumentTools, picture_tools
 from services.chat.service import ChatService
-from services.chat.store.documents import DocumentStore
+from services.chat.store.files import DocumentStore, PictureStore
 from services.chat.store.memory import ThreadMemories
 from services.chat.store.notes import Notes
-from services.chat.store.pictures import PictureStore
 from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import ThreadNamer
@@ -29,8 +27,7 @@ from services.mcp.tools import McpTools
 from services.preferences import Consent, PreferenceStore
 from services.schedule.schedules import Schedules
 from services.schedule.tools import ScheduleTools
-from services.web.pages import PageReader, SearxSearch
-from services.web.tools import WebTools
+from services.web import PageReader, SearxSearch, WebTools
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,8 @@ from bot.telegram.moderation.settings_handlers import SettingsHandlers
 from bot.telegram.observability import UpdateSpans
 from bot.telegram.worker import JobWorker
 from services.chat.guests import GuestAnswers
-from services.chat.media.speaking import VoiceReplies
-from services.chat.store.pictures import PictureStore
+from services.chat.media.voice import VoiceReplies
+from services.chat.store.files import PictureStore
 from services.privacy.erasure import Eraser
 
 log = structlog.get_logger()

@@ -17,7 +17,7 @@ from core.redis.client import open_redis
 from services.files.sandbox import Sandbox
 from services.inbox.lease import ReplicaLease
 from services.inbox.replicas import replica_name
-from services.languages import Languages
+from services.preferences import Languages
 from services.pseudonyms import Pseudonyms, load_pseudonyms
 
 log = structlog.get_logger()

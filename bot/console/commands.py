@@ -21,10 +21,9 @@ from services.chat import personas
 from services.chat.service import ChatService
 from services.chat.store.thread_list import ListedThread, ThreadList
 from services.chat.store.turns import TurnStore
-from services.languages import Languages
 from services.llm.request import ModelChoice
 from services.llm.routing.fallback import LLMProviderFallback
-from services.preferences import Consent, PreferenceStore
+from services.preferences import Consent, Languages, PreferenceStore
 from services.privacy.erasure import Eraser
 
 SHOWN_THREADS = 30

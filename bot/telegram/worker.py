@@ -35,9 +35,9 @@ from core.redis.client import REDIS_ERRORS
 from services.chat.store.conversation import TurnStatus
 from services.chat.store.turns import TurnStore
 from services.inbox.job import Job
-from services.languages import Languages
 from services.llm.request import ModelChoice
 from services.moderation.case import ModerationOutcome
+from services.preferences import Languages
 
 log = structlog.get_logger()
 

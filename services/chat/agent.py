@@ -1,19 +1,27 @@
-"""The chat agent: its instructions, its tools and its prompts."""
+"""The chat agent: its instructions, the tools of every chat, and the sources that an answer rests on."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pydantic_ai
+import structlog
 from opentelemetry.trace import TracerProvider
-from pydantic_ai import Agent, RunContext
-from pydantic_ai.messages import BinaryContent, ModelRequest, TextContent, UserContent, UserPromptPart
+from pydantic_ai import Agent, ModelRetry, RunContext
+from pydantic_ai.messages import BaseToolReturnPart, ModelMessage
 from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import UsageLimits
 
-from core.messages import ChatKind, Incoming
-from services.chat.framing import frame, frame_name, indent, introduce_recording
-from services.chat.tools import TurnContext, equip
+from core.clock import Clock
+from core.errors import StorageError
+from core.messages import ChatKind, ConversationKey
+from services.chat.prompts import frame_name, indent
+from services.llm.request import WEB_SEARCH
+
+log = structlog.get_logger()
 
 LIMITS = UsageLimits(request_limit=8, tool_calls_limit=12)
 """Limits of one turn: requests of the tool loop, and tool calls."""
@@ -38,6 +46,105 @@ The people of this chat chose how you answer; each line of their choice begins w
 
 PRIVATE = "This is a private chat with {name}."
 
+FETCH_PAGE = "fetch_page"
+"""Name of the tool that reads a web page."""
+LONGEST_URL = 300
+"""Characters of an address that is shown on a line."""
+MOST_SOURCES = 5
+UNCITED_SOURCES = 3
+"""Results of a search that are named where the answer cites none of them."""
+
+
+class NoteStore(Protocol):
+    """Notes about a user, separate per chat."""
+
+    async def remember(self, user_id: int, scope: str, text: str) -> None:
+        """Store a note."""
+        ...
+
+    async def recall(self, user_id: int, scope: str) -> list[str]:
+        """Return the notes, oldest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TurnContext:
+    """Context of a turn for instructions and tools.
+
+    Args:
+        notes: keyed by `scope`, so that notes of a private chat stay out of groups.
+        scope: the chat, such as `telegram:123`.
+        chat_title: the name of a group.
+        language: the user's language as an IETF tag, if known.
+        origin: id of the job, if any; the same when the job is repeated after a crash, and for a Retry that of the
+            first attempt. Tools that act put it into a unique key.
+        is_local_only: whether the chat's messages stay on the operator's own machines.
+        has_documents: whether a document of the conversation was given in part only.
+        persona: instructions of the conversation on how to answer.
+        draw: draws a picture under the answer, by its description; returns False where the turn has enough of them.
+            None where no picture can be shown.
+    """
+
+    clock: Clock
+    notes: NoteStore
+    user_id: int
+    user_name: str
+    scope: str
+    chat_kind: ChatKind
+    conversation: ConversationKey
+    chat_title: str | None = None
+    language: str | None = None
+    origin: str | None = None
+    is_local_only: bool = False
+    has_documents: bool = False
+    persona: str | None = None
+    draw: Callable[[str], Awaitable[bool]] | None = None
+
+
+async def current_time(context: RunContext[TurnContext], time_zone: str = "UTC") -> str:
+    """Tell the current date and time.
+
+    Args:
+        context: the turn.
+        time_zone: an IANA name such as Europe/Berlin.
+    """
+    try:
+        zone = ZoneInfo(time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ModelRetry(f"{time_zone!r} is not an IANA time zone; try one such as Europe/Berlin") from error
+    return context.deps.clock.now().astimezone(zone).strftime("%A, %Y-%m-%d %H:%M:%S %Z")
+
+
+async def remember(context: RunContext[TurnContext], note: str) -> str:
+    """Keep a short note about this user for later conversations: a name, a preference, a fact they told.
+
+    Args:
+        context: the turn.
+        note: one fact, in one sentence.
+    """
+    turn = context.deps
+    try:
+        await turn.notes.remember(turn.user_id, turn.scope, note)
+    except StorageError as error:
+        log.warning("note.write_failed", user_id=turn.user_id, error=str(error))
+        return "The note could not be kept just now."
+    return "Noted."
+
+
+async def recall(context: RunContext[TurnContext]) -> list[str]:
+    """Read all notes about this user.
+
+    Args:
+        context: the turn.
+    """
+    turn = context.deps
+    try:
+        # The model would receive an empty list as empty text.
+        return await turn.notes.recall(turn.user_id, turn.scope) or ["There are no notes yet."]
+    except StorageError as error:
+        log.warning("note.read_failed", user_id=turn.user_id, error=str(error))
+        return ["The notes cannot be read just now."]
+
 
 def create_agent(
     spans: TracerProvider | None = None, toolsets: Sequence[AbstractToolset[TurnContext]] = ()
@@ -61,24 +168,11 @@ def create_agent(
     return agent
 
 
-def to_prompt(incoming: Incoming) -> ModelRequest:
-    """Builds the prompt: the framed message, then the attachments."""
-    text = frame(incoming)
-    files: list[UserContent] = []
-    for file in incoming.attachments:
-        if file.said_by is not None:
-            files.append(introduce_recording(file.said_by))
-        files.append(BinaryContent(file.data, media_type=file.media_type))
-    content: str | list[UserContent] = [*filter(None, [text]), *files] if files else text
-    return ModelRequest([UserPromptPart(content, timestamp=incoming.sent_at)])
-
-
-def prompt_text(prompt: ModelRequest) -> str:
-    """Returns the text of a prompt without its attachments."""
-    contents = [part.content for part in prompt.parts if isinstance(part, UserPromptPart)]
-    texts = [[content] if isinstance(content, str) else content for content in contents]
-    found = [item.content if isinstance(item, TextContent) else item for items in texts for item in items]
-    return "\n".join(item for item in found if isinstance(item, str))
+def equip(agent: Agent[TurnContext, str]) -> None:
+    """Registers the tools of every chat with an agent."""
+    described = agent.tool(docstring_format="google", require_parameter_descriptions=True)
+    for tool in (current_time, remember, recall):
+        described(tool)
 
 
 async def _describe_turn(context: RunContext[TurnContext]) -> str:
@@ -97,3 +191,47 @@ async def _describe_turn(context: RunContext[TurnContext]) -> str:
     if turn.language and turn.chat_kind is not ChatKind.GROUP:
         lines.append(f"The user's language setting is {turn.language}.")
     return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class CitedPage:
+    """A web page that an answer rests on."""
+
+    url: str
+    title: str
+
+
+def find_sources(messages: Sequence[ModelMessage], answer: str) -> list[CitedPage]:
+    """Returns the pages that were read, and the results of searches that the answer cites, or the first if none."""
+    read: dict[str, CitedPage] = {}
+    found: dict[str, CitedPage] = {}
+    for message in messages:
+        for part in message.parts:
+            if isinstance(part, BaseToolReturnPart) and part.tool_name in {FETCH_PAGE, WEB_SEARCH}:
+                into = read if part.tool_name == FETCH_PAGE else found
+                into.update({source.url: source for source in _pages(part.content, 4)})
+    cited = [source for source in found.values() if source.url in answer]
+    chosen = {source.url: source for source in (*read.values(), *cited)}
+    if not chosen:
+        chosen = dict(list(found.items())[:UNCITED_SOURCES])
+    return list(chosen.values())[:MOST_SOURCES]
+
+
+def _is_link(url: str) -> bool:
+    return url.startswith(("http://", "https://")) and url.isprintable() and len(url) <= LONGEST_URL
+
+
+def _pages(content: object, depth: int) -> Iterator[CitedPage]:
+    """Yields every page in a tool's result: of our own tools, or of a provider's own search."""
+    if isinstance(content, list) and depth:
+        for each in cast("list[object]", content):
+            yield from _pages(each, depth - 1)
+    elif isinstance(content, dict) and depth:
+        fields = cast("Mapping[str, Any]", content)  # Any: JSON
+        url = fields.get("url") or fields.get("uri")
+        if isinstance(url, str) and _is_link(url):
+            title = fields.get("title")
+            yield CitedPage(url, " ".join(title.split())[:80] if isinstance(title, str) else "")
+        else:
+            for each in fields.values():
+                yield from _pages(each, depth - 1)

@@ -15,14 +15,13 @@ from core.errors import AllProvidersFailed, UnknownProvider
 from core.i18n import Texts
 from core.messages import ChatKind
 from core.shortening import shorten_line
-from services.chat.agent import LIMITS, prompt_text
-from services.chat.framing import mentions_parts
-from services.chat.media.hearing import VOICE, SpeechToText, has_recording, quote_transcripts, transcribe
-from services.chat.media.pictures import IMAGES, MOST_PICTURES, TextToImage, find_description
+from services.chat.agent import FETCH_PAGE, LIMITS, TurnContext
+from services.chat.media.file_tools import IMAGES, MOST_PICTURES, TextToImage
+from services.chat.media.voice import VOICE, SpeechToText, has_recording, quote_transcripts, transcribe
 from services.chat.personas import instructions
+from services.chat.prompts import find_description, mentions_parts, prompt_text
 from services.chat.reply import ShownPicture
 from services.chat.store.notes import Notes
-from services.chat.tools import FETCH_PAGE, TurnContext
 from services.chat.turn import TurnRun
 from services.chat.turn_records import TurnRecords
 from services.llm.capabilities.asking import Picture

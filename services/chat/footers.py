@@ -12,8 +12,8 @@ from core.clock import Clock
 from core.i18n import Texts
 from core.messages import ChatRef, Incoming
 from core.redis.guard import FailFastRedis, RedisUnavailable
-from services.chat.framing import split_parts
-from services.chat.tools import find_sources
+from services.chat.agent import find_sources
+from services.chat.prompts import split_parts
 from services.chat.turn import StandIn, TurnOutcome, TurnRun
 
 

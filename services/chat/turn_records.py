@@ -9,15 +9,14 @@ import structlog
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolCallPart
 
 from core.errors import StorageError
-from services.chat.framing import split_parts
-from services.chat.media.hearing import has_recording
+from services.chat.media.voice import has_recording
 from services.chat.memory import ConversationMemory
+from services.chat.prompts import split_parts
 from services.chat.reply import ShownPicture
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
-from services.chat.store.documents import DocumentStore
+from services.chat.store.files import DocumentStore, PictureStore
 from services.chat.store.memory import ThreadMemories
 from services.chat.store.notes import Notes
-from services.chat.store.pictures import PictureStore
 from services.chat.store.turns import TurnStore
 from services.chat.turn import TurnOutcome, TurnRun
 from services.llm.capabilities.asking import Picture

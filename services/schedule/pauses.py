@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from core.errors import ScheduleRefused
-from services.schedule.clock_words import WEEKDAYS, Words, take_clock
-from services.schedule.number_words import NUMBER, to_number
+from services.schedule.clock_words import NUMBER, WEEKDAYS, Words, take_clock, to_number
 from services.schedule.times import When, to_instant
 
 MOST_AMOUNTS = 8

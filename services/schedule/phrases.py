@@ -15,13 +15,13 @@ from services.schedule.clock_words import (
     MONTHS,
     MORNING,
     NIGHT,
+    NUMBER,
     WEEKDAYS,
     ZONE,
     Words,
     require_clock,
     take_clock,
 )
-from services.schedule.number_words import NUMBER
 from services.schedule.pauses import read_pause
 from services.schedule.times import Frequency, Recurrence, When, to_instant
 

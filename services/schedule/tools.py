@@ -7,7 +7,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from core.errors import ScheduleRefused, StorageError
 from core.messages import Speaker, Surface
-from services.chat.tools import TurnContext
+from services.chat.agent import TurnContext
 from services.schedule.schedules import Schedule, ScheduleOwner, Schedules
 
 FORMS = (

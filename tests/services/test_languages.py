@@ -4,7 +4,7 @@ import pytest
 
 from core.db.database import Database
 from core.messages import ChatRef, UserRef
-from services.languages import Languages
+from services.preferences import Languages
 from tests.support.clock import ManualClock
 
 pytestmark = pytest.mark.integration

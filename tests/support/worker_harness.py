@@ -23,8 +23,8 @@ from services.chat.store.conversation import Turn
 from services.inbox.album_parts import AlbumParts
 from services.inbox.job import Job
 from services.inbox.sent_messages import FileSendJournal, SentMessages
-from services.languages import Languages
 from services.moderation.records.groups import GroupStore
+from services.preferences import Languages
 from services.schedule.schedules import Schedules
 from tests.support.chat_harness import ChatHarness
 from tests.support.fake_telegram.messages import BOT

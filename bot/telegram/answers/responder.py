@@ -30,7 +30,7 @@ from bot.telegram.markdown.render import Rendered
 from core.clock import Clock
 from core.i18n import Texts
 from core.messages import ChatKind, Incoming
-from services.chat.media.speaking import VoiceReplies
+from services.chat.media.voice import VoiceReplies
 from services.chat.reply import ActiveReplies, Reply, ReplyPhase
 from services.chat.service import ChatService
 from services.chat.store.conversation import Turn

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from bot.telegram.api.files import FileReader, Unreadable
 from core.messages import Attachment, ChatKind, ChatRef, ConversationKey, Incoming, Speaker, Surface, chat_ref, user_ref
-from services.languages import Languages
+from services.preferences import Languages
 
 log = structlog.get_logger()
 

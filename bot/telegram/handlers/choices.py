@@ -22,9 +22,8 @@ from core.messages import ChatRef, Surface, UserRef, user_ref
 from services.chat import personas
 from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
-from services.languages import Languages
 from services.moderation.domain.ports import Standing
-from services.preferences import ChatPreferences, PreferenceStore, StreamMode, VoiceReplies
+from services.preferences import ChatPreferences, Languages, PreferenceStore, StreamMode, VoiceReplies
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from bot.telegram.delivery.calls import OutgoingFile
 from bot.telegram.delivery.delivery import Delivery, reply_to
 from bot.telegram.markdown.render import Rendered
 from core.i18n import Texts
-from services.chat.store.pictures import PictureStore
+from services.chat.store.files import PictureStore
 from services.chat.store.turns import TurnStore
 
 

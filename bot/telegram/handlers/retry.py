@@ -26,7 +26,7 @@ from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.jobs import RegenerateTurn, create_job
 from core.i18n import Texts
 from core.messages import ChatKind, Speaker
-from services.chat.agent import prompt_text, to_prompt
+from services.chat.prompts import prompt_text, to_prompt
 from services.chat.store.conversation import Turn
 from services.chat.store.turns import TurnStore
 from services.inbox.job import JobSink

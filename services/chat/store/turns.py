@@ -30,10 +30,9 @@ from services.chat.store.conversation import (
     read_history,
     read_turn,
 )
-from services.chat.store.documents import DOCUMENT
+from services.chat.store.files import DOCUMENT, DRAWN
 from services.chat.store.history import starts_with_prompt
 from services.chat.store.memory import read_recall
-from services.chat.store.pictures import DRAWN
 from services.chat.store.transcript import Transcript
 from services.llm.usage import estimate_tokens
 from services.preferences import read_preferences

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from core.messages import TextFile
-from services.chat.framing import frame_file
+from services.chat.prompts import frame_file
 from services.files.encodings import decode
 
 RUSSIAN = "Привет, это письмо из бухгалтерии. Счёт за ноябрь оплачен, копия во вложении.\r\nИванов\r\n"

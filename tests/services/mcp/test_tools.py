@@ -9,17 +9,15 @@ import pytest
 from core.config.tool_servers import ToolServer
 from core.db.database import Database
 from core.messages import ConversationKey, Surface
-from services.chat.media.documents import DocumentTools
-from services.chat.media.pictures import picture_tools
-from services.chat.store.documents import DocumentStore
+from services.chat.media.file_tools import DocumentTools, picture_tools
+from services.chat.store.files import DocumentStore
 from services.files.sandbox import Sandbox
 from services.mcp.calls import CallStatus, Decision, ToolCalls
 from services.mcp.servers import ServerTool
 from services.mcp.tools import McpTools, describe_call, model_name
 from services.schedule.schedules import Schedules
 from services.schedule.tools import ScheduleTools
-from services.web.pages import PageReader
-from services.web.tools import WebTools
+from services.web import PageReader, WebTools
 from tests.support.chat_harness import ANN, BOB, PRIVATE, chat_harness, message, sent_messages
 from tests.support.clock import ManualClock
 from tests.support.fake_llm.server import Behaviour, LLMServer, answer, status, tool_call

@@ -6,8 +6,7 @@ from typing import Any
 from core.config.providers import ProviderKind
 from core.db.database import Database
 from services.files.sandbox import Sandbox
-from services.web.pages import PageReader
-from services.web.tools import WebTools
+from services.web import PageReader, WebTools
 from tests.support.chat_harness import chat_harness
 from tests.support.fake_llm.behaviours import Act
 from tests.support.fake_llm.exchange import Exchange

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.files.sandbox import Sandbox
-from services.web.pages import PageReader, SearxSearch, WebLimits
+from services.web import PageReader, SearxSearch, WebLimits
 from tests.support.web_pages import WebServer
 
 REFUSED = "This address cannot be fetched: only public pages over http and https can."

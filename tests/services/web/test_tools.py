@@ -8,12 +8,11 @@ from pydantic_ai import FunctionToolset
 
 from core.config.providers import ProviderKind
 from core.db.database import Database
-from services.chat.tools import TurnContext
+from services.chat.agent import TurnContext
 from services.files.sandbox import Sandbox
 from services.llm.request import Capability
 from services.llm.routing.faults.refusals import KNOWN_WORDS
-from services.web.pages import PageReader, SearxSearch
-from services.web.tools import WebTools
+from services.web import PageReader, SearxSearch, WebTools
 from tests.support.chat_harness import chat_harness, instructions, sent_messages
 from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import LLMServer, answer, status, tool_call

@@ -8,9 +8,9 @@ import pytest
 
 from core.db.database import Database
 from core.messages import TextFile
-from services.chat.framing import PART_CHARACTERS, frame, split_parts
-from services.chat.media.documents import DocumentTools
-from services.chat.store.documents import DocumentStore
+from services.chat.media.file_tools import DocumentTools
+from services.chat.prompts import PART_CHARACTERS, frame, split_parts
+from services.chat.store.files import DocumentStore
 from tests.support.chat_harness import ChatHarness, chat_harness, message, sent_messages
 from tests.support.fake_llm.server import LLMServer, answer, tool_call
 from tests.support.llm_harness import provider

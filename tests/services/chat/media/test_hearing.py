@@ -13,7 +13,7 @@ from core.db.tables import AttachmentRow
 from core.errors import AllProvidersFailed, ConsentNeeded, RequestRejected
 from core.i18n import Texts
 from core.messages import Attachment, Incoming
-from services.chat.media.hearing import MAX_QUOTED
+from services.chat.media.voice import MAX_QUOTED
 from services.chat.reply import ReplyPhase
 from services.llm.request import RequestSpec
 from tests.support.chat_harness import GROUP, ChatHarness, chat_harness, message, sent_messages

@@ -8,9 +8,9 @@ import pytest
 from core.db.database import Database
 from core.errors import AllProvidersFailed, ProviderError
 from core.i18n import Texts
-from services.chat.media.pictures import MOST_PICTURES, picture_tools
+from services.chat.media.file_tools import MOST_PICTURES, picture_tools
 from services.chat.reply import ReplyPhase
-from services.chat.store.pictures import KEPT_PICTURES, PictureStore
+from services.chat.store.files import KEPT_PICTURES, PictureStore
 from services.llm.capabilities.asking import Picture
 from services.llm.request import RequestSpec
 from tests.support.chat_harness import PRIVATE, ChatHarness, chat_harness, message

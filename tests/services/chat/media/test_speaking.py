@@ -5,7 +5,7 @@ from time import process_time
 import pytest
 
 from core.errors import AllProvidersFailed, StorageError
-from services.chat.media.speaking import MAX_SPOKEN, VoiceReplies, to_speech
+from services.chat.media.voice import MAX_SPOKEN, VoiceReplies, to_speech
 from services.chat.reply import Reply, ReplyPhase
 from services.llm.request import RequestSpec
 from services.preferences import ChatPreferences

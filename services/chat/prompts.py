@@ -1,4 +1,4 @@
-"""Prompts in which people's texts stand in frames.
+"""Prompts: a message as a model receives it, in which people's texts stand in frames.
 
 No name and no text can imitate a frame. Lines of the frame begin at the margin; every further line of a person's text,
 and every line of a quotation or a file, begins with a space. The same message gives the same text each time, so that
@@ -8,12 +8,27 @@ providers' prompt caches keep working.
 import json
 import re
 from collections.abc import Iterator, Sequence
+from typing import cast
+
+from pydantic_ai.messages import BinaryContent, ModelRequest, TextContent, UserContent, UserPromptPart
 
 from core.messages import ChatKind, Incoming, TextFile
 
 PART_CHARACTERS = 16_000
 """Of a long document: about 4,000 tokens, half of the history that a conversation has by default."""
+_DESCRIPTION = "draw"
+"""Metadata of a prompt that describes a picture."""
 _BY_PART = "; read_document gives the others"
+
+_ENDS = "\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
+"""Everything that is displayed as the end of a line."""
+_LINE_END = re.compile(f"(\r\n|[{_ENDS}])")
+_BARE_NAME = re.compile(r"[^\W_](?:[\w .,'&()+-]*[\w.)])?")
+_ROLES = frozenset({"system", "assistant", "user", "developer", "tool", "understudy", "bot"})
+_RECORDING = "[The recording of "
+_LIKE_A_FRAME = re.compile(
+    rf"(?:^|(?<=[{_ENDS}]))(?= *\[(?:In reply to|The message itself|(?:The|End of the) (?:file|recording)))"
+)
 
 
 def introduce_recording(name: str) -> str:
@@ -32,17 +47,6 @@ def frame_speech(incoming: Incoming, transcript: str, before: object = None) -> 
     if incoming.chat_kind is ChatKind.GROUP:
         return f"{frame_name(incoming.speaker.name)}: {indent(transcript)[1:]}"
     return _LIKE_A_FRAME.sub(" ", transcript)
-
-
-_ENDS = "\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
-"""Everything that is displayed as the end of a line."""
-_LINE_END = re.compile(f"(\r\n|[{_ENDS}])")
-_BARE_NAME = re.compile(r"[^\W_](?:[\w .,'&()+-]*[\w.)])?")
-_ROLES = frozenset({"system", "assistant", "user", "developer", "tool", "understudy", "bot"})
-_RECORDING = "[The recording of "
-_LIKE_A_FRAME = re.compile(
-    rf"(?:^|(?<=[{_ENDS}]))(?= *\[(?:In reply to|The message itself|(?:The|End of the) (?:file|recording)))"
-)
 
 
 def frame(incoming: Incoming) -> str:
@@ -106,3 +110,42 @@ def split_parts(text: str) -> Sequence[str]:
 def mentions_parts(prompt: str) -> bool:
     """Returns whether a prompt has a file of which only a part was given."""
     return _BY_PART in prompt
+
+
+def to_prompt(incoming: Incoming) -> ModelRequest:
+    """Builds the prompt: the framed message, then the attachments."""
+    text = frame(incoming)
+    files: list[UserContent] = []
+    for file in incoming.attachments:
+        if file.said_by is not None:
+            files.append(introduce_recording(file.said_by))
+        files.append(BinaryContent(file.data, media_type=file.media_type))
+    content: str | list[UserContent] = [*filter(None, [text]), *files] if files else text
+    return ModelRequest([UserPromptPart(content, timestamp=incoming.sent_at)])
+
+
+def prompt_text(prompt: ModelRequest) -> str:
+    """Returns the text of a prompt without its attachments."""
+    contents = [part.content for part in prompt.parts if isinstance(part, UserPromptPart)]
+    texts = [[content] if isinstance(content, str) else content for content in contents]
+    found = [item.content if isinstance(item, TextContent) else item for items in texts for item in items]
+    return "\n".join(item for item in found if isinstance(item, str))
+
+
+def picture_prompt(incoming: Incoming) -> ModelRequest:
+    """Builds the prompt of `/image`; the description stands in its metadata."""
+    content: list[UserContent] = [TextContent(frame(incoming), metadata={_DESCRIPTION: incoming.text})]
+    return ModelRequest([UserPromptPart(content, timestamp=incoming.sent_at)])
+
+
+def find_description(prompt: ModelRequest) -> str | None:
+    """Returns the description of a picture that a prompt asks for; None where it is a message to the model."""
+    for part in prompt.parts:
+        items = part.content if isinstance(part, UserPromptPart) and not isinstance(part.content, str) else ()
+        for item in items:
+            if isinstance(item, TextContent) and isinstance(item.metadata, dict):
+                # Metadata is arbitrary JSON.
+                found = cast("dict[str, object]", item.metadata).get(_DESCRIPTION)
+                if isinstance(found, str):
+                    return found
+    return None
