@@ -14,7 +14,8 @@ from pydantic_ai import _display
 from core.db.database import Database
 from core.errors import UnknownProvider
 from core.messages import ChatKind, ConversationKey, Incoming, Speaker, Surface, TextFile
-from services.chat.agent import create_agent, frame, frame_name
+from services.chat.agent import create_agent
+from services.chat.prompts import frame, frame_name
 from services.llm.request import ModelChoice, RequestSpec
 from tests.support.chat_harness import BOB, GROUP, ChatHarness, chat_harness, instructions, message
 from tests.support.fake_llm.server import LLMServer, tool_call
