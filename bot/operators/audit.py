@@ -3,13 +3,19 @@
 from dataclasses import dataclass
 from datetime import tzinfo
 
+from bot.operators.formatting import Wording
 from core.i18n import Texts
 from core.shortening import shorten
-from services.admin.audit import Audit, AuditEntry, AuditKind, AuditPage
+from services.admin.audit import Audit, AuditDetail, AuditEntry, AuditKind, AuditPage, encode_detail
 
 PAGE = 10
 MAX_SHOWN_DETAIL = 160
 """Characters of a detail on a page; the web console shows all of it."""
+DETAILS = frozenset(
+    {"budget", "config", "cooled", "forced", "incident", "leaders", "limits", "message", "served", "state"}
+    | {"test-failed", "tested"}
+)
+"""Keys of details that have a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +73,45 @@ class AuditReports:
         actor = str(entry.actor_id) if entry.actor_id else self._texts.get("audit-local", language)
         act = describe_act(entry.action, self._texts, language)
         about = f"{act}: {entry.target}" if entry.target else act
-        detail = shorten(entry.detail or "", MAX_SHOWN_DETAIL)
+        detail = shorten(describe_detail(entry.detail, Wording(self._texts, language)), MAX_SHOWN_DETAIL)
         return f"{at}, {actor}\n{about}{f' ({detail})' if detail else ''}"
 
 
 def describe_act(action: str, texts: Texts, language: str | None) -> str:
     """Returns an action of the log in words."""
     return texts.get("audit-act", language, action=action.replace(".", "-"), name=action)
+
+
+def describe_detail(detail: AuditDetail | str | None, say: Wording) -> str:
+    """Returns a detail of the log in words; one of a newer version as it is stored."""
+    if not isinstance(detail, AuditDetail):
+        return detail or ""
+    values = dict(detail.values)
+    match detail.key:
+        case "config":
+            revision = values.pop("revision", None)
+            changes = (say.get("audit-was", name=name, value=_word(value, say)) for name, value in values.items())
+            return say.get("audit-detail-config", revision=_word(revision, say), changes="; ".join(changes))
+        case "limits":
+            parts = (
+                say.get("audit-detail-limits", when=name, limits=_word(each, say)) for name, each in values.items()
+            )
+            return "; ".join(parts)
+        case key if key in DETAILS:
+            if (state := values.get("state")) is not None:
+                label = say.get(f"operator-state-{state}".replace("_", "-"))
+                reason = values.pop("reason", None)
+                values["state"] = f"{label}, {reason}" if reason else label
+            if isinstance(seconds := values.get("seconds"), int | float):
+                values["seconds"] = say.duration(seconds)
+            total = values.get("total")
+            numbers = {"count": total} if isinstance(total, int | float) else {}
+            return say.get(
+                f"audit-detail-{key}", **{name: _word(each, say) for name, each in values.items()}, **numbers
+            )
+        case _:
+            return encode_detail(detail) or ""
+
+
+def _word(value: str | float | None, say: Wording) -> str:
+    return say.get("audit-nothing") if value is None else str(value)

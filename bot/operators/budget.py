@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from bot.operators.formatting import format_cost
 from core.i18n import Texts
-from services.admin.audit import Audit
+from services.admin.audit import Audit, AuditDetail
 from services.budgets.budgets import Budgets, BudgetState
 from services.llm.routing.admission.budget_guard import BudgetKind
 from services.llm.routing.fallback import LLMProviderFallback
@@ -106,7 +106,7 @@ class BudgetCommands:
             await self._budgets.set_limit(kind, reference, usd)
         name = f"{kind} {int(number)}"
         state = await self._budgets.state(kind, reference)
-        detail = f"{written}; before: {before}"
+        detail = AuditDetail("budget", {"now": written, "before": before})
         after = written if usd is None else _write_usd(usd)
         audit_id = await self._audit.try_record(actor_id, "budget.set", name, detail)
         return BudgetChange(name, state, before, after, audit_id)

@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 
 from bot.operators.dead_letters import DeadLetterCommands
-from services.admin.audit import Audit
+from services.admin.audit import Audit, AuditDetail
 from services.moderation.actions import ModerationActions, ResolveResult
 from services.moderation.domain.incident import Incident, Resolution
 from services.moderation.domain.policy import Sanction
@@ -104,7 +104,7 @@ class ModerationQueue:
         if result is ResolveResult.DONE:
             action, target = f"moderation.{resolution.value}", str(settings.group_id)
             log.info("admin.acted", action=action, target=target, actor_id=actor_id)
-            await self._audit.try_record(actor_id, action, target, f"incident {incident.id}")
+            await self._audit.try_record(actor_id, action, target, AuditDetail("incident", {"id": incident.id}))
         return result
 
     async def _is_admin(self, group_id: int, actor_id: int) -> bool:

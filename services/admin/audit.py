@@ -1,23 +1,29 @@
 """Audit log of operator acts, kept permanently."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 import structlog
+from pydantic import TypeAdapter
 from sqlalchemy import ColumnElement, not_, or_, select
 
 from core.clock import Clock
 from core.db.database import Database
 from core.db.operator_tables import AuditRow
+from core.db.tables import storable
 from core.errors import StorageError
 from core.shortening import shorten
 
 log = structlog.get_logger()
 
 MAX_DETAIL = 1000
-"""Characters of a detail; longer ones are cut."""
+"""Characters of a detail in words, and of each value of another one; longer ones are cut."""
+_KEY = "detail"
+_STORED = TypeAdapter(dict[str, str | int | float | None])
 
 
 class AuditKind(StrEnum):
@@ -38,14 +44,31 @@ _PREFIXES = {
 
 
 @dataclass(frozen=True, slots=True)
+class AuditDetail:
+    """How an act changed its target, for surfaces to word in their reader's language.
+
+    Args:
+        key: names the kind of detail, and with it the text.
+        values: what the text names; None for the absence of something, such as a forced provider.
+    """
+
+    key: str
+    values: Mapping[str, str | float | None]
+
+
+@dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One act: `actor_id` did `action` (`provider.force`) to `target`, with a readable detail."""
+    """One act: `actor_id` did `action` (`provider.force`) to `target`.
+
+    Args:
+        detail: a string where it is in words already: those of an operator or of an error, and of older entries.
+    """
 
     at: datetime
     actor_id: int
     action: str
     target: str | None
-    detail: str | None
+    detail: AuditDetail | str | None
     id: int = field(default=0, compare=False)
     """Its number, which grows with each entry."""
 
@@ -71,18 +94,19 @@ class Audit:
         self._database = database
         self._clock = clock
 
-    async def record(self, actor_id: int, action: str, target: str | None = None, detail: str | None = None) -> int:
+    async def record(
+        self, actor_id: int, action: str, target: str | None = None, detail: AuditDetail | str | None = None
+    ) -> int:
         """Appends an entry and returns its id. The detail must not contain secrets."""
-        if detail is not None:
-            detail = shorten(detail, MAX_DETAIL)
-        row = AuditRow(at=self._clock.now(), actor_id=actor_id, action=action, target=target, detail=detail)
+        stored = encode_detail(detail)
+        row = AuditRow(at=self._clock.now(), actor_id=actor_id, action=action, target=target, detail=stored)
         async with self._database.session() as session:
             session.add(row)
             await session.flush()
             return row.id
 
     async def try_record(
-        self, actor_id: int, action: str, target: str | None = None, detail: str | None = None
+        self, actor_id: int, action: str, target: str | None = None, detail: AuditDetail | str | None = None
     ) -> int | None:
         """Appends an entry about an act that stands either way; returns its id, and None if the database fails."""
         try:
@@ -124,7 +148,37 @@ class Audit:
         order = AuditRow.id.asc() if ascending else AuditRow.id.desc()
         async with self._database.reading() as session:
             rows = await session.scalars(select(AuditRow).where(*where).order_by(order).limit(limit))
-            return [AuditEntry(row.at, row.actor_id, row.action, row.target, row.detail, row.id) for row in rows]
+            return [
+                AuditEntry(row.at, row.actor_id, row.action, row.target, _decode_detail(row.detail), row.id)
+                for row in rows
+            ]
+
+
+def encode_detail(detail: AuditDetail | str | None) -> str | None:
+    """Returns a detail as it is stored: words as they are, another one as a JSON object."""
+    match detail:
+        case AuditDetail(key, values):
+            cut = {name: _cut(each) if isinstance(each, str) else each for name, each in values.items()}
+            return json.dumps({_KEY: key, **cut}, ensure_ascii=False)
+        case str():
+            return _cut(detail)
+        case None:
+            return None
+
+
+def _cut(text: str) -> str:
+    return shorten(storable(text), MAX_DETAIL)
+
+
+def _decode_detail(stored: str | None) -> AuditDetail | str | None:
+    if stored is None or not stored.startswith(f'{{"{_KEY}": '):
+        return stored
+    try:
+        values: dict[str, Any] = _STORED.validate_json(stored)
+    except ValueError:
+        # An operator's own words.
+        return stored
+    return AuditDetail(str(values.pop(_KEY)), values)
 
 
 def _of_kind(kind: AuditKind | None) -> list[ColumnElement[bool]]:

@@ -18,7 +18,7 @@ from core.db.database import Database
 from core.db.operator_tables import BroadcastRow
 from core.db.tables import ThreadRow
 from core.messages import Surface
-from services.admin.audit import Audit
+from services.admin.audit import Audit, AuditDetail
 
 log = structlog.get_logger()
 
@@ -219,7 +219,9 @@ class Broadcasts:
 
     async def _acted(self, act: str, number: int, actor_id: int) -> Broadcast | None:
         broadcast = await self.get(number)
-        detail = f"{broadcast.served} of {broadcast.total} chats" if broadcast is not None else None
+        detail = None
+        if broadcast is not None:
+            detail = AuditDetail("served", {"served": broadcast.served, "total": broadcast.total})
         log.info("admin.acted", action=f"broadcast.{act}", target=str(number), actor_id=actor_id)
         await self._audit.try_record(actor_id, f"broadcast.{act}", str(number), detail)
         return broadcast

@@ -9,9 +9,8 @@ import structlog
 
 from core.clock import Clock
 from core.config.providers import ProviderSettings
-from core.durations import format_duration
 from core.errors import StorageError
-from services.admin.audit import Audit
+from services.admin.audit import Audit, AuditDetail
 from services.admin.undo import RoutingAct, UndoStore
 from services.llm.models.trial import ProviderTrial, TrialResult
 from services.llm.providers.builder import ModelBuilder
@@ -127,25 +126,26 @@ class ProviderAdmin:
     async def force(self, provider: ProviderSettings, actor_id: int, seconds: float | None = None) -> ProviderAct:
         """Forces a provider for so many seconds: it is asked first, even during a cooldown."""
         seconds = FORCE_S if seconds is None else seconds
-        detail = f"for {format_duration(seconds)}; {_name_leaders(self.status)}"
+        detail = AuditDetail("forced", {"seconds": seconds, **_name_leaders(self.status)})
         force = partial(self._fallback.force_provider, provider.id, seconds)
         return await self._act(provider, actor_id, "force", force, detail, seconds)
 
     async def clear(self, actor_id: int) -> ActRecord:
         """Clears the forced and the preferred provider."""
-        return await self._change("", actor_id, "clear", self._fallback.clear_cache, _name_leaders(self.status))
+        detail = AuditDetail("leaders", _name_leaders(self.status))
+        return await self._change("", actor_id, "clear", self._fallback.clear_cache, detail)
 
     async def cooldown(self, provider: ProviderSettings, actor_id: int, seconds: float | None = None) -> ProviderAct:
         """Asks this provider last for so many seconds; a cooldown that ends later stays."""
         seconds = self.default_cooldown_s if seconds is None else seconds
-        detail = f"for {format_duration(seconds)}; {self._name_state(provider)}"
+        detail = AuditDetail("cooled", {"seconds": seconds, **self._name_state(provider)})
         cooldown = partial(self._fallback.control.cool_down, provider.id, seconds, by=f"admin {actor_id}")
         return await self._act(provider, actor_id, "cooldown", cooldown, detail, seconds)
 
     async def reset(self, provider: ProviderSettings, actor_id: int) -> ProviderAct:
         """Ends the cooldown of a provider."""
         reset = partial(self._fallback.control.reset, provider.id)
-        return await self._act(provider, actor_id, "reset", reset, self._name_state(provider))
+        return await self._act(provider, actor_id, "reset", reset, AuditDetail("state", self._name_state(provider)))
 
     async def undo(self, act: RoutingAct, actor_id: int) -> bool:
         """Restores what an act replaced, unless something has changed since; returns whether it did.
@@ -153,10 +153,10 @@ class ProviderAdmin:
         Raises:
             UnknownProvider: its provider is not configured any more.
         """
-        state = _name_leaders(self.status)
+        leaders = _name_leaders(self.status)
         is_done = await self._fallback.control.restore(act.provider, act.before, act.after)
         if is_done:
-            await self._record(actor_id, "undo", act.provider or None, state)
+            await self._record(actor_id, "undo", act.provider or None, AuditDetail("leaders", leaders))
         return is_done
 
     async def test(self, provider: ProviderSettings, actor_id: int) -> ProviderTest:
@@ -170,7 +170,10 @@ class ProviderAdmin:
         failure = result.failure
         if failure is not None and failure.outcome.fault is Fault.OURS:
             log.error("provider.test_broken", provider=provider.id, exc_info=failure.error)
-        detail = f"ok in {result.took_s * 1000:.0f} ms" if failure is None else f"failed: {failure}"
+        if failure is None:
+            detail = AuditDetail("tested", {"ms": round(result.took_s * 1000)})
+        else:
+            detail = AuditDetail("test-failed", {"failure": f"{failure}"})
         is_audited = await self._record(actor_id, "test", provider.id, detail) is not None
         return ProviderTest(self._status(provider), result, ActRecord(is_shared=True, is_audited=is_audited))
 
@@ -180,14 +183,14 @@ class ProviderAdmin:
         actor_id: int,
         action: str,
         change: Callable[[], Awaitable[None]],
-        detail: str,
+        detail: AuditDetail,
         seconds: float = 0.0,
     ) -> ProviderAct:
         record = await self._change(provider.id, actor_id, action, change, detail)
         return ProviderAct(self._status(provider), seconds, record)
 
     async def _change(
-        self, provider_id: str, actor_id: int, action: str, change: Callable[[], Awaitable[None]], detail: str
+        self, provider_id: str, actor_id: int, action: str, change: Callable[[], Awaitable[None]], detail: AuditDetail
     ) -> ActRecord:
         """Changes the routing state, audits the act, and keeps what it replaced."""
         control = self._fallback.control
@@ -199,21 +202,19 @@ class ProviderAdmin:
         audit_id = await self._record(actor_id, action, provider_id or None, detail)
         return ActRecord(is_shared, audit_id is not None, await self._undoable.keep(act, audit_id))
 
-    async def _record(
-        self, actor_id: int, action: str, target: str | None = None, detail: str | None = None
-    ) -> int | None:
+    async def _record(self, actor_id: int, action: str, target: str | None, detail: AuditDetail) -> int | None:
         action = f"provider.{action}"
-        log.info("admin.acted", action=action, target=target, actor_id=actor_id, detail=detail)
+        log.info("admin.acted", action=action, target=target, actor_id=actor_id, **detail.values)
         return await self._audit.try_record(actor_id, action, target, detail)
 
-    def _name_state(self, provider: ProviderSettings) -> str:
+    def _name_state(self, provider: ProviderSettings) -> Mapping[str, str | None]:
         status = self._status(provider)
-        return f"before: {status.state.value.replace('_', ' ')}" + (f", {status.reason}" if status.reason else "")
+        return {"state": status.state.value, "reason": status.reason}
 
     def _status(self, provider: ProviderSettings) -> ProviderStatus:
         return next(each for each in self.status.providers if each.provider == provider.id)
 
 
-def _name_leaders(status: ServiceStatus) -> str:
+def _name_leaders(status: ServiceStatus) -> Mapping[str, str | None]:
     """Returns the forced and the preferred provider, for the audit log."""
-    return f"before: forced {status.forced or 'none'}, preferred {status.preferred or 'none'}"
+    return {"forced": status.forced, "preferred": status.preferred}

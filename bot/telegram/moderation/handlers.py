@@ -15,6 +15,7 @@ from bot.telegram.moderation.cards import ResolveIncident
 from bot.telegram.moderation.labels import ModerationAudit, find_denial
 from bot.telegram.moderation.messages import to_author, to_group_message
 from core.i18n import Texts
+from services.admin.audit import AuditDetail
 from services.moderation.actions import ModerationActions, ReportResult, ResolveResult, WarnResult
 from services.moderation.domain.incident import Incident, Resolution
 from services.moderation.domain.settings import GroupSettings
@@ -126,7 +127,9 @@ class ModerationHandlers:
             return
         result, _ = await self._actions.resolve(incident, callback_data.what, settings, query.from_user.full_name)
         if result is ResolveResult.DONE:
-            await self._audit.record(query, callback_data.what, f"incident {incident.id}", settings.group_id)
+            await self._audit.record(
+                query, callback_data.what, AuditDetail("incident", {"id": incident.id}), settings.group_id
+            )
         text = self._texts.get(RESOLVE_REPLIES[result], language)
         is_refused = result in {ResolveResult.PROTECTED, ResolveResult.UNKNOWN}
         await self._delivery.answer_callback(query.id, text, alert=is_refused)
@@ -158,7 +161,7 @@ class ModerationHandlers:
             return await self._reply(event, "moderation-reply-needed", settings.language)
         result = await handler(event, data | {"settings": settings, "target": target})
         if is_admin_only:
-            await self._audit.record(event, data["command"].command, f"message {target.message_id}")
+            await self._audit.record(event, data["command"].command, AuditDetail("message", {"id": target.message_id}))
         return result
 
     async def _find_card(self, message: Message) -> Incident | None:
@@ -185,7 +188,7 @@ class ModerationHandlers:
         result, _ = await self._actions.resolve(incident, decision, settings, message_speaker(message).name)
         is_done = result is ResolveResult.DONE
         if is_done:
-            await self._audit.record(message, decision.value, f"incident {incident.id}", group_id)
+            await self._audit.record(message, decision.value, AuditDetail("incident", {"id": incident.id}), group_id)
         key = "moderation-ham-done" if is_done and decision is Resolution.UNDO else RESOLVE_REPLIES[result]
         return await self._reply(message, key, settings.language)
 

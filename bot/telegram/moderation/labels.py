@@ -3,7 +3,7 @@
 from aiogram.types import CallbackQuery, Message
 
 from core.i18n import Texts
-from services.admin.audit import Audit
+from services.admin.audit import Audit, AuditDetail
 from services.moderation.domain.ports import Standing
 
 _DENIALS = {Standing.MEMBER: "moderation-admins-only", Standing.UNKNOWN: "rights-unknown"}
@@ -26,7 +26,9 @@ class ModerationAudit:
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
 
-    async def record(self, event: Message | CallbackQuery, act: str, detail: str, group_id: int | None = None) -> None:
+    async def record(
+        self, event: Message | CallbackQuery, act: str, detail: AuditDetail | str, group_id: int | None = None
+    ) -> None:
         """Records an act of the author of a message, or of the presser of a button."""
         message = event if isinstance(event, Message) else event.message
         user = event.from_user

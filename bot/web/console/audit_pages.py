@@ -8,18 +8,20 @@ from typing import Final
 
 from aiohttp import web
 
-from bot.operators.audit import describe_act
+from bot.operators.audit import describe_act, describe_detail
+from bot.operators.formatting import Wording
 from bot.web.console.frame.access import OperatorSession
 from bot.web.console.frame.frame import CONFIG_SAVED, Frame
 from bot.web.console.frame.responses import download, read_number, to_csv, undo_path
 from bot.web.server import HttpRoute
-from services.admin.audit import AuditEntry, AuditKind
+from services.admin.audit import AuditDetail, AuditEntry, AuditKind, encode_detail
 from services.admin.undo import KEPT_S
 
 AUDIT_ROWS: Final = 50
 FILE_ROWS: Final = 5000
 """Entries of the file, the newest ones."""
-_CHANGE: Final = re.compile(r"change (\d+):")
+_STORED_CHANGE: Final = re.compile(r"change (\d+):")
+"""The detail of an entry that an earlier version wrote."""
 
 
 class AuditPages:
@@ -40,13 +42,17 @@ class AuditPages:
         page = await self._frame.parts.audit.page(kind, before=before, after=after, limit=AUDIT_ROWS)
         undo = await self._find_undo(page.entries)
         language = self._frame.language(request)
+        say = Wording(self._frame.parts.texts, language)
         return self._frame.render(
             request,
             session,
             "audit.html",
             title="web-audit",
             page="audit",
-            rows=[(entry, self._frame.moment(entry.at), undo.get(entry.id)) for entry in page.entries],
+            rows=[
+                (entry, describe_detail(entry.detail, say), self._frame.moment(entry.at), undo.get(entry.id))
+                for entry in page.entries
+            ],
             describe=partial(describe_act, texts=self._frame.parts.texts, language=language),
             kind=kind,
             kinds=[None, *AuditKind],
@@ -55,12 +61,12 @@ class AuditPages:
         )
 
     async def audit_csv(self, request: web.Request, _session: OperatorSession) -> web.Response:
-        """Returns the newest acts of the same kind as CSV, with their actions as they are stored."""
+        """Returns the newest acts of the same kind as CSV, with their actions and details as they are stored."""
         kind = _kind_in(request)
         page = await self._frame.parts.audit.page(kind, limit=FILE_ROWS)
         names = ("at", "actor_id", "action", "target", "detail")
         lines = [
-            (each.at.isoformat(), each.actor_id, each.action, each.target or "", each.detail or "")
+            (each.at.isoformat(), each.actor_id, each.action, each.target or "", encode_detail(each.detail) or "")
             for each in page.entries
         ]
         return download(to_csv(names, lines), "text/csv", f"audit-{kind.value if kind else 'all'}.csv")
@@ -73,10 +79,21 @@ class AuditPages:
         paths = {int(act_id): undo_path(act_id) or "" for act_id in kept}
         revisions = await parts.configuration.store.list_undoable()
         for entry in entries:
-            change = _CHANGE.match(entry.detail or "") if entry.action == CONFIG_SAVED else None
-            if change is not None and int(change[1]) in revisions:
-                paths[entry.id] = f"undo/{change[1]}"
+            revision = _find_revision(entry)
+            if revision in revisions:
+                paths[entry.id] = f"undo/{revision}"
         return paths
+
+
+def _find_revision(entry: AuditEntry) -> int | None:
+    """Returns the revision of the configuration that an entry reports."""
+    if entry.action != CONFIG_SAVED:
+        return None
+    if isinstance(entry.detail, AuditDetail):
+        revision = entry.detail.values.get("revision")
+        return revision if isinstance(revision, int) else None
+    stored = _STORED_CHANGE.match(entry.detail or "")
+    return int(stored[1]) if stored is not None else None
 
 
 def _kind_in(request: web.Request) -> AuditKind | None:

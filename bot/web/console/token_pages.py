@@ -14,6 +14,7 @@ from bot.web.console.frame.frame import Frame
 from bot.web.console.frame.responses import done, undo_path
 from bot.web.server import HttpRoute
 from core.errors import StorageError
+from services.admin.audit import AuditDetail
 from services.admin.undo import TokenAct
 from services.api.tokens import ApiToken, TokenExists, TokenLimits, UnknownToken
 from services.usage.totals import UsageTotal
@@ -192,9 +193,9 @@ class TokenPages:
         before: TokenLimits | None = None,
     ) -> int | None:
         limits = {"now": now, "before": before}
-        parts = [f"{label} {_describe(each)}" for label, each in limits.items() if each is not None]
+        detail = AuditDetail("limits", {name: _describe(each) for name, each in limits.items() if each is not None})
         log.info("admin.acted", action=f"token.{act}", target=name, actor_id=session.actor_id)
-        return await self._frame.parts.audit.try_record(session.actor_id, f"token.{act}", name, "; ".join(parts))
+        return await self._frame.parts.audit.try_record(session.actor_id, f"token.{act}", name, detail)
 
 
 def _limits(form: Mapping[str, str]) -> TokenLimits | None:
@@ -238,6 +239,6 @@ def _fields(limits: TokenLimits) -> dict[str, str]:
     }
 
 
-def _describe(limits: TokenLimits) -> str:
+def _describe(limits: TokenLimits) -> str | None:
     named = {name: " ".join(value.split()) for name, value in _fields(limits).items() if value}
-    return ", ".join(f"{name} {value}" for name, value in named.items()) or "no limits of its own"
+    return ", ".join(f"{name} {value}" for name, value in named.items()) or None

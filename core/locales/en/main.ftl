@@ -383,6 +383,26 @@ audit-kind = { $kind ->
 audit-none = No such actions yet.
 audit-usage = /audit shows all actions; /audit providers, moderation, settings or operation shows one kind.
 audit-local = console
+audit-nothing = none
+audit-was = { $name } was { $value }
+audit-detail-forced = for { $seconds }; before: forced { $forced }, preferred { $preferred }
+audit-detail-leaders = before: forced { $forced }, preferred { $preferred }
+audit-detail-cooled = for { $seconds }; before: { $state }
+audit-detail-state = before: { $state }
+audit-detail-tested = ok in { $ms } ms
+audit-detail-test-failed = failed: { $failure }
+audit-detail-served = { $served } of { $count ->
+    [one] { $total } chat
+   *[other] { $total } chats
+}
+audit-detail-budget = { $now }; before: { $before }
+audit-detail-incident = incident { $id }
+audit-detail-message = message { $id }
+audit-detail-config = change { $revision }: { $changes }
+audit-detail-limits = { $when ->
+    [now] now { $limits }
+   *[before] before { $limits }
+}
 audit-act = { $action ->
     [provider-force] forced
     [provider-clear] cleared the forced and the preferred provider

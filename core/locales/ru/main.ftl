@@ -387,6 +387,26 @@ audit-kind = { $kind ->
 audit-none = Таких действий пока нет.
 audit-usage = /audit показывает все действия; /audit providers, moderation, settings или operation — один вид.
 audit-local = консоль
+audit-nothing = нет
+audit-was = { $name }: было { $value }
+audit-detail-forced = на { $seconds }; до этого: назначен — { $forced }, предпочтён — { $preferred }
+audit-detail-leaders = до этого: назначен — { $forced }, предпочтён — { $preferred }
+audit-detail-cooled = на { $seconds }; до этого: { $state }
+audit-detail-state = до этого: { $state }
+audit-detail-tested = ответил за { $ms } мс
+audit-detail-test-failed = не ответил: { $failure }
+audit-detail-served = { $served } из { $count ->
+    [one] { $total } чата
+   *[other] { $total } чатов
+}
+audit-detail-budget = { $now }; до этого: { $before }
+audit-detail-incident = случай { $id }
+audit-detail-message = сообщение { $id }
+audit-detail-config = изменение { $revision }: { $changes }
+audit-detail-limits = { $when ->
+    [now] теперь { $limits }
+   *[before] до этого { $limits }
+}
 audit-act = { $action ->
     [provider-force] первым назначен
     [provider-clear] снят назначенный и предпочтённый провайдер

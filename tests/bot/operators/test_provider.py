@@ -11,6 +11,8 @@ import pytest
 from sqlalchemy import text as sql
 from structlog.testing import capture_logs
 
+from bot.operators.audit import describe_detail
+from bot.operators.formatting import Wording
 from bot.operators.provider import ProviderCommands
 from bot.operators.provider_table import provider_table
 from core.config.providers import ProviderKind, ProviderSettings
@@ -90,7 +92,8 @@ class ProviderHarness:
         """Return action, target and detail of each entry, oldest first."""
         entries: list[AuditEntry] = await self.audit.recent()
         assert all(entry.actor_id == ADMIN for entry in entries)
-        return [(entry.action, entry.target, entry.detail) for entry in reversed(entries)]
+        say = Wording(Texts(strict=True))
+        return [(entry.action, entry.target, describe_detail(entry.detail, say) or None) for entry in reversed(entries)]
 
 
 @asynccontextmanager
@@ -407,7 +410,7 @@ class TestAudit:
             assert await harness.audited() == [
                 ("provider.force", "a", "for 1m 30s; before: forced none, preferred none"),
                 ("provider.cooldown", "b", "for 5m; before: healthy"),
-                ("provider.reset", "b", "before: cooling, set by an admin"),
+                ("provider.reset", "b", "before: cooling down, set by an admin"),
                 ("provider.test", "a", "ok in 0 ms"),
                 ("provider.clear", None, "before: forced a, preferred none"),
             ]

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from core.background import cancel_and_wait
 from core.db.database import Database
 from core.messages import ConversationKey, Surface
-from services.admin.audit import Audit
+from services.admin.audit import Audit, AuditDetail
 from services.admin.broadcast_runner import BroadcastRunner, BroadcastTiming
 from services.admin.broadcasts import MAX_KEPT, Broadcast, BroadcastResult, Broadcasts, BroadcastState
 from services.chat.store.turns import TurnStore
@@ -93,7 +93,7 @@ async def test_a_draft_is_counted_and_sent_once_confirmed(
     assert recipients.sent == [3, 8, 13]
     assert (done.sent, done.blocked, done.failed, done.text, done.formatting) == (2, 1, 0, "Hello", "[]")
     acts = [(entry.action, entry.detail) for entry in await Audit(database, clock).recent()]
-    assert acts == [("broadcast.start", "0 of 3 chats")]
+    assert acts == [("broadcast.start", AuditDetail("served", {"served": 0, "total": 3}))]
 
 
 async def test_another_process_goes_on_where_one_died(

@@ -35,6 +35,7 @@ from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings
 from core.errors import ConfigurationError, StorageError
 from core.i18n import DEFAULT_LANGUAGE, Texts
+from services.admin.audit import AuditDetail
 from services.admin.config_store import ConfigConflict, is_secret
 
 log = structlog.get_logger()
@@ -225,8 +226,10 @@ class Frame:
         variables = configuration.variables()
         before = {name: variables.get(name) for name in changes if not is_secret(name)}
         revision = await configuration.save(changes, session.actor_id, note=note, revision=shown)
-        was = "; ".join(f"{name} was {value or 'not set'}" for name, value in sorted(before.items()))
-        await self.parts.audit.try_record(session.actor_id, CONFIG_SAVED, note, f"change {revision}: {was}")
+        detail = AuditDetail(
+            "config", {"revision": revision, **{name: before[name] or None for name in sorted(before)}}
+        )
+        await self.parts.audit.try_record(session.actor_id, CONFIG_SAVED, note, detail)
 
     def config_undo_path(self) -> str:
         """Returns the path that undoes the newest change of the configuration."""
