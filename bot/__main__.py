@@ -1,7 +1,6 @@
 """Command line: `python -m bot`."""
 
 import argparse
-import asyncio
 import gc
 import io
 import logging
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from bot.event_loop import run
 from bot.supervisor import CRASHED
 from core.config.environment import read_variables
 from core.config.permissions import UMASK
@@ -54,16 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(ENV_FILE)
         surface = options.surface or ("console" if settings.telegram_bot_token is None else "telegram")
         if surface == "telegram":
-            return asyncio.run(_telegram(settings))
+            return run(_telegram(settings))
         if surface == "serve":
-            return asyncio.run(_serve(settings))
+            return run(_serve(settings))
         _log_quietly(settings)
         if isinstance(sys.stdout, io.TextIOWrapper):
             # A character that the terminal cannot encode is replaced, and does not end the answer.
             sys.stdout.reconfigure(errors="replace")
         if surface == "train":
-            return asyncio.run(_train(settings, options))
-        return asyncio.run(_console(settings) if surface == "console" else _check(settings))
+            return run(_train(settings, options))
+        return run(_console(settings) if surface == "console" else _check(settings))
     except ConfigurationError as error:
         return _print_mistakes(error.mistakes)
     except (InboxError, StartupError) as error:

@@ -1,9 +1,10 @@
 """Fixtures for every test: a manual clock, Redis as the embedded store and as a server, daemons as processes."""
 
+import asyncio
 import functools
 import os
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
+from bot.event_loop import new_event_loop
 from bot.telegram.api.deferred_types import import_aiogram
 from core.redis.client import open_redis
 from tests.support.clock import ManualClock
@@ -30,6 +32,11 @@ SERVERS = frozenset(
     }
 )  # fmt: skip
 """Fixtures that start a server on loopback or open a database."""
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run the tests on the event loop of the bot."""
+    return {"uvloop": new_event_loop}
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

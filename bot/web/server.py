@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 BODY_LIMIT = 1024 * 1024
 """Largest request body in bytes; a Telegram update is far smaller."""
+BACKLOG = 1024
+"""Connections that wait to be accepted. The kernel drops those beyond, and their clients try again after seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ class WebServer:
         """
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self.port).start()
+            await web.TCPSite(self._runner, self._host, self.port, backlog=BACKLOG).start()
         except (OSError, OverflowError) as error:
             await self._runner.cleanup()
             raise StartupError(describe_bind_error(error, self._host, self.port)) from error

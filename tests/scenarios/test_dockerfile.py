@@ -17,6 +17,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -192,7 +193,8 @@ async def test_the_entry_point_answers_as_an_unprivileged_user(image: Image, emp
     }  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         *image.prefix, str(image.root / "venv/bin" / python), *arguments,
-        cwd=image.root / "app", env=environment, user=image.user,
+        cwd=image.root / "app", env=environment,
+        preexec_fn=None if image.user is None else partial(os.setuid, image.user),
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:

@@ -92,6 +92,7 @@ async def test_metrics_count_a_failover(empty_stage: BotHarness) -> None:
     assert after["understudy_provider_cooling{provider=a}"] == 1
     assert after["understudy_provider_serving{provider=b}"] == 1
     assert after["understudy_turns_running"] == 0
+    assert 0 < after["understudy_event_loop_lag_seconds"] < 5  # also where the pass is shorter than a tick of the loop
     assert after["process_resident_memory_bytes"] > 0
     assert_discreet(stage, client)
 

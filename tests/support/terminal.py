@@ -11,6 +11,7 @@ import termios
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -135,7 +136,8 @@ async def process(
     where = asyncio.subprocess.PIPE if terminal is None else terminal
     started = await asyncio.create_subprocess_exec(
         sys.executable, *command,
-        cwd=directory, env=environment(variables), preexec_fn=None if terminal is None else _at_terminal,
+        cwd=directory, env=environment(variables),
+        preexec_fn=None if terminal is None else partial(_take_terminal, terminal),
         stdin=where, stdout=where, stderr=asyncio.subprocess.PIPE if terminal is None else terminal,
     )  # fmt: skip
     try:
@@ -146,7 +148,7 @@ async def process(
         await started.wait()
 
 
-def _at_terminal() -> None:
-    """Make the standard input the controlling terminal, which Ctrl-C needs."""
+def _take_terminal(terminal: int) -> None:
+    """Make a terminal the controlling one of this process, which Ctrl-C needs."""
     os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)

@@ -55,7 +55,7 @@ class Deadline:
             raise RuntimeError("a deadline needs a task")
         self._cancelling = task.cancelling()
         self._waiting = task
-        if self._timer is None or self._timer.when() > self.until:
+        if self._timer is None or self._due_at > self.until:
             self._arm()
 
     def __exit__(

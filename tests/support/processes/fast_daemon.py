@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bot.composition.services import open_services
 from bot.composition.telegram import run_daemon
+from bot.event_loop import run
 from core.clock import SystemClock
 from core.config.settings import load_settings
 from core.observability.log import configure_logging
@@ -34,4 +35,4 @@ def main(arguments: Sequence[str]) -> int:
         async with open_services(settings, FastClock()) as services:
             return await run_daemon(services)
 
-    return asyncio.run(serve())
+    return run(serve())

@@ -88,6 +88,18 @@ async def test_past_end_ends_the_wait_at_once() -> None:
         await asyncio.sleep(5)
 
 
+async def test_wait_whose_end_is_due_leaves_the_next_one_to_itself() -> None:
+    """What arrived with a deadline is read; the event loop has no timer for an end that is due."""
+    deadline = Deadline()
+    deadline.until = now()
+    for _ in range(2):
+        with deadline:
+            pass
+    deadline.until = now() + LOOP_S
+    with pytest.raises(TimeoutError), deadline:
+        await asyncio.sleep(5)
+
+
 async def test_other_errors_pass() -> None:
     deadline = Deadline()
     deadline.until = now() + 5
