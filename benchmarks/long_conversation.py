@@ -1,7 +1,7 @@
 """A conversation of 100 turns: tokens sent, the share that a prompt cache meets, summaries and cost.
 
 The requests of the bot are those that arrive at a loopback provider. Beside them stands a sliding window, which
-leaves out the oldest turns at each message: the history that `TurnStore.history` returns for the same turns.
+leaves out the oldest turns at each message: those that `read_history` reads for the same turns from the first one on.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pydantic_ai.usage import RequestUsage
 
 from benchmarks.measuring import print_table
 from core.db.database import Database
+from services.chat.store.history import read_history
 from services.chat.store.turns import TurnStore
 from services.llm.usage import MESSAGE_TOKENS, text_tokens
 from tests.support.chat_harness import PRIVATE, chat_harness
@@ -102,7 +103,7 @@ def read_request(request: RecordedRequest) -> Sent:
     return [("tools", json.dumps(request.json.get("tools", []))), *found]
 
 
-def read_history(history: Sequence[ModelMessage]) -> Sent:
+def to_sent(history: Sequence[ModelMessage]) -> Sent:
     """Return a history as it is sent."""
     found: list[tuple[str, str]] = []
     for message in history:
@@ -137,14 +138,14 @@ async def play(turns: int, history_tokens: int, seed: int) -> tuple[Figures, Fig
             async with chat_harness(database, provider("first", server.url), history_tokens=history_tokens) as harness:
                 for _ in range(turns):
                     await harness.say(words(chance.randint(10, 40), chance))
-                return await compare(server, harness.stores.turns, await harness.rows(), history_tokens)
+                return await compare(server, database, harness.stores.turns, await harness.rows(), history_tokens)
         finally:
             await database.close()
             await server.stop()
 
 
 async def compare(
-    server: LLMServer, store: TurnStore, rows: Sequence[Any], history_tokens: int
+    server: LLMServer, database: Database, store: TurnStore, rows: Sequence[Any], history_tokens: int
 ) -> tuple[Figures, Figures, Figures]:
     """Return the figures of the requests that arrived, and of those of the window for the same turns."""
     own, summaries, window = Figures(), Figures(), Figures()
@@ -158,12 +159,14 @@ async def compare(
     for request, row in zip(asked, rows, strict=True):
         sent = read_request(request)
         given = (await store.answer(row.id))[1:]
-        output = tokens(read_history(given))
+        output = tokens(to_sent(given))
         own, before = add(own, before, sent, output), sent
         # The same instructions and tools, then the newest turns that fit, then the same question.
         frame = [each for each in sent if each[0] in {"tools", "system", "developer"}][:2]
-        history = await store.history(thread, history_tokens, before_turn=row.id)
-        other = [*frame, *read_history(history), sent[-1]]
+        history = await database.run(
+            lambda connection, row=row: read_history(connection, thread, history_tokens, row.id, 0)
+        )
+        other = [*frame, *to_sent(history), sent[-1]]
         window, windowed = add(window, windowed, other, output), other
     return own, summaries, window
 

@@ -19,9 +19,8 @@ from core.db.database import Database
 from core.db.tables import Base
 from core.messages import ChatKind, ConversationKey, Speaker, Surface
 from services.admin.audit import Audit
-from services.chat.store.conversation import TurnStatus
+from services.chat.store.conversation import ThreadList, TurnStatus
 from services.chat.store.notes import Notes
-from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.inbox.album_parts import AlbumParts
 from services.inbox.dbos_queue import JobQueue
@@ -46,6 +45,7 @@ from services.usage.ledger import UsageLedger
 from services.usage.totals import UsageTotals
 from tests.support.clock import ManualClock
 from tests.support.inbox_harness import RecordingRunner
+from tests.support.turn_store import recalled
 
 ADDED_SINCE = {
     "api_tokens",
@@ -142,10 +142,9 @@ async def test_threads_and_turns(database: Database, clock: ManualClock) -> None
     assert await turns.last_turn(CHAT) == latest
 
 
-async def test_transcript_with_an_image_and_a_tool_call(database: Database, clock: ManualClock) -> None:
-    turns = TurnStore(database, clock)
+async def test_transcript_with_an_image_and_a_tool_call(database: Database) -> None:
     listed = await ThreadList(database).page(CHAT, 10)
-    history = await turns.history(listed[1].thread, 100_000)
+    history = await recalled(database, listed[1].thread, 100_000)
     assert len(history) == 4
     prompt = history[0].parts[0]
     assert isinstance(prompt, UserPromptPart)
@@ -158,7 +157,7 @@ async def test_transcript_with_an_image_and_a_tool_call(database: Database, cloc
     assert (result.tool_name, result.content) == ("recall", ["likes tea"])
     assert isinstance(history[3], ModelResponse)
     assert history[3].parts == [TextPart("A picture.")]
-    [_, half] = await turns.history(listed[0].thread, 100_000)
+    [_, half] = await recalled(database, listed[0].thread, 100_000)
     assert half.parts == [TextPart("Half")]
 
 

@@ -11,10 +11,10 @@ from services.chat.agent import create_agent
 from services.chat.footers import StandInNotices
 from services.chat.media.file_tools import DocumentTools, picture_tools
 from services.chat.service import ChatService
+from services.chat.store.conversation import ThreadList
 from services.chat.store.files import DocumentStore, PictureStore
-from services.chat.store.memory import ThreadMemories
+from services.chat.store.history import ThreadMemories
 from services.chat.store.notes import Notes
-from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import ThreadNamer
 from services.chat.turn import TurnMetrics, TurnObserver
@@ -73,7 +73,8 @@ async def open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServic
         PictureStore(database),
     )
     observer = TurnObserver(tracing.tracer if tracing.on else None, TurnMetrics(infra.metrics).record)
-    namer = ThreadNamer(stores.turns, llm.models)
+    threads = ThreadList(database)
+    namer = ThreadNamer(threads, llm.models)
     await namer.start()
     stack.push_async_callback(namer.close)
     schedules = Schedules(database, clock, settings.zone)
@@ -113,7 +114,7 @@ async def open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServic
     return ChatServices(
         service,
         stores.turns,
-        ThreadList(database),
+        threads,
         stores.preferences,
         consent,
         schedules,

@@ -15,7 +15,7 @@ from services.chat.prompts import split_parts
 from services.chat.reply import ShownPicture
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
 from services.chat.store.files import DocumentStore, PictureStore
-from services.chat.store.memory import ThreadMemories
+from services.chat.store.history import ThreadMemories
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
 from services.chat.turn import TurnOutcome, TurnRun

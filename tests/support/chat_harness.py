@@ -18,8 +18,9 @@ from core.redis.client import open_redis
 from services.chat.agent import create_agent
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.service import ChatService
+from services.chat.store.conversation import ThreadList
 from services.chat.store.files import DocumentStore, PictureStore
-from services.chat.store.memory import ThreadMemories
+from services.chat.store.history import ThreadMemories
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import NamingTiming, ThreadNamer
@@ -123,7 +124,9 @@ async def chat_harness(
                 PictureStore(database),
             )
             if names_threads:
-                namer = ThreadNamer(stores.turns, replica.factory, NamingTiming(quiet_s=naming_quiet_s, retry_s=0.1))
+                namer = ThreadNamer(
+                    ThreadList(database), replica.factory, NamingTiming(quiet_s=naming_quiet_s, retry_s=0.1)
+                )
                 await namer.start()
             chat = ChatService(
                 agent=create_agent(None, toolsets),

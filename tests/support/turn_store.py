@@ -11,9 +11,12 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
+from core.db.database import Database
 from core.messages import ConversationKey, Surface
 from services.chat.store.conversation import Thread, TurnStatus
+from services.chat.store.history import ThreadMemories
 from services.chat.store.turns import TurnStore
+from tests.support.clock import ManualClock
 
 KEY = ConversationKey(Surface.TELEGRAM, -1001234567890, 3)
 ALICE = 2**40
@@ -46,6 +49,14 @@ async def add_turn(
     messages = [] if status is TurnStatus.FAILED else [asked, answer(text.upper())]
     await turns.close_turn(turn.id, status, messages)
     return turn.id
+
+
+async def recalled(
+    database: Database, thread: Thread, token_budget: int, *, before_turn: int | None = None
+) -> Sequence[ModelMessage]:
+    """The history of a thread as a model receives it."""
+    recall = await ThreadMemories(database, ManualClock()).recall(thread, token_budget, before_turn=before_turn)
+    return recall.history
 
 
 def texts(messages: Sequence[ModelMessage]) -> list[str]:

@@ -15,7 +15,7 @@ from bot.telegram.api.updates import conversation_key, is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from bot.telegram.handlers.button_guards import ChatAdminsOnly
 from core.i18n import Texts
-from services.chat.store.thread_list import ThreadList
+from services.chat.store.conversation import ThreadList
 from services.chat.store.turns import TurnStore
 from services.moderation.domain.ports import Standing
 
@@ -123,7 +123,8 @@ class ThreadHandlers:
         """Marks a new topic of a private chat with a generated name: it takes the name of its conversation."""
         created = message.forum_topic_created
         if created is not None and created.is_name_implicit and not is_group(message):
-            await self._turns.await_topic_name(conversation_key(message))
+            thread = await self._turns.current(conversation_key(message))
+            await self._thread_list.await_topic_name(thread.id)
 
     async def show_page(self, query: CallbackQuery, callback_data: ShowThreadPage) -> None:
         """Turns to a page of threads."""

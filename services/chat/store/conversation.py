@@ -1,4 +1,4 @@
-"""Values of a conversation, threads and their turns, and the queries that read them."""
+"""Threads of a chat and their turns: values, the queries that read them, and the list of threads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,18 +8,21 @@ from typing import Any, cast
 
 import structlog
 from pydantic_ai.messages import BinaryContent, CompactionPart, ModelMessage, ModelRequest
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, delete, select, tuple_, update
 
+from core.db.database import Database
 from core.db.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
+from core.errors import StorageError
 from core.messages import ConversationKey, Surface
 from services.chat.store import transcript
-from services.chat.store.history import KEPT_ATTACHMENTS, HistoryBudget, cut_turn, pair_tools, starts_with_prompt
-from services.chat.store.transcript import UnreadableTranscript
-from services.llm.usage import ATTACHMENT_TOKENS, text_tokens
+from services.chat.store.transcript import UnreadableTranscript, starts_with_prompt
+from services.llm.usage import text_tokens
 from services.preferences import ChatPreferences
 
 log = structlog.get_logger()
 
+MAX_NAME = 60
+"""Characters of a name given by a user; longer ones are cut."""
 THREADS = cast("Table", ThreadRow.__table__)
 TURNS = cast("Table", TurnRow.__table__)
 
@@ -131,18 +134,6 @@ class TurnStart:
     turn: Turn
 
 
-_PAGE = 64
-"""Turn sizes read by one query; a budget rarely holds more turns."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    """The turns that fit: those from `lowest_id` on. `is_cut`: a single turn that must be shortened."""
-
-    lowest_id: int
-    is_cut: bool
-
-
 def key_conditions(key: ConversationKey) -> list[ColumnElement[bool]]:
     """Returns the conditions that select the threads of a chat or topic."""
     return [
@@ -156,6 +147,20 @@ def read_current(connection: Connection, key: ConversationKey) -> Thread | None:
     """Reads the current thread of a chat or topic."""
     row = connection.execute(select(THREADS).where(*key_conditions(key), ThreadRow.is_current)).first()
     return None if row is None else to_thread(row)
+
+
+def ensure_current(connection: Connection, database: Database, key: ConversationKey, now: datetime) -> Thread:
+    """Reads the current thread of a chat or topic, created if there is none."""
+    if (thread := read_current(connection, key)) is not None:
+        return thread
+    # Another replica may do the same at this moment: the unique index admits one row, and both then read it.
+    insert = database.insert(ThreadRow).values(
+        surface=key.surface, chat_id=key.chat_id, topic_id=key.topic_id, is_current=True, created_at=now
+    )
+    connection.execute(insert.on_conflict_do_nothing())
+    if (thread := read_current(connection, key)) is None:
+        raise StorageError("the database failed: the current thread is gone")
+    return thread
 
 
 def to_thread(row: ThreadRow | Row[Any]) -> Thread:
@@ -188,7 +193,7 @@ def read_turn(connection: Connection, query: Select[Any], *, edited: bool = Fals
     prompt = parse_messages((edited and row.edited_prompt) or row.prompt, row.id)
     digests = transcript.digests(prompt)
     if digests:
-        files = _load_files(connection, [(row.id, digest) for digest in digests])
+        files = load_files(connection, [(row.id, digest) for digest in digests])
         prompt = transcript.restore(prompt, files, len(digests))
     return Turn(
         id=row.id,
@@ -206,82 +211,93 @@ def read_turn(connection: Connection, query: Select[Any], *, edited: bool = Fals
     )
 
 
-def read_history(
-    connection: Connection, thread: Thread, token_budget: int, before_turn: int | None, from_turn: int = 0
-) -> list[ModelMessage]:
-    """Reads the newest turns that fit the budget, none before `from_turn`; see `TurnStore.history`."""
-    while True:
-        conditions = [TurnRow.thread_id == thread.id, TurnRow.status.in_(ANSWERED), TurnRow.id >= from_turn]
-        if before_turn is not None:
-            conditions.append(TurnRow.id < before_turn)
-        selection = _select_turns(connection, conditions, token_budget)
-        if selection is None:
-            return []
-        turns = load_turns(connection, [*conditions, TurnRow.id >= selection.lowest_id])
-        if turns or not selection.is_cut:
-            break
-        # The turn that was to be shortened is unreadable; the ones before it are still useful.
-        before_turn = selection.lowest_id
-    shown_limit = KEPT_ATTACHMENTS
-    if selection.is_cut:
-        # At most half of the budget goes to files: the conversation about them matters too.
-        shown_limit = min(shown_limit, token_budget // 2 // ATTACHMENT_TOKENS)
-        turn_id, messages = turns[0]
-        shown = min(shown_limit, len(transcript.digests(messages)))
-        turns = [(turn_id, cut_turn(messages, token_budget - shown * ATTACHMENT_TOKENS))]
-    turns = _with_files(connection, turns, shown_limit)
-    return [message for _, messages in reversed(turns) for message in messages]
-
-
-def _select_turns(
-    connection: Connection, conditions: Sequence[ColumnElement[bool]], token_budget: int
-) -> _Selection | None:
-    """Selects turns by their sizes alone, a page at a time from the newest."""
-    budget = HistoryBudget(token_budget)
-    lowest_id: int | None = None
-    while True:
-        sizes = select(TurnRow.id, TurnRow.estimated_tokens, TurnRow.attachment_count).where(*conditions)
-        if lowest_id is not None:
-            sizes = sizes.where(TurnRow.id < lowest_id)
-        page = connection.execute(sizes.order_by(TurnRow.id.desc()).limit(_PAGE)).all()
-        for turn_id, tokens, attachments in page:
-            if not budget.take(tokens, attachments):
-                return _Selection(turn_id, is_cut=True) if lowest_id is None else _Selection(lowest_id, is_cut=False)
-            lowest_id = turn_id
-        if len(page) < _PAGE:
-            return None if lowest_id is None else _Selection(lowest_id, is_cut=False)
-
-
-def load_turns(
-    connection: Connection, conditions: Sequence[ColumnElement[bool]]
-) -> list[tuple[int, list[ModelMessage]]]:
-    """Reads the messages of turns, newest turn first; unreadable ones are left out."""
-    query = select(TurnRow.id, TurnRow.messages).where(*conditions).order_by(TurnRow.id.desc())
-    turns: list[tuple[int, list[ModelMessage]]] = []
-    for turn_id, stored in connection.execute(query):
-        if messages := parse_messages(stored or "[]", turn_id):
-            turns.append((turn_id, pair_tools(messages)))
-    return turns
-
-
-def _with_files(
-    connection: Connection, turns: list[tuple[int, list[ModelMessage]]], limit: int
-) -> list[tuple[int, list[ModelMessage]]]:
-    """Inserts the newest files into turns; the bytes of older files are not read."""
-    shown: dict[int, int] = {}
-    wanted: list[tuple[int, str]] = []
-    for turn_id, messages in turns:
-        digests = transcript.digests(messages)
-        shown[turn_id] = min(limit, len(digests))
-        limit -= shown[turn_id]
-        wanted += [(turn_id, digest) for digest in digests[len(digests) - shown[turn_id] :]]
-    if not wanted:
-        return turns
-    files = _load_files(connection, wanted)
-    return [(turn_id, transcript.restore(messages, files, shown[turn_id])) for turn_id, messages in turns]
-
-
-def _load_files(connection: Connection, wanted: Sequence[tuple[int, str]]) -> dict[str, BinaryContent]:
+def load_files(connection: Connection, wanted: Sequence[tuple[int, str]]) -> dict[str, BinaryContent]:
+    """Reads files by (turn id, digest)."""
     columns = select(AttachmentRow.digest, AttachmentRow.media_type, AttachmentRow.data)
     rows = connection.execute(columns.where(tuple_(AttachmentRow.turn_id, AttachmentRow.digest).in_(wanted)))
     return {row.digest: BinaryContent.narrow_type(BinaryContent(row.data, media_type=row.media_type)) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class ListedThread:
+    """A thread, and whether it is the current one."""
+
+    thread: Thread
+    is_current: bool
+
+
+class ThreadList:
+    """Manages threads. Ids come from outside, so each method is limited to the threads of its key.
+
+    Each method raises StorageError where the database fails.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def page(self, key: ConversationKey, limit: int, offset: int = 0) -> list[ListedThread]:
+        """Returns threads that have messages, and the current one, newest first."""
+        has_turns = select(TurnRow.id).where(TurnRow.thread_id == ThreadRow.id).exists()
+        query = (
+            select(ThreadRow)
+            .where(*key_conditions(key), has_turns | ThreadRow.is_current)
+            .order_by(ThreadRow.id.desc())
+        )
+        async with self._database.reading() as session:
+            rows = await session.scalars(query.limit(limit).offset(offset))
+            return [ListedThread(to_thread(row), row.is_current) for row in rows]
+
+    async def find(self, key: ConversationKey, thread_id: int) -> ListedThread | None:
+        """Returns a thread, or None if it no longer exists."""
+        async with self._database.reading() as session:
+            row = await session.scalar(select(ThreadRow).where(*key_conditions(key), ThreadRow.id == thread_id))
+        return None if row is None else ListedThread(to_thread(row), row.is_current)
+
+    async def switch(self, key: ConversationKey, thread_id: int) -> Thread | None:
+        """Makes a thread the current one. Returns None if it no longer exists."""
+        async with self._database.session() as session:
+            # A concurrent switch waits here for the first row and then sees the result of the first switch.
+            all_threads = select(ThreadRow).where(*key_conditions(key)).order_by(ThreadRow.id).with_for_update()
+            rows = (await session.scalars(all_threads)).all()
+            found = next((row for row in rows if row.id == thread_id), None)
+            if found is None:
+                return None
+            others = update(ThreadRow).where(*key_conditions(key), ThreadRow.is_current, ThreadRow.id != thread_id)
+            await session.execute(others.values(is_current=False))
+            await session.execute(update(ThreadRow).where(ThreadRow.id == thread_id).values(is_current=True))
+            return to_thread(found)
+
+    async def rename(self, key: ConversationKey, thread_id: int, name: str) -> str | None:
+        """Renames a thread. Returns the stored name, on one line; None if the thread is gone or the name is empty."""
+        line = " ".join(name.split())[:MAX_NAME].rstrip()
+        if not line:
+            return None
+        renaming = update(ThreadRow).where(*key_conditions(key), ThreadRow.id == thread_id).values(name=line)
+        async with self._database.session() as session:
+            found = await session.scalar(renaming.returning(ThreadRow.id))
+        return None if found is None else line
+
+    async def name_unnamed(self, thread_id: int, name: str) -> None:
+        """Names a thread that has no name yet."""
+        unnamed = update(THREADS).where(THREADS.c.id == thread_id, THREADS.c.name.is_(None))
+        await self._database.run(lambda connection: connection.execute(unnamed.values(name=name)) and None)
+
+    async def await_topic_name(self, thread_id: int) -> None:
+        """Notes that a topic takes the name of its current thread, once that has one."""
+        own = update(THREADS).where(THREADS.c.id == thread_id).values(names_topic=True)
+        await self._database.run(lambda connection: connection.execute(own) and None)
+
+    async def set_persona(self, key: ConversationKey, thread_id: int, persona: str | None) -> None:
+        """Sets the persona of a thread, in its stored form; None: the chat's own."""
+        own = update(ThreadRow).where(*key_conditions(key), ThreadRow.id == thread_id)
+        async with self._database.session() as session:
+            await session.execute(own.values(persona=persona))
+
+    async def delete(self, key: ConversationKey, thread_id: int) -> bool:
+        """Deletes a thread with all its turns. Returns whether it existed.
+
+        After the current thread is deleted, the next message starts a new one.
+        """
+        deletion = delete(ThreadRow).where(*key_conditions(key), ThreadRow.id == thread_id).returning(ThreadRow.id)
+        async with self._database.session() as session:
+            return await session.scalar(deletion) is not None

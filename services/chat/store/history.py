@@ -1,39 +1,30 @@
-"""Fits a conversation into a token budget: estimates, selection of turns, shortening of a single long turn."""
+"""The history of a thread as it is sent to a model: the newest turns that fit a budget, from the remembered start on.
+
+The remembered part of a thread is the first turn that is sent whole, and a summary of those before it. The start stays
+where it is until the history exceeds its budget; then it moves on until half of the budget is left, so that a request
+begins like the one before it and meets the provider's prompt cache. The turns themselves stay.
+"""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import cast
 
-from pydantic_ai.messages import (
-    BaseToolCallPart,
-    BaseToolReturnPart,
-    BinaryContent,
-    ModelMessage,
-    ModelRequest,
-    ModelResponse,
-    TextContent,
-    TextPart,
-    ToolCallPart,
-    ToolReturnPart,
-    UserContent,
-    UserPromptPart,
-)
+from pydantic_ai.messages import ModelMessage
+from sqlalchemy import ColumnElement, Connection, Table, select
 
-from services.chat.store.transcript import find_digest
-from services.llm.usage import (
-    ATTACHMENT_TOKENS,
-    BYTES_A_TOKEN,
-    MESSAGE_TOKENS,
-    item_tokens,
-    text_tokens,
-)
+from core.clock import Clock
+from core.db.database import Database
+from core.db.tables import ThreadMemoryRow, TurnRow
+from services.chat.store import transcript
+from services.chat.store.conversation import ANSWERED, Recall, Remembered, Thread, load_files, parse_messages
+from services.chat.store.transcript import cut_turn, pair_tools
+from services.llm.usage import ATTACHMENT_TOKENS
 
+MEMORIES = cast("Table", ThreadMemoryRow.__table__)
 KEPT_ATTACHMENTS = 4
 """The newest files of a conversation that are sent to a model again."""
-
-_GAP = "\n[...]\n "
-"""After a gap the line goes on with a space: its rest must not look like the beginning of another message."""
-_LEAST_TOKENS = 16
-"""A shorter excerpt of a text carries no meaning."""
+_PAGE = 64
+"""Turn sizes read by one query; a budget rarely holds more turns."""
 
 
 class HistoryBudget:
@@ -59,116 +50,177 @@ class HistoryBudget:
         return True
 
 
-def starts_with_prompt(messages: Sequence[ModelMessage]) -> bool:
-    """Returns whether the first message is a user's prompt."""
-    return bool(messages) and any(isinstance(part, UserPromptPart) for part in messages[0].parts)
+class ThreadMemories:
+    """Reads and moves the starts of threads. Each method raises StorageError where the database fails."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def recall(self, thread: Thread, token_budget: int, *, before_turn: int | None = None) -> Recall:
+        """Returns the history from the thread's start on.
+
+        Args:
+            token_budget: of summary and turns, as `estimate_tokens` counts.
+            before_turn: excludes this turn and all later ones, as a Retry needs.
+        """
+        return await self._database.run(
+            lambda connection: read_recall(connection, thread, token_budget, before_turn), reading=True
+        )
+
+    async def plan_drop(self, thread: Thread, remembered: Remembered, token_budget: int) -> int | None:
+        """Returns the start after a drop: the newest turns within a budget stay, one at least; None for no change."""
+        sizes = await self._database.run(
+            lambda connection: _read_sizes(connection, thread.id, remembered.start_id, None), reading=True
+        )
+        left = token_budget
+        start: int | None = None
+        for turn_id, size in reversed(sizes):
+            left -= size
+            if left < 0 and start is not None:
+                break
+            start = turn_id
+        return None if start is None or start == sizes[0][0] else start
+
+    async def dropped(self, thread: Thread, from_id: int, to_id: int) -> Sequence[list[ModelMessage]]:
+        """Returns the turns from one id up to, and without, another one, newest first."""
+        conditions = [
+            TurnRow.thread_id == thread.id,
+            TurnRow.status.in_(ANSWERED),
+            TurnRow.id >= from_id,
+            TurnRow.id < to_id,
+        ]
+        turns = await self._database.run(lambda connection: _load_turns(connection, conditions), reading=True)
+        return [messages for _, messages in turns]
+
+    async def move(self, thread: Thread, to: Remembered) -> bool:
+        """Moves the start of a thread, with the new summary. Returns whether it is the thread's first move."""
+        values = {"start_id": to.start_id, "summary": to.summary, "updated_at": self._clock.now()}
+        insert = self._database.insert(ThreadMemoryRow).values(thread_id=thread.id, **values)
+        # Another replica may have moved it further.
+        moved = insert.on_conflict_do_update(
+            index_elements=["thread_id"], set_=values, where=ThreadMemoryRow.start_id < to.start_id
+        )
+        known = select(MEMORIES.c.thread_id).where(MEMORIES.c.thread_id == thread.id)
+
+        def work(connection: Connection) -> bool:
+            is_first = connection.scalar(known) is None
+            connection.execute(moved)
+            return is_first
+
+        return await self._database.run(work)
 
 
-def pair_tools(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
-    """Removes tool calls without a result, and results without a call.
+def read_recall(connection: Connection, thread: Thread, token_budget: int, before_turn: int | None) -> Recall:
+    """Reads the history from a thread's start on; see `ThreadMemories.recall`."""
+    row = connection.execute(
+        select(MEMORIES.c.start_id, MEMORIES.c.summary).where(MEMORIES.c.thread_id == thread.id)
+    ).first()
+    remembered = Remembered() if row is None else Remembered(row.start_id, row.summary)
+    room = max(token_budget - remembered.tokens, token_budget // 2)
+    sizes = _read_sizes(connection, thread.id, remembered.start_id, before_turn)
+    history = read_history(connection, thread, room, before_turn, remembered.start_id) if sizes else []
+    return Recall(remembered, [*remembered.messages, *history], sum(size for _, size in sizes) > room)
 
-    A stopped or interrupted turn may end in a call; providers reject requests that contain such a one.
+
+def _read_sizes(
+    connection: Connection, thread_id: int, start_id: int, before_turn: int | None
+) -> list[tuple[int, int]]:
+    """Reads id and tokens of each turn from the start on; only the newest files count, as only they are sent."""
+    columns = (TurnRow.id, TurnRow.estimated_tokens, TurnRow.attachment_count)
+    query = select(*columns).where(TurnRow.thread_id == thread_id, TurnRow.status.in_(ANSWERED), TurnRow.id >= start_id)
+    if before_turn is not None:
+        query = query.where(TurnRow.id < before_turn)
+    files, sizes = KEPT_ATTACHMENTS, list[tuple[int, int]]()
+    for turn_id, tokens, attachments in connection.execute(query.order_by(TurnRow.id.desc())):
+        shown = min(files, attachments)
+        files -= shown
+        sizes.append((turn_id, tokens + shown * ATTACHMENT_TOKENS))
+    return sizes[::-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """The turns that fit: those from `lowest_id` on. `is_cut`: a single turn that must be shortened."""
+
+    lowest_id: int
+    is_cut: bool
+
+
+def read_history(
+    connection: Connection, thread: Thread, token_budget: int, before_turn: int | None, from_turn: int
+) -> list[ModelMessage]:
+    """Reads the newest whole turns that fit the budget, none before `from_turn`.
+
+    If the newest turn alone exceeds the budget, it is shortened. Only the returned turns are read, so the cost does not
+    grow with the conversation. The history begins with a user's prompt, or is empty.
     """
-    paired: list[ModelMessage] = []
-    for index, message in enumerate(messages):
-        if isinstance(message, ModelResponse):
-            following = messages[index + 1] if index + 1 < len(messages) else None
-            result_ids = _result_ids(following) if isinstance(following, ModelRequest) else set[str]()
-            native_result_ids = {part.tool_call_id for part in message.parts if isinstance(part, BaseToolReturnPart)}
-            kept_parts = [
-                part for part in message.parts if not _is_unanswered_call(part, result_ids, native_result_ids)
-            ]
-            call_ids = {part.tool_call_id for part in kept_parts if isinstance(part, BaseToolCallPart)}
-            kept_parts = [
-                part for part in kept_parts if not isinstance(part, BaseToolReturnPart) or part.tool_call_id in call_ids
-            ]
-            if kept_parts:
-                paired.append(replace(message, parts=kept_parts))
-        else:
-            before = messages[index - 1] if index else None
-            call_ids = _call_ids(before) if isinstance(before, ModelResponse) else set[str]()
-            parts = [part for part in message.parts if not _is_unrequested_result(part, call_ids)]
-            if parts:
-                paired.append(replace(message, parts=parts))
-    return paired
+    while True:
+        conditions = [TurnRow.thread_id == thread.id, TurnRow.status.in_(ANSWERED), TurnRow.id >= from_turn]
+        if before_turn is not None:
+            conditions.append(TurnRow.id < before_turn)
+        selection = _select_turns(connection, conditions, token_budget)
+        if selection is None:
+            return []
+        turns = _load_turns(connection, [*conditions, TurnRow.id >= selection.lowest_id])
+        if turns or not selection.is_cut:
+            break
+        # The turn that was to be shortened is unreadable; the ones before it are still useful.
+        before_turn = selection.lowest_id
+    shown_limit = KEPT_ATTACHMENTS
+    if selection.is_cut:
+        # At most half of the budget goes to files: the conversation about them matters too.
+        shown_limit = min(shown_limit, token_budget // 2 // ATTACHMENT_TOKENS)
+        turn_id, messages = turns[0]
+        shown = min(shown_limit, len(transcript.digests(messages)))
+        turns = [(turn_id, cut_turn(messages, token_budget - shown * ATTACHMENT_TOKENS))]
+    turns = _with_files(connection, turns, shown_limit)
+    return [message for _, messages in reversed(turns) for message in messages]
 
 
-def cut_turn(messages: Sequence[ModelMessage], token_budget: int) -> list[ModelMessage]:
-    """Shortens a turn that alone exceeds the budget to its prompt and last answer, each cut in the middle.
-
-    Tool calls and results are dropped: the answer was derived from them. Returns nothing if even that does not fit.
-    """
-    files = [item for message in messages for item in _files(message)]
-    prompt = "\n".join(filter(None, map(_prompt_text, messages)))
-    answers = [message for message in messages if isinstance(message, ModelResponse) and _answer_text(message)]
-    answer = _answer_text(answers[-1]) if answers else ""
-    available = token_budget - (2 if answer else 1) * MESSAGE_TOKENS - sum(map(item_tokens, files))
-    if available < 2 * _LEAST_TOKENS:
-        return []
-    # Each side gets half of the budget, plus the unused part of the other side's.
-    answer_tokens = min(text_tokens(answer), max(available // 2, available - text_tokens(prompt)))
-    short = _shorten(prompt, available - answer_tokens)
-    part = UserPromptPart([short, *files] if files else short)
-    cut: list[ModelMessage] = [ModelRequest(parts=[part], timestamp=messages[0].timestamp)]
-    if answer:
-        cut.append(replace(answers[-1], parts=[TextPart(_shorten(answer, answer_tokens))]))
-    return cut
+def _select_turns(
+    connection: Connection, conditions: Sequence[ColumnElement[bool]], token_budget: int
+) -> _Selection | None:
+    """Selects turns by their sizes alone, a page at a time from the newest."""
+    budget = HistoryBudget(token_budget)
+    lowest_id: int | None = None
+    while True:
+        sizes = select(TurnRow.id, TurnRow.estimated_tokens, TurnRow.attachment_count).where(*conditions)
+        if lowest_id is not None:
+            sizes = sizes.where(TurnRow.id < lowest_id)
+        page = connection.execute(sizes.order_by(TurnRow.id.desc()).limit(_PAGE)).all()
+        for turn_id, tokens, attachments in page:
+            if not budget.take(tokens, attachments):
+                return _Selection(turn_id, is_cut=True) if lowest_id is None else _Selection(lowest_id, is_cut=False)
+            lowest_id = turn_id
+        if len(page) < _PAGE:
+            return None if lowest_id is None else _Selection(lowest_id, is_cut=False)
 
 
-def _is_unanswered_call(part: object, result_ids: set[str], native_result_ids: set[str]) -> bool:
-    if isinstance(part, ToolCallPart):
-        return part.tool_call_id not in result_ids
-    return isinstance(part, BaseToolCallPart) and part.tool_call_id not in native_result_ids
+def _load_turns(
+    connection: Connection, conditions: Sequence[ColumnElement[bool]]
+) -> list[tuple[int, list[ModelMessage]]]:
+    """Reads the messages of turns, newest turn first; unreadable ones are left out."""
+    query = select(TurnRow.id, TurnRow.messages).where(*conditions).order_by(TurnRow.id.desc())
+    turns: list[tuple[int, list[ModelMessage]]] = []
+    for turn_id, stored in connection.execute(query):
+        if messages := parse_messages(stored or "[]", turn_id):
+            turns.append((turn_id, pair_tools(messages)))
+    return turns
 
 
-def _is_unrequested_result(part: object, call_ids: set[str]) -> bool:
-    return isinstance(part, ToolReturnPart) and part.tool_call_id not in call_ids
-
-
-def _result_ids(message: ModelRequest) -> set[str]:
-    return {part.tool_call_id for part in message.parts if isinstance(part, ToolReturnPart)}
-
-
-def _call_ids(message: ModelResponse) -> set[str]:
-    return {part.tool_call_id for part in message.parts if isinstance(part, ToolCallPart)}
-
-
-def _files(message: ModelMessage) -> list[UserContent]:
-    """Returns the parts of a prompt that are not the user's text: files, and placeholders of files."""
-    prompts = [part.content for part in message.parts if isinstance(part, UserPromptPart)]
-    items = [item for content in prompts if not isinstance(content, str) for item in content]
-    return [item for item in items if _user_text(item) is None]
-
-
-def _user_text(item: UserContent) -> str | None:
-    if isinstance(item, str):
-        return item
-    if isinstance(item, TextContent) and find_digest(item) is None:
-        return item.content
-    if isinstance(item, BinaryContent) and item.media_type.startswith("text/"):
-        return item.data.decode(errors="replace")
-    return None
-
-
-def _prompt_text(message: ModelMessage) -> str:
-    prompts = [part.content for part in message.parts if isinstance(part, UserPromptPart)]
-    texts = [[content] if isinstance(content, str) else map(_user_text, content) for content in prompts]
-    return "\n".join(text for some in texts for text in some if text)
-
-
-def _answer_text(message: ModelResponse) -> str:
-    return "".join(part.content for part in message.parts if isinstance(part, TextPart))
-
-
-def _shorten(text: str, tokens: int) -> str:
-    """Returns the start and the end of a text within a number of tokens."""
-    whole = text.encode(errors="replace")
-    limit = tokens * BYTES_A_TOKEN
-    if len(whole) <= limit:
-        return text
-    available = limit - len(_GAP)
-    if available <= 0:
-        return whole[: max(limit, 0)].decode(errors="ignore")
-    head = whole[: available - available // 2].decode(errors="ignore")
-    tail = whole[len(whole) - available // 2 :].decode(errors="ignore")
-    return head + _GAP + tail
+def _with_files(
+    connection: Connection, turns: list[tuple[int, list[ModelMessage]]], limit: int
+) -> list[tuple[int, list[ModelMessage]]]:
+    """Inserts the newest files into turns; the bytes of older files are not read."""
+    shown: dict[int, int] = {}
+    wanted: list[tuple[int, str]] = []
+    for turn_id, messages in turns:
+        digests = transcript.digests(messages)
+        shown[turn_id] = min(limit, len(digests))
+        limit -= shown[turn_id]
+        wanted += [(turn_id, digest) for digest in digests[len(digests) - shown[turn_id] :]]
+    if not wanted:
+        return turns
+    files = load_files(connection, wanted)
+    return [(turn_id, transcript.restore(messages, files, shown[turn_id])) for turn_id, messages in turns]

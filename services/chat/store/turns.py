@@ -1,4 +1,4 @@
-"""Conversations in the database: threads, turns, and the history for a model."""
+"""Turns of conversations in the database: opened with a prompt, closed with a result."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
-from sqlalchemy import BigInteger, Connection, Select, and_, delete, literal, select, update
+from sqlalchemy import BigInteger, Connection, and_, delete, literal, select, update
 
 from core.clock import Clock
 from core.db.database import Database
@@ -18,22 +18,20 @@ from core.messages import ConversationKey
 from services.chat.store import transcript
 from services.chat.store.conversation import (
     ANSWERED,
-    THREADS,
     TURNS,
     Thread,
     Turn,
     TurnStart,
     TurnStatus,
+    ensure_current,
     key_conditions,
     parse_messages,
     read_current,
-    read_history,
     read_turn,
 )
 from services.chat.store.files import DOCUMENT, DRAWN
-from services.chat.store.history import starts_with_prompt
-from services.chat.store.memory import read_recall
-from services.chat.store.transcript import Transcript
+from services.chat.store.history import read_recall
+from services.chat.store.transcript import Transcript, starts_with_prompt
 from services.llm.usage import estimate_tokens
 from services.preferences import read_preferences
 
@@ -60,7 +58,9 @@ class TurnStore:
     async def current(self, key: ConversationKey) -> Thread:
         """Returns the thread of the next message in this chat or topic, created on first use."""
         thread = await self._database.run(lambda connection: read_current(connection, key), reading=True)
-        return thread or await self._database.run(lambda connection: self._ensure_current(connection, key))
+        return thread or await self._database.run(
+            lambda connection: ensure_current(connection, self._database, key, self._clock.now())
+        )
 
     async def start_new(self, key: ConversationKey) -> Thread:
         """Starts an empty thread and makes it the current one.
@@ -71,14 +71,9 @@ class TurnStore:
 
         def work(connection: Connection) -> Thread:
             connection.execute(leave_current)
-            return self._ensure_current(connection, key)
+            return ensure_current(connection, self._database, key, self._clock.now())
 
         return await self._database.run(work)
-
-    async def name_unnamed(self, thread_id: int, name: str) -> None:
-        """Names a thread that has no name yet."""
-        unnamed = update(THREADS).where(THREADS.c.id == thread_id, THREADS.c.name.is_(None))
-        await self._database.run(lambda connection: connection.execute(unnamed.values(name=name)) and None)
 
     async def begin(
         self,
@@ -90,7 +85,7 @@ class TurnStore:
         origin: str | None,
         question_id: int | None = None,
     ) -> TurnStart:
-        """Reads all that a turn needs and save its prompt, in one transaction.
+        """Reads all that a turn needs and saves its prompt, in one transaction.
 
         Args:
             prompt: the message with its files.
@@ -101,7 +96,7 @@ class TurnStore:
 
         def work(connection: Connection) -> TurnStart:
             preference = read_preferences(connection, key.chat_ref)
-            thread = read_current(connection, key) or self._ensure_current(connection, key)
+            thread = ensure_current(connection, self._database, key, self._clock.now())
             recall = read_recall(connection, thread, token_budget, None)
             turn = self._insert_turn(connection, thread, speaker_id, prompt, stored, None, origin, question_id)
             return TurnStart(preference, recall, turn)
@@ -229,25 +224,12 @@ class TurnStore:
 
         await self._database.run(work)
 
-    async def history(self, thread: Thread, token_budget: int, *, before_turn: int | None = None) -> list[ModelMessage]:
-        """Returns the newest whole turns that fit the budget.
-
-        If the newest turn alone exceeds the budget, it is shortened. Only the returned turns are read, so the cost does
-        not grow with the conversation. The history begins with a user's prompt, or is empty.
-
-        Args:
-            token_budget: as `estimate_tokens` counts.
-            before_turn: exclude this turn and all later ones, as a Retry needs.
-        """
-        return await self._database.run(
-            lambda connection: read_history(connection, thread, token_budget, before_turn), reading=True
-        )
-
     async def last_turn(self, key: ConversationKey) -> Turn | None:
         """Returns the newest turn of the current thread that is not superseded."""
         of_thread = TurnRow.thread_id.in_(select(ThreadRow.id).where(*key_conditions(key), ThreadRow.is_current))
         counts = and_(of_thread, TurnRow.status != TurnStatus.SUPERSEDED)
-        return await self._read_turn(select(TURNS).where(counts).order_by(TurnRow.id.desc()).limit(1))
+        query = select(TURNS).where(counts).order_by(TurnRow.id.desc()).limit(1)
+        return await self._database.run(lambda connection: read_turn(connection, query), reading=True)
 
     async def turn(self, turn_id: int, *, edited: bool = False) -> Turn | None:
         """Returns a turn by its id. An id from outside may belong to any chat: compare `turn.thread.key`.
@@ -268,12 +250,6 @@ class TurnStore:
 
         await self._database.run(work)
 
-    async def await_topic_name(self, key: ConversationKey) -> None:
-        """Notes that a topic takes the name of its current thread, once that has one."""
-        thread = await self.current(key)
-        own = update(THREADS).where(THREADS.c.id == thread.id).values(names_topic=True)
-        await self._database.run(lambda connection: connection.execute(own) and None)
-
     async def note_answer(self, turn_id: int, message_ids: Sequence[int]) -> None:
         """Records which messages hold the answer; a message recorded for another turn moves to this one."""
         await asyncio.gather(*(self._note_answer(turn_id, each) for each in dict.fromkeys(message_ids)))
@@ -289,9 +265,6 @@ class TurnStore:
         union = answers.union_all(others)
         return await self._database.run(lambda connection: frozenset(connection.scalars(union)), reading=True)
 
-    async def _read_turn(self, query: Select[Any]) -> Turn | None:
-        return await self._database.run(lambda connection: read_turn(connection, query), reading=True)
-
     async def _note_answer(self, turn_id: int, message_id: int) -> None:
         # One statement, so that it can share a transaction: a crash before it is written doubles a message.
         found = (
@@ -304,21 +277,6 @@ class TurnStore:
         await self._answer_writes.execute(
             insert.on_conflict_do_update(index_elements=columns[:3], set_={"turn_id": turn_id})
         )
-
-    def _ensure_current(self, connection: Connection, key: ConversationKey) -> Thread:
-        # Another replica may do the same at this moment: the unique index admits one row, and both then read it.
-        insert = self._database.insert(ThreadRow).values(
-            surface=key.surface,
-            chat_id=key.chat_id,
-            topic_id=key.topic_id,
-            is_current=True,
-            created_at=self._clock.now(),
-        )
-        connection.execute(insert.on_conflict_do_nothing())
-        thread = read_current(connection, key)
-        if thread is None:
-            raise StorageError("the database failed: the current thread is gone")
-        return thread
 
     def _insert_turn(
         self,

@@ -8,7 +8,7 @@ import pytest
 from core.db.database import Database
 from core.messages import ConversationKey, Surface
 from services.chat.reply import Reply, ReplyPhase
-from services.chat.store.conversation import Thread
+from services.chat.store.conversation import Thread, ThreadList
 from services.chat.thread_names import MAX_LENGTH, QUEUE_LIMIT, WORKERS, Beginning, ThreadNamer
 from tests.support.chat_harness import PRIVATE, ChatHarness, chat_harness, message
 from tests.support.fake_llm.server import LLMServer, answer, gate, hang, status
@@ -179,7 +179,7 @@ async def test_naming_keeps_a_name_given_meanwhile(file: Database, first: LLMSer
         await harness.say(QUESTION)
         await eventually(lambda: bool(first.names))
         thread = await harness.stores.turns.current(PRIVATE)
-        await harness.stores.turns.name_unnamed(thread.id, "Mine")
+        await ThreadList(file).name_unnamed(thread.id, "Mine")
         event.set()
         await asyncio.sleep(0.1)
         assert await wait_for_name(harness) == "Mine"

@@ -10,7 +10,7 @@ from core.db.database import Database
 from core.db.tables import NoteRow, ThreadRow, TurnRow
 from core.messages import ConversationKey, Surface
 from services.chat.store.conversation import Remembered, TurnStatus
-from services.chat.store.memory import ThreadMemories
+from services.chat.store.history import ThreadMemories
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
 from services.privacy.retention import RetentionSweep

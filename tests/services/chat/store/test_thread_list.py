@@ -8,9 +8,10 @@ from sqlalchemy import select
 from core.db.database import Database
 from core.db.tables import TurnRow
 from core.messages import ConversationKey, Surface
-from services.chat.store.thread_list import MAX_NAME, ThreadList
+from services.chat.store.conversation import MAX_NAME, ThreadList
 from services.chat.store.turns import TurnStore
 from tests.support.clock import ManualClock
+from tests.support.turn_store import recalled
 
 KEY = ConversationKey(Surface.TELEGRAM, 7)
 OTHER = ConversationKey(Surface.TELEGRAM, 7, 3)
@@ -84,7 +85,7 @@ async def test_delete_removes_a_thread_with_its_turns(database: Database, clock:
     assert await listing.find(KEY, ids[0]) is None
     assert await listing.delete(KEY, ids[1])
     assert await listing.page(KEY, 10) == []
-    assert await turns.history(await turns.current(KEY), 1000) == []
+    assert await recalled(database, await turns.current(KEY), 1000) == []
     assert await turns.last_turn(KEY) is None
     async with database.reading() as session:
         assert (await session.scalars(select(TurnRow))).all() == []

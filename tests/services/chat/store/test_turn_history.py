@@ -1,4 +1,4 @@
-"""TurnStore.history(): selection of turns, damaged rows, files."""
+"""The history of a thread: selection of turns, damaged rows, files."""
 
 import pytest
 from pydantic_ai.messages import (
@@ -19,11 +19,11 @@ from structlog.testing import capture_logs
 from core.db.database import Database
 from core.db.tables import AttachmentRow, TurnRow
 from services.chat.store.conversation import TurnStatus
-from services.chat.store.history import KEPT_ATTACHMENTS
+from services.chat.store.history import KEPT_ATTACHMENTS, read_history
 from services.chat.store.turns import TurnStore
 from services.llm.usage import ATTACHMENT_TOKENS, estimate_tokens
 from tests.support.clock import ManualClock
-from tests.support.turn_store import ALICE, KEY, LARGE_BUDGET, add_turn, answer, pictures, prompt, texts
+from tests.support.turn_store import ALICE, KEY, LARGE_BUDGET, add_turn, answer, pictures, prompt, recalled, texts
 
 
 class TestHistory:
@@ -40,18 +40,18 @@ class TestHistory:
         ],
     )
     async def test_history_includes_answered_turns_only(
-        self, turns: TurnStore, status: TurnStatus, *, counts: bool
+        self, turns: TurnStore, database: Database, status: TurnStatus, *, counts: bool
     ) -> None:
         thread = await turns.current(KEY)
         await add_turn(turns, thread, "hello", status)
-        assert bool(await turns.history(thread, LARGE_BUDGET)) is counts
+        assert bool(await recalled(database, thread, LARGE_BUDGET)) is counts
 
-    async def test_history_excludes_an_open_turn(self, turns: TurnStore) -> None:
+    async def test_history_excludes_an_open_turn(self, turns: TurnStore, database: Database) -> None:
         """The process died during the turn: the prompt is saved."""
         thread = await turns.current(KEY)
         await add_turn(turns, thread, "one")
         turn = await turns.open_turn(thread, ALICE, prompt("two"))
-        assert texts(await turns.history(thread, LARGE_BUDGET)) == ["one", "ONE"]
+        assert texts(await recalled(database, thread, LARGE_BUDGET)) == ["one", "ONE"]
         assert await turns.last_turn(KEY) == turn
 
     async def test_history_after_a_restart_is_identical(
@@ -71,20 +71,20 @@ class TestHistory:
         )
         await database.close()
         again = TurnStore(replica, ManualClock())
-        assert await again.history(await again.current(KEY), LARGE_BUDGET) == messages
+        assert await recalled(replica, await again.current(KEY), LARGE_BUDGET) == messages
         closed = await again.turn(turn.id)
         assert closed is not None
         assert (closed.status, closed.provider, closed.model) == (TurnStatus.COMPLETE, "p", "m")
 
-    async def test_history_returns_the_newest_turns_that_fit(self, turns: TurnStore) -> None:
+    async def test_history_returns_the_newest_turns_that_fit(self, turns: TurnStore, database: Database) -> None:
         """Whole turns in order."""
         thread = await turns.current(KEY)
         for number in range(10):
             await add_turn(turns, thread, f"{number}" * 40)
         one = estimate_tokens([prompt("0" * 40), answer("0" * 40)])
-        assert texts(await turns.history(thread, 3 * one)) == [f"{n}" * 40 for n in (7, 7, 8, 8, 9, 9)]
-        assert texts(await turns.history(thread, 3 * one - 1)) == [f"{n}" * 40 for n in (8, 8, 9, 9)]
-        assert await turns.history(thread, 0) == []
+        assert texts(await recalled(database, thread, 3 * one)) == [f"{n}" * 40 for n in (7, 7, 8, 8, 9, 9)]
+        assert texts(await recalled(database, thread, 3 * one - 1)) == [f"{n}" * 40 for n in (8, 8, 9, 9)]
+        assert await recalled(database, thread, 0) == []
 
     async def test_history_reads_only_the_turns_that_fit(self, turns: TurnStore, database: Database) -> None:
         """Of a thousand."""
@@ -104,46 +104,47 @@ class TestHistory:
             event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
         one = estimate_tokens([prompt("0" * 40), answer("0" * 40)])
         with capture_logs() as logs:
-            assert texts(await turns.history(thread, 3 * one)) == [f"{n}" * 40 for n in (3, 3, 4, 4, 5, 5)]
+            history = await database.run(lambda connection: read_history(connection, thread, 3 * one, None, 0))
+        assert texts(history) == [f"{n}" * 40 for n in (3, 3, 4, 4, 5, 5)]
         assert logs == []
         assert sum(statement.startswith("SELECT") for statement in statements) == 2
 
-    async def test_history_spans_pages_without_gap_or_repetition(self, turns: TurnStore) -> None:
+    async def test_history_spans_pages_without_gap_or_repetition(self, turns: TurnStore, database: Database) -> None:
         thread = await turns.current(KEY)
         for number in range(150):
             await add_turn(turns, thread, str(number))
-        assert texts(await turns.history(thread, LARGE_BUDGET))[::2] == [str(number) for number in range(150)]
+        assert texts(await recalled(database, thread, LARGE_BUDGET))[::2] == [str(number) for number in range(150)]
 
-    async def test_history_shortens_a_newest_turn_beyond_the_budget(self, turns: TurnStore) -> None:
+    async def test_history_shortens_a_newest_turn_beyond_the_budget(self, turns: TurnStore, database: Database) -> None:
         thread = await turns.current(KEY)
         await add_turn(turns, thread, "before")
         await add_turn(turns, thread, "begins " + "x" * 10_000 + " ends")
-        history = await turns.history(thread, 500)
+        history = await recalled(database, thread, 500)
         assert estimate_tokens(history) <= 500
         assert [text[:6] for text in texts(history)] == ["begins", "BEGINS"]
         assert [text[-4:] for text in texts(history)] == ["ends", "ENDS"]
 
-    async def test_history_ends_before_a_given_turn(self, turns: TurnStore) -> None:
+    async def test_history_ends_before_a_given_turn(self, turns: TurnStore, database: Database) -> None:
         thread = await turns.current(KEY)
         await add_turn(turns, thread, "one")
         turn_id = await add_turn(turns, thread, "two")
         await add_turn(turns, thread, "three")
-        assert texts(await turns.history(thread, LARGE_BUDGET, before_turn=turn_id)) == ["one", "ONE"]
+        assert texts(await recalled(database, thread, LARGE_BUDGET, before_turn=turn_id)) == ["one", "ONE"]
 
-    async def test_history_drops_a_call_without_result(self, turns: TurnStore) -> None:
+    async def test_history_drops_a_call_without_result(self, turns: TurnStore, database: Database) -> None:
         """Providers reject it; the text around it stays."""
         thread = await turns.current(KEY)
         turn = await turns.open_turn(thread, ALICE, prompt("time?"))
         stopped = ModelResponse(parts=[TextPart("Let me see."), ToolCallPart("clock", {}, "c1")])
         await turns.close_turn(turn.id, TurnStatus.STOPPED, [prompt("time?"), stopped])
-        assert texts(await turns.history(thread, LARGE_BUDGET)) == ["time?", "Let me see."]
+        assert texts(await recalled(database, thread, LARGE_BUDGET)) == ["time?", "Let me see."]
 
-    async def test_close_turn_prepends_a_missing_prompt(self, turns: TurnStore) -> None:
+    async def test_close_turn_prepends_a_missing_prompt(self, turns: TurnStore, database: Database) -> None:
         """A run that got its prompt as history does not list it among its new messages."""
         thread = await turns.current(KEY)
         turn = await turns.open_turn(thread, ALICE, prompt("look", b"1"))
         await turns.close_turn(turn.id, TurnStatus.COMPLETE, [answer("LOOK")])
-        history = await turns.history(thread, LARGE_BUDGET)
+        history = await recalled(database, thread, LARGE_BUDGET)
         assert len(history) == 2
         assert pictures(history) == [b"1"]
 
@@ -159,7 +160,7 @@ class TestHistory:
         async with database.session() as session:
             await session.execute(update(TurnRow).where(TurnRow.id == turn_id).values(messages=damage))
         with capture_logs() as logs:
-            assert texts(await turns.history(thread, LARGE_BUDGET)) == ["one", "ONE", "three", "THREE"]
+            assert texts(await recalled(database, thread, LARGE_BUDGET)) == ["one", "ONE", "three", "THREE"]
         assert [(entry["event"], entry["turn_id"]) for entry in logs] == [("turn.unreadable", turn_id)]
 
     async def test_history_skips_an_unreadable_turn_beyond_the_budget(
@@ -171,9 +172,9 @@ class TestHistory:
         turn_id = await add_turn(turns, thread, "x" * 10_000)
         async with database.session() as session:
             await session.execute(update(TurnRow).where(TurnRow.id == turn_id).values(messages="{"))
-        assert texts(await turns.history(thread, 500)) == ["one", "ONE"]
+        assert texts(await recalled(database, thread, 500)) == ["one", "ONE"]
 
-    async def test_close_turn_stores_text_that_databases_reject(self, turns: TurnStore) -> None:
+    async def test_close_turn_stores_text_that_databases_reject(self, turns: TurnStore, database: Database) -> None:
         """NUL, half a surrogate pair, an arbitrary object as metadata."""
         thread = await turns.current(KEY)
         turn = await turns.open_turn(thread, ALICE, prompt("a\x00b"))
@@ -185,18 +186,18 @@ class TestHistory:
             answer("\ud83d\ude00 \ud83d."),
         ]
         await turns.close_turn(turn.id, TurnStatus.COMPLETE, messages)
-        history = await turns.history(thread, LARGE_BUDGET)
+        history = await recalled(database, thread, LARGE_BUDGET)
         assert len(history) == 4
         assert texts(history)[-1] == "\U0001f600 \ufffd."
 
-    async def test_close_turn_drops_instructions(self, turns: TurnStore) -> None:
+    async def test_close_turn_drops_instructions(self, turns: TurnStore, database: Database) -> None:
         """They are created for each turn, and may hold notes."""
         thread = await turns.current(KEY)
         turn = await turns.open_turn(thread, ALICE, prompt("hi"))
         request = ModelRequest(parts=[UserPromptPart("hi")], instructions="You are...")
         await turns.close_turn(turn.id, TurnStatus.COMPLETE, [request, answer("HI")])
         assert request.instructions == "You are..."
-        first = (await turns.history(thread, LARGE_BUDGET))[0]
+        first = (await recalled(database, thread, LARGE_BUDGET))[0]
         assert isinstance(first, ModelRequest)
         assert first.instructions is None
 
@@ -204,32 +205,32 @@ class TestHistory:
 class TestFiles:
     """Pictures of users in the history."""
 
-    async def test_history_restores_the_newest_files(self, turns: TurnStore) -> None:
+    async def test_history_restores_the_newest_files(self, turns: TurnStore, database: Database) -> None:
         """Older ones are placeholders, and their bytes are not read."""
         thread = await turns.current(KEY)
         for number in range(KEPT_ATTACHMENTS + 2):
             await add_turn(turns, thread, f"look {number}", images=[b"%d" % number])
         kept = [b"%d" % number for number in range(2, KEPT_ATTACHMENTS + 2)]
-        assert pictures(await turns.history(thread, LARGE_BUDGET)) == ["[image]", "[image]", *kept]
+        assert pictures(await recalled(database, thread, LARGE_BUDGET)) == ["[image]", "[image]", *kept]
 
-    async def test_history_restores_the_last_files_of_an_album(self, turns: TurnStore) -> None:
+    async def test_history_restores_the_last_files_of_an_album(self, turns: TurnStore, database: Database) -> None:
         thread = await turns.current(KEY)
         await add_turn(turns, thread, "older", images=[b"0"])
         await add_turn(turns, thread, "album", images=[b"%d" % number for number in range(1, 7)])
-        assert pictures(await turns.history(thread, LARGE_BUDGET)) == ["[image]"] * 3 + [b"3", b"4", b"5", b"6"]
+        assert pictures(await recalled(database, thread, LARGE_BUDGET)) == ["[image]"] * 3 + [b"3", b"4", b"5", b"6"]
 
-    async def test_files_count_against_the_budget(self, turns: TurnStore) -> None:
+    async def test_files_count_against_the_budget(self, turns: TurnStore, database: Database) -> None:
         """Two pictures do not fit in one and a half estimates."""
         thread = await turns.current(KEY)
         for number in range(3):
             await add_turn(turns, thread, f"look {number}", images=[b"%d" % number])
-        assert pictures(await turns.history(thread, ATTACHMENT_TOKENS * 3 // 2)) == [b"2"]
+        assert pictures(await recalled(database, thread, ATTACHMENT_TOKENS * 3 // 2)) == [b"2"]
 
-    async def test_file_beyond_the_budget_becomes_a_placeholder(self, turns: TurnStore) -> None:
+    async def test_file_beyond_the_budget_becomes_a_placeholder(self, turns: TurnStore, database: Database) -> None:
         """The text about the picture stays."""
         thread = await turns.current(KEY)
         await add_turn(turns, thread, "look", images=[b"1"])
-        history = await turns.history(thread, ATTACHMENT_TOKENS // 2)
+        history = await recalled(database, thread, ATTACHMENT_TOKENS // 2)
         assert pictures(history) == ["[image]"]
         assert texts(history)[-1] == "LOOK"
 
@@ -242,7 +243,7 @@ class TestFiles:
             row = (await session.scalars(select(TurnRow))).one()
         assert len(row.prompt) + len(row.messages or "") < 2000
 
-    async def test_files_of_tools_and_models_become_placeholders(self, turns: TurnStore) -> None:
+    async def test_files_of_tools_and_models_become_placeholders(self, turns: TurnStore, database: Database) -> None:
         thread = await turns.current(KEY)
         picture = BinaryContent(b"x" * 1000, media_type="image/png")
         turn = await turns.open_turn(thread, ALICE, prompt("draw"))
@@ -253,13 +254,13 @@ class TestFiles:
             ModelResponse(parts=[FilePart(picture)]),
         ]
         await turns.close_turn(turn.id, TurnStatus.COMPLETE, messages)
-        result, drawn = (await turns.history(thread, LARGE_BUDGET))[2:]
+        result, drawn = (await recalled(database, thread, LARGE_BUDGET))[2:]
         assert result.parts[0].content == ["seen", {"shot": "[image]"}, "[image]"]
         assert drawn.parts == [TextPart("[image]")]
 
-    async def test_text_with_foreign_metadata_is_kept(self, turns: TurnStore) -> None:
+    async def test_text_with_foreign_metadata_is_kept(self, turns: TurnStore, database: Database) -> None:
         thread = await turns.current(KEY)
         request = ModelRequest(parts=[UserPromptPart([TextContent("[image]", metadata={"attachment": 5}), "x"])])
         turn = await turns.open_turn(thread, ALICE, request)
         await turns.close_turn(turn.id, TurnStatus.COMPLETE, [request, answer("X")])
-        assert texts(await turns.history(thread, LARGE_BUDGET)) == ["[image]", "x", "X"]
+        assert texts(await recalled(database, thread, LARGE_BUDGET)) == ["[image]", "x", "X"]

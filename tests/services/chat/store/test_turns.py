@@ -14,7 +14,7 @@ from core.messages import ConversationKey, Surface
 from services.chat.store.conversation import TurnStatus
 from services.chat.store.turns import TurnStore
 from tests.support.clock import ManualClock
-from tests.support.turn_store import ALICE, KEY, LARGE_BUDGET, add_turn, answer, pictures, prompt, texts
+from tests.support.turn_store import ALICE, KEY, LARGE_BUDGET, add_turn, answer, pictures, prompt, recalled, texts
 
 ROOT = Path(__file__).parents[4]
 
@@ -46,15 +46,15 @@ class TestThreads:
         found = await asyncio.gather(*(which.current(KEY) for which in (turns, other) * 5))
         assert len({thread.id for thread in found}) == 1
 
-    async def test_start_new_keeps_the_old_thread(self, turns: TurnStore) -> None:
+    async def test_start_new_keeps_the_old_thread(self, turns: TurnStore, database: Database) -> None:
         """The next message goes to the new one."""
         old = await turns.current(KEY)
         await add_turn(turns, old, "hello")
         new = await turns.start_new(KEY)
         assert new.id != old.id
         assert await turns.current(KEY) == new
-        assert await turns.history(new, LARGE_BUDGET) == []
-        assert texts(await turns.history(old, LARGE_BUDGET)) == ["hello", "HELLO"]
+        assert await recalled(database, new, LARGE_BUDGET) == []
+        assert texts(await recalled(database, old, LARGE_BUDGET)) == ["hello", "HELLO"]
 
     async def test_start_new_and_current_concurrently_leave_one_current_thread(
         self, turns: TurnStore, database: Database, replica: Database, clock: ManualClock
@@ -84,28 +84,28 @@ class TestRetry:
         assert pictures([failed.prompt]) == [b"%d" % number for number in range(6)]
         assert texts([failed.prompt])[0] == "look"
 
-    async def test_answered_retry_supersedes_the_turn(self, turns: TurnStore) -> None:
+    async def test_answered_retry_supersedes_the_turn(self, turns: TurnStore, database: Database) -> None:
         thread = await turns.current(KEY)
         first = await add_turn(turns, thread, "one", TurnStatus.INTERRUPTED)
         second = await add_turn(turns, thread, "uno", replaces_id=first)
-        assert texts(await turns.history(thread, LARGE_BUDGET)) == ["uno", "UNO"]
+        assert texts(await recalled(database, thread, LARGE_BUDGET)) == ["uno", "UNO"]
         assert (old := await turns.turn(first)) is not None
         assert old.status is TurnStatus.SUPERSEDED
         assert (last := await turns.last_turn(KEY)) is not None
         assert (last.id, last.replaces_id) == (second, first)
 
-    async def test_failed_retry_keeps_the_earlier_answer(self, turns: TurnStore) -> None:
+    async def test_failed_retry_keeps_the_earlier_answer(self, turns: TurnStore, database: Database) -> None:
         thread = await turns.current(KEY)
         first = await add_turn(turns, thread, "one")
         await add_turn(turns, thread, "one", TurnStatus.FAILED, replaces_id=first)
-        assert texts(await turns.history(thread, LARGE_BUDGET)) == ["one", "ONE"]
+        assert texts(await recalled(database, thread, LARGE_BUDGET)) == ["one", "ONE"]
 
-    async def test_retry_supersedes_no_turn_of_another_thread(self, turns: TurnStore) -> None:
+    async def test_retry_supersedes_no_turn_of_another_thread(self, turns: TurnStore, database: Database) -> None:
         """Ids come from outside."""
         elsewhere = await turns.current(ConversationKey(Surface.TELEGRAM, 5))
         theirs = await add_turn(turns, elsewhere, "private")
         await add_turn(turns, await turns.current(KEY), "mine", replaces_id=theirs)
-        assert texts(await turns.history(elsewhere, LARGE_BUDGET)) == ["private", "PRIVATE"]
+        assert texts(await recalled(database, elsewhere, LARGE_BUDGET)) == ["private", "PRIVATE"]
 
     async def test_turn_with_an_unreadable_prompt_has_none(self, turns: TurnStore, database: Database) -> None:
         turn_id = await add_turn(turns, await turns.current(KEY), "one", TurnStatus.FAILED)
