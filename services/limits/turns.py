@@ -261,7 +261,6 @@ class TurnPlaces:
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
                 self._running -= 1
-            self._serve()
             raise
 
     def _serve(self) -> None:

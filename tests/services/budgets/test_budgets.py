@@ -14,7 +14,7 @@ from core.db.database import Database
 from core.db.usage_tables import BudgetHoldRow
 from core.errors import BudgetExhausted
 from core.redis.client import open_redis
-from services.budgets.budgets import Budgets
+from services.budgets.budgets import Budgets, BudgetTiming
 from services.budgets.limits import BudgetLimits
 from services.llm.models.factory import LLMModelFactory
 from services.llm.request import RequestSpec
@@ -22,7 +22,7 @@ from services.llm.routing.admission.budget_guard import BudgetKind
 from services.moderation.domain.verdict import Verdict
 from services.pseudonyms import load_pseudonyms
 from services.usage.ledger import UsageLedger
-from tests.support.clock import ManualClock
+from tests.support.clock import ManualClock, settle, until
 from tests.support.fake_llm.server import LLMServer, answer, gate, status
 from tests.support.llm_harness import RealSleeps, answered_by, bench, provider
 from tests.support.routed_requests import ask
@@ -245,3 +245,17 @@ async def test_database_failure_does_not_stop_answers_and_adds_their_cost(file: 
             await held.scalar(select(1))
             assert await one.ask()
         assert await one.spent() == pytest.approx(2 * before)
+
+
+async def test_wait_ends_after_a_moment_or_with_a_change(file: Database, clock: ManualClock) -> None:
+    budgets = Budgets(file, clock, await load_pseudonyms(file))
+    waiting = asyncio.create_task(budgets.wait())
+    await settle()
+    assert not waiting.done()
+    await clock.advance(BudgetTiming().poll_s)
+    assert waiting.done()
+    waiting = asyncio.create_task(budgets.wait())
+    await settle()
+    assert not waiting.done()
+    await budgets.keep_up()
+    await until(waiting.done)

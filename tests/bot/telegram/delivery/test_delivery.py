@@ -1,9 +1,14 @@
 """Delivery of messages when Telegram accepts them."""
 
-from aiogram.types import MessageEntity
+from datetime import UTC, datetime
+
+import pytest
+from aiogram.exceptions import TelegramBadRequest
+from aiogram.methods import DeleteMessage
+from aiogram.types import Chat, Message, MessageEntity
 
 from bot.telegram.delivery.calls import SendResult, Sent
-from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.delivery import Delivery, reply_to
 from bot.telegram.markdown.render import Rendered, render
 from tests.support.delivery_messages import GROUP, PERSON, STOP, send_with_button
 from tests.support.fake_telegram.server import TelegramServer
@@ -61,3 +66,25 @@ async def test_delete_edit_markup_and_answer_callback_accept_late_calls(
 
     assert server.callback_answers[query]["text"] == "stopped"
     assert server.chat(PERSON).texts() == []
+
+
+async def test_attempt_returns_the_error_that_prevented_it(delivery: Delivery, server: TelegramServer) -> None:
+    first = await send_with_button(delivery)
+    server.fail("deleteMessage", 1, status=400, description="Bad Request: message can't be deleted")
+    method = DeleteMessage(chat_id=PERSON, message_id=first.message_id)
+    assert isinstance(await delivery.attempt(method, PERSON), TelegramBadRequest)
+    assert len(server.chat(PERSON).answers()) == 1
+    # What is as it should be already is no failure.
+    server.fail("deleteMessage", 1, status=400, description="Bad Request: message is not modified")
+    assert await delivery.attempt(method, PERSON) is None
+
+
+@pytest.mark.parametrize(("chat_id", "kind"), [(GROUP, "supergroup"), (PERSON, "private")])
+async def test_reply_to_quotes_the_message_in_groups_only(
+    delivery: Delivery, server: TelegramServer, chat_id: int, kind: str
+) -> None:
+    question = server.user_says("what?", chat_id, user_id=PERSON)
+    about = Message(message_id=question.id, date=datetime.now(UTC), chat=Chat(id=chat_id, type=kind))
+    await reply_to(delivery, about, "that")
+    [message] = server.chat(chat_id).answers()
+    assert message.reply_to == (question.id if chat_id == GROUP else None)

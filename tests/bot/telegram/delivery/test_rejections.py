@@ -83,6 +83,17 @@ async def test_unknown_rejection_omits_parts_but_not_the_text(delivery: Delivery
     assert server.chat(PERSON).texts() == ["x"]
 
 
+async def test_unknown_rejection_of_a_final_edit_omits_its_buttons_first(
+    delivery: Delivery, server: TelegramServer
+) -> None:
+    first = await send_with_button(delivery)
+    server.fail("editMessageText", 1, status=400, description="Bad Request: SOMETHING_NEW_INVALID")
+    outcome = await delivery.edit(PERSON, first.message_id, Rendered("the end"), markup=STOP, final=True)
+    assert outcome.sent == first
+    [message] = server.chat(PERSON).answers()
+    assert (message.text, message.labels) == ("the end", [])
+
+
 async def test_lasting_rejection_is_an_error_event(delivery: Delivery, server: TelegramServer) -> None:
     """Three forms of the message are tried."""
     server.fail("sendMessage", 100, status=400, description="Bad Request: SOMETHING_NEW_INVALID")
