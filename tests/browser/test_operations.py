@@ -160,9 +160,19 @@ async def test_broadcast_is_counted_sent_stopped_and_resumed(operator: Operator)
     await page.get_by_role("button", name="Count the chats").click()
     await expect(page.get_by_role("status")).to_contain_text("Nothing is sent yet")
     assert await state() is BroadcastState.DRAFT
-    card = page.locator("ol > li")
+    card, dialog = page.locator("ol > li"), page.get_by_role("dialog")
+    send = card.get_by_role("link", name="Send")
+    await send.click()
+    await expect(dialog).to_contain_text("Down for ten minutes")
+    await expect(dialog.get_by_role("link", name="Not yet")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(dialog).to_have_count(0)
+    assert await state() is BroadcastState.DRAFT
+    await send.click()
+    await dialog.get_by_role("button", name="Send").click()
+    await expect(card.locator(".chip")).to_have_text("sending")
+    assert await state() is BroadcastState.RUNNING
     for button, shown, expected in (
-        ("Send", "sending", BroadcastState.RUNNING),
         ("Stop", "stopped", BroadcastState.STOPPED),
         ("Continue sending", "sending", BroadcastState.RUNNING),
     ):

@@ -76,14 +76,17 @@ async def test_pages_say_that_the_server_is_gone_and_go_on_when_it_is_back(chrom
             for each in (page, form):
                 await refresh(each)
                 await expect(each.get_by_text("Connection lost")).to_be_visible()
-            # An act does not go through, is said, and can be repeated.
-            await page.get_by_role("button", name="Move beta up").click()
+            # An act is pale, does not go through, is said, and can be repeated.
+            move = page.get_by_role("button", name="Move beta up")
+            await expect(move).to_have_css("opacity", "0.6")
+            await move.click()
             await expect(page.get_by_text("Connection lost")).to_be_visible()
             async with serving(variables, base):
                 # By themselves, and with the session of before.
                 for each in (page, form):
                     await expect(each.get_by_text("Connection lost")).to_be_hidden()
-                await page.get_by_role("button", name="Move beta up").click()
+                await expect(move).to_have_css("opacity", "1")
+                await move.click()
                 await expect(page.get_by_role("status")).to_contain_text("beta was moved")
                 assert await form.get_by_label("Daily cap").input_value() == "12.5", "what was typed is still there"
                 await expect(form.locator("#strip")).to_contain_text("beta: Answers")

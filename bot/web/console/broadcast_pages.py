@@ -10,6 +10,7 @@ from bot.web.console.frame.access import OperatorSession
 from bot.web.console.frame.frame import Frame
 from bot.web.console.frame.responses import done
 from bot.web.server import HttpRoute
+from services.admin.broadcasts import BroadcastState
 
 SHOWN: Final = 20
 
@@ -26,6 +27,7 @@ class BroadcastPages:
         page, act = self._frame.page, self._frame.act
         return (
             page("/broadcasts", self.broadcasts),
+            page("/broadcasts/{id}/send", self.confirm_sending),
             act("/broadcasts", self.draft),
             act("/broadcasts/{id}/{act}", self.act),
         )
@@ -41,6 +43,27 @@ class BroadcastPages:
             return await self._page(request, session, text=text)
         await self._frame.parts.broadcasts.draft(session.actor_id, text, formatting=None, language=None)
         return done("broadcast-drafted", page="broadcasts")
+
+    async def confirm_sending(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Asks before a draft is sent: what has arrived cannot be taken back."""
+        draft = await self._frame.parts.broadcasts.get(self._frame.number(request))
+        if draft is None or draft.state is not BroadcastState.DRAFT:
+            return self._frame.refuse(request, session, "web-broadcast-changed", HTTPStatus.CONFLICT)
+        return self._frame.render(
+            request,
+            session,
+            "confirm.html",
+            title="web-broadcasts",
+            page="broadcasts",
+            question=self._frame.text(request, "web-broadcast-question", total=draft.total),
+            words=draft.text,
+            help=self._frame.text(request, "web-broadcast-question-help"),
+            action=f"broadcasts/{draft.id}/send",
+            label=self._frame.text(request, "web-broadcast-act-send", total=draft.total),
+            mark="i-broadcast",
+            keep="web-not-yet",
+            back="broadcasts",
+        )
 
     async def act(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Starts, stops or discards a broadcast."""

@@ -1141,8 +1141,20 @@ web-broadcast-would-go = { $total ->
     [one] This message would go to 1 chat.
    *[other] This message would go to { $total } chats.
 }
-web-broadcast-served = { $served } of { $total } chats
-web-broadcast-counts = { $served } of { $total } chats: { $sent } delivered, { $blocked } blocked the bot, { $failed } failed
+web-broadcast-served = { $total ->
+    [one] { $served } of { $total } chat
+   *[other] { $served } of { $total } chats
+}
+web-broadcast-counts = { $total ->
+    [one] { $served } of { $total } chat: { $sent } delivered, { $blocked } blocked the bot, { $failed } failed
+   *[other] { $served } of { $total } chats: { $sent } delivered, { $blocked } blocked the bot, { $failed } failed
+}
+web-broadcast-question = { $total ->
+    [one] Send this message to { $total } chat?
+   *[other] Send this message to { $total } chats?
+}
+web-broadcast-question-help = Sending can be stopped. Messages that have arrived cannot be taken back.
+web-not-yet = Not yet
 web-broadcast-act-send = { $total ->
     [one] Send it to 1 chat
    *[other] Send it to { $total } chats

@@ -1147,8 +1147,21 @@ web-broadcast-would-go = { $total ->
     [few] Сообщение получат { $total } чата.
    *[other] Сообщение получат { $total } чатов.
 }
-web-broadcast-served = { $served } из { $total } чатов
-web-broadcast-counts = { $served } из { $total } чатов: доставлено { $sent }, заблокировали бота { $blocked }, не удалось { $failed }
+web-broadcast-served = { $total ->
+    [one] { $served } из { $total } чата
+   *[other] { $served } из { $total } чатов
+}
+web-broadcast-counts = { $total ->
+    [one] { $served } из { $total } чата: доставлено { $sent }, заблокировали бота { $blocked }, не удалось { $failed }
+   *[other] { $served } из { $total } чатов: доставлено { $sent }, заблокировали бота { $blocked }, не удалось { $failed }
+}
+web-broadcast-question = { $total ->
+    [one] Отправить это сообщение в { $total } чат?
+    [few] Отправить это сообщение в { $total } чата?
+   *[other] Отправить это сообщение в { $total } чатов?
+}
+web-broadcast-question-help = Отправку можно остановить. Доставленные сообщения вернуть нельзя.
+web-not-yet = Пока нет
 web-broadcast-act-send = { $total ->
     [one] Отправить в { $total } чат
     [few] Отправить в { $total } чата

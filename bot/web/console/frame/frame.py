@@ -239,7 +239,7 @@ class Frame:
         """Returns an instant as the pages show it."""
         return clock_time(at.timestamp(), self.parts.clock.time(), self.parts.settings.zone)
 
-    def text(self, request: web.Request, key: str, **values: str) -> str:
+    def text(self, request: web.Request, key: str, **values: str | float) -> str:
         """Returns a text in the browser's language."""
         return self.parts.texts.get(key, self.language(request), **values)
 

@@ -178,10 +178,12 @@ function lose(error) {
   const lost = document.getElementById("lost");
   lost.querySelector("time").textContent = freshAt.toLocaleTimeString(document.documentElement.lang);
   lost.hidden = false;
+  document.documentElement.dataset.lost = "";
 }
 
 function found() {
   document.getElementById("lost").hidden = true;
+  delete document.documentElement.dataset.lost;
 }
 
 // Refreshing.

@@ -356,8 +356,16 @@ class TestBroadcasts:
         assert "Down on &lt;b&gt;Sunday" in browser.page
         (draft,) = await broadcasts.newest(5)
         assert draft.state is BroadcastState.DRAFT
-        await browser.submit(f"/console/broadcasts/{draft.id}/send")
+        send = f"/console/broadcasts/{draft.id}/send"
+        assert f'<a class="b main" href="{send}" data-confirm>' in browser.page
+        question = await browser.open(send)
+        assert "Send this message to 2 chats?" in question
+        assert "Down on &lt;b&gt;Sunday" in question
+        assert (await broadcasts.newest(1))[0].state is BroadcastState.DRAFT
+        await browser.submit(send)
         assert (await broadcasts.newest(1))[0].state is BroadcastState.RUNNING
+        assert f'action="{send}"' not in await browser.open(send)
+        assert browser.status == 409
         await browser.submit(f"/console/broadcasts/{draft.id}/stop")
         assert "is stopped" in browser.page
         await browser.submit(f"/console/broadcasts/{draft.id}/stop")
