@@ -21,8 +21,8 @@ from core.clock import SystemClock
 from core.db.database import Database
 from core.redis.client import open_redis
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage
-from services.moderation.domain.rule_set import AppliesTo, Duplicates, Flood, LinkPolicy, RuleSet
-from services.moderation.domain.thresholds import HIGH, VERY_HIGH
+from services.moderation.domain.policy import HIGH, VERY_HIGH
+from services.moderation.domain.settings import AppliesTo, Duplicates, Flood, LinkPolicy, RuleSet
 from services.moderation.screening.features import extract_features
 from services.moderation.screening.rate_windows import RateWindows
 from services.moderation.screening.rules import RuleEngine

@@ -9,7 +9,7 @@ from core.clock import SystemClock
 from core.config.settings import Settings
 from core.db.database import Database, resolve_url
 from core.errors import StorageError
-from services.moderation.domain.thresholds import HIGH, VERY_HIGH
+from services.moderation.domain.policy import HIGH, VERY_HIGH
 from services.moderation.spam_score.base_model import fit, starter_examples
 from services.moderation.spam_score.examples import Example, MalformedExample, read_examples
 from services.moderation.spam_score.store import BASE, ScoreStore

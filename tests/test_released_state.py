@@ -29,16 +29,23 @@ from services.inbox.job import Job
 from services.inbox.sent_messages import SentMessages
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage, MediaKind
 from services.moderation.domain.policy import Plan, Sanction
-from services.moderation.domain.rule_set import AppliesTo, Duplicates, Flood, LinkPolicy, RuleSet
-from services.moderation.domain.settings import GroupSettings, Mode, Preset
+from services.moderation.domain.settings import (
+    AppliesTo,
+    Duplicates,
+    Flood,
+    GroupSettings,
+    LinkPolicy,
+    Mode,
+    Preset,
+    RuleSet,
+)
 from services.moderation.domain.verdict import Category
 from services.moderation.records.counts import Counts, DailyCounts
 from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
+from services.moderation.records.members import ReportStatus, ReportStore, WarningLedger
 from services.moderation.records.message_log import LogEntry, MessageLog
 from services.moderation.records.pending import PendingMessages
-from services.moderation.records.reports import ReportStatus, ReportStore
-from services.moderation.records.warning_ledger import WarningLedger
 from services.moderation.spam_score.store import ScoreStore
 from services.preferences import PreferenceStore
 from services.usage.ledger import UsageLedger

@@ -7,13 +7,12 @@ from dataclasses import replace
 from functools import partial
 
 from bot.composition.services import Services, open_services
-from bot.console.banner import is_any_ready, print_banner
 from bot.console.chat import KEY, USER_ID, ConsoleChat, current_speaker
 from bot.console.commands import Commands
 from bot.console.input import PipedInput, open_input
 from bot.console.model_commands import ModelCommands
 from bot.console.operator_commands import OperatorCommands
-from bot.console.session import Session, run_until_interrupted
+from bot.console.session import Session, is_any_ready, print_banner, run_until_interrupted
 from bot.console.terminal import Terminal
 from core.clock import SystemClock
 from core.config.providers import ProviderKind, ProviderSettings

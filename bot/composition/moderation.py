@@ -15,29 +15,24 @@ from bot.telegram.moderation.messages import PictureFiles
 from bot.telegram.moderation.sanctions import GroupSanctions
 from core.redis.notify_once import NotifyOnce
 from services.moderation.actions import Feedback, ModerationActions
-from services.moderation.alerts import AdminAlerts
 from services.moderation.enforcement import Enforcement
-from services.moderation.judging.consent import RemoteJudgingConsent
 from services.moderation.judging.judge import Budget, Judge
 from services.moderation.judging.picture_judge import PictureJudge
 from services.moderation.judging.verdict_cache import VerdictCache
 from services.moderation.maintenance import Maintenance, MaintenanceTiming, Retention
-from services.moderation.metrics import ModerationMetrics
 from services.moderation.newcomers.newcomers import Newcomers
 from services.moderation.newcomers.store import NewcomerStore
 from services.moderation.pipeline import Pipeline
-from services.moderation.records.counts import DailyCounts
-from services.moderation.records.groups import GroupStore
+from services.moderation.records.counts import DailyCounts, ModerationMetrics
+from services.moderation.records.groups import GroupStore, RemoteJudgingConsent
 from services.moderation.records.incidents import IncidentStore
+from services.moderation.records.members import ReportStore, WarningLedger
 from services.moderation.records.message_log import MessageLog
 from services.moderation.records.pending import PendingMessages
-from services.moderation.records.reports import ReportStore
 from services.moderation.records.shared_cards import SharedCards
-from services.moderation.records.warning_ledger import WarningLedger
-from services.moderation.reporting import IncidentReporter, ReportTiming
+from services.moderation.reporting import AdminAlerts, IncidentReporter, ReportTiming
 from services.moderation.restrictions import Restrictions
-from services.moderation.screening.exemptions import Exemptions
-from services.moderation.screening.known_ham import KnownHam
+from services.moderation.screening.exemptions import Exemptions, KnownHam
 from services.moderation.screening.rate_windows import RateWindows
 from services.moderation.screening.rules import RuleEngine
 from services.moderation.screening.screener import Screener

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from bot.composition.services import Services
 from bot.operators.console_links import ConsoleLinks
 from bot.operators.daemon_services import DaemonServices
-from bot.web.console.audit_pages import AuditPages
+from bot.web.console.audit_pages import AuditPages, UndoActs
 from bot.web.console.broadcast_pages import BroadcastPages
 from bot.web.console.compare_pages import ComparePages
 from bot.web.console.dead_letter_pages import DeadLetterPages
@@ -21,7 +21,6 @@ from bot.web.console.provider_pages import ProviderPages
 from bot.web.console.settings_pages import SettingsPages
 from bot.web.console.sign_in import SignIn
 from bot.web.console.token_pages import TokenPages
-from bot.web.console.undo_acts import UndoActs
 from bot.web.console.usage_pages import UsagePages
 from bot.web.server import HttpRoute
 from services.api.tokens import TokenStore

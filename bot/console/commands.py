@@ -11,9 +11,8 @@ from bot.console.chat import KEY, USER_ID, ConsoleChat
 from bot.console.model_commands import AUTOMATIC, ModelCommands
 from bot.console.operator_commands import BROADCAST_ACTS
 from bot.console.terminal import Terminal
-from bot.operators.budget import BudgetCommands
 from bot.operators.provider import ProviderCommands
-from bot.operators.usage import UsageReports
+from bot.operators.spending import BudgetCommands, UsageReports
 from core.i18n import Texts
 from core.messages import user_ref
 from services.admin.audit import AuditKind

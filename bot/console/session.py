@@ -1,9 +1,9 @@
-"""One console session: reads lines and runs each before the next is read."""
+"""One console session: its start-up lines, then each line that is read is run before the next one."""
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any
 
 import structlog
@@ -13,10 +13,47 @@ from bot.console.commands import BARE_HELP, LEAVING, Commands
 from bot.console.input import InputReader, PipedInput, PromptInput
 from bot.console.terminal import Terminal
 from core.background import cancel_and_wait
+from core.config.providers import ProviderKind
+from core.config.settings import Settings
 from core.errors import StorageError
 from core.i18n import Texts
+from services.llm.providers.probe import ProbeResult
 
 log = structlog.get_logger()
+
+
+def print_banner(
+    terminal: Terminal, texts: Texts, language: str | None, settings: Settings, probes: Sequence[ProbeResult]
+) -> None:
+    """Prints the state of each provider, warnings and a hint.
+
+    Args:
+        settings: as the services use them, with the demo provider where it was added.
+        probes: one per usable provider.
+    """
+    for probe in probes:
+        terminal.print(_describe(probe, texts, language))
+    for warning in settings.warnings:
+        terminal.print_dimmed(warning)
+    if any(provider.kind is ProviderKind.DEMO for provider in settings.providers) and not is_any_ready(probes):
+        terminal.print_highlighted(texts.get("console-demo-stands-in", language))
+    if settings.redis_url is None:
+        terminal.print_dimmed(texts.get("console-embedded-store", language))
+    terminal.print_dimmed(texts.get("console-hint", language))
+    terminal.print_blank_line()
+
+
+def is_any_ready(probes: Sequence[ProbeResult]) -> bool:
+    """Returns whether any provider is available."""
+    return any(probe.is_ready for probe in probes)
+
+
+def _describe(probe: ProbeResult, texts: Texts, language: str | None) -> str:
+    provider, model = probe.provider.id, probe.default_model
+    if probe.reason is not None and not probe.has_no_list:
+        return f"{provider}: {probe.reason}"
+    key = "console-ready" if probe.is_ready else "console-model-missing"
+    return texts.get(key, language, provider=provider, model=model)
 
 
 async def run_until_interrupted(work: Coroutine[Any, Any, None], session: "Session") -> int:

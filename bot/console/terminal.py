@@ -7,8 +7,7 @@ import shutil
 import textwrap
 from typing import TextIO
 
-from bot.console.markdown import MarkdownStream
-from bot.console.tables import cell_width
+from bot.console.markdown import MarkdownStream, cell_width
 
 _PLAIN, _DIM, _NOTED = "\x1b[0m", "\x1b[2m", "\x1b[33m"
 _CLEAR_LINE = "\r\x1b[K"

@@ -3,9 +3,8 @@
 from collections.abc import Awaitable, Callable
 from datetime import UTC, tzinfo
 
-from bot.operators.capabilities import describe_refusals, describe_trial
 from bot.operators.formatting import Wording
-from bot.operators.provider_table import capability_tables, provider_table
+from bot.operators.provider_table import capability_tables, describe_refusals, describe_trial, provider_table
 from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.durations import format_duration, parse_duration

@@ -1,12 +1,14 @@
-"""The table of `/provider`: a few lines of plain text per provider, for a phone and a terminal."""
+"""The table of `/provider`: a few lines of plain text per provider, with the capabilities that its models lack."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 
-from bot.operators.capabilities import describe_limits
 from bot.operators.formatting import Wording
 from core.i18n import Texts
+from services.llm.models.trial import TESTED, TrialResult
+from services.llm.request import Capability
+from services.llm.routing.state.rules import ModelLimits
 from services.llm.routing.status import ProviderState, ProviderStatus, ServiceStatus, percentile_95
 from services.usage.totals import UsageTotal
 
@@ -14,6 +16,7 @@ _REASONED = frozenset(
     {ProviderState.COOLING, ProviderState.PROBING, ProviderState.HALF_OPEN, ProviderState.NOT_CONFIGURED}
 )
 _TIMED = frozenset({ProviderState.PREFERRED, ProviderState.FORCED, ProviderState.COOLING})
+_KNOWN = frozenset(each.value for each in Capability)
 
 
 def provider_table(
@@ -120,3 +123,39 @@ def _format_latency(seconds: Sequence[float], words: Wording) -> str:
         return words.get("operator-latency-once", seconds=f"{seconds[0]:.2f}")
     median, slowest = f"{statistics.median(seconds):.2f}", f"{percentile_95(seconds):.2f}"
     return words.get("operator-latency", median=median, slowest=slowest)
+
+
+def describe_limits(limits: ModelLimits, words: Wording) -> str:
+    """Returns the learned refusals of a model: `m works without tools; its window is 4,096 tokens`."""
+    facts: list[str] = []
+    if limits.refused:
+        # A newer version may have learned of a capability that this one does not know.
+        known = sorted(words.get(f"without-{name}") if name in _KNOWN else name for name in limits.refused)
+        facts.append(words.get("operator-works-without", refused=words.join(known)))
+    if limits.window is not None:
+        facts.append(words.get("operator-window", tokens=limits.window))
+    elif limits.max_input is not None:
+        facts.append(words.get("operator-max-input", tokens=limits.max_input))
+    return f"{limits.model} {'; '.join(facts)}"
+
+
+def describe_trial(trial: TrialResult, words: Wording) -> str:
+    """Returns the model, its time and each capability: `m answered in 40 ms: stream, no tools, system message`."""
+    found = [words.get(f"tested-{'no-' if each in trial.refused else ''}{each.value}") for each in TESTED]
+    time = f"{trial.took_s * 1000:.0f}"
+    return words.get("operator-trial", model=trial.model, time=time, found=", ".join(found))
+
+
+def describe_refusals(provider_id: str, trial: TrialResult, words: Wording) -> list[str]:
+    """Returns a line for each capability that the model does without."""
+    prefix = f"{provider_id}: " if provider_id else ""
+    return [
+        prefix
+        + words.get(
+            "operator-asked-without",
+            model=trial.model,
+            capability=words.get(f"without-{capability.value}"),
+            refusal=str(refusal),
+        )
+        for capability, refusal in sorted(trial.refused.items())
+    ]

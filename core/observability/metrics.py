@@ -1,6 +1,6 @@
-"""Prometheus registry; each package declares its own metrics in a metrics.py.
+"""Prometheus registry; each package declares its own metrics.
 
-Such a module stands next to the code that it measures (`services/llm/routing/metrics.py`) and creates its counters,
+Its class stands next to the code that it measures (`services/llm/routing/metrics.py`) and creates its counters,
 histograms and gauges through `Metrics`. No label may hold a user, a chat or free text; models only if configured.
 """
 

@@ -15,8 +15,7 @@ from core.config.providers import ProviderSettings, ProviderVariables, variable_
 from core.config.settings import read_providers
 from core.db.database import Database
 from core.errors import ConfigurationError, StorageError
-from core.secrets import SecretBox
-from services.admin.config_store import ConfigConflict, ConfigurationStore, StoredValue, is_secret
+from services.admin.config_store import ConfigConflict, ConfigurationStore, SecretBox, StoredValue, is_secret
 
 log = structlog.get_logger()
 

@@ -21,12 +21,10 @@ from services.moderation.domain.verdict import SPAM, Category
 from services.moderation.enforcement import Enforcement
 from services.moderation.pipeline import Pipeline
 from services.moderation.records.incidents import IncidentStore
+from services.moderation.records.members import ReportStatus, ReportStore, WarningLedger
 from services.moderation.records.message_log import message_version
-from services.moderation.records.reports import ReportStatus, ReportStore
-from services.moderation.records.warning_ledger import WarningLedger
-from services.moderation.screening.exemptions import Exemption, Exemptions
+from services.moderation.screening.exemptions import Exemption, Exemptions, KnownHam
 from services.moderation.screening.features import extract_features, normalise_scored
-from services.moderation.screening.known_ham import KnownHam
 from services.moderation.text.excerpt import cut_long
 from services.moderation.text.normalise import Normal, normalise
 

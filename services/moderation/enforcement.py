@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import structlog
 
-from services.moderation.alerts import AdminAlerts
 from services.moderation.domain.incident import Finding, Incident, Resolution
 from services.moderation.domain.message import AuthorKind
 from services.moderation.domain.policy import WARNINGS_TO_MUTE, Sanction, sanction_for_warnings
@@ -16,9 +15,9 @@ from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import Category
 from services.moderation.records.counts import Counts, DailyCounts
 from services.moderation.records.incidents import IncidentStore
+from services.moderation.records.members import WarningLedger
 from services.moderation.records.shared_cards import SharedCards
-from services.moderation.records.warning_ledger import WarningLedger
-from services.moderation.reporting import IncidentReporter
+from services.moderation.reporting import AdminAlerts, IncidentReporter
 from services.moderation.restrictions import Restrictions
 from services.moderation.screening.exemptions import Exemption, Exemptions
 

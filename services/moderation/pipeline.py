@@ -10,12 +10,12 @@ from datetime import timedelta
 import structlog
 
 from core.clock import Clock
-from services.moderation.alerts import AdminAlerts
 from services.moderation.case import Case, MessageJudge, ModerationOutcome, NewcomerCheck, PictureCheck, Retry, Stage
 from services.moderation.domain.incident import Assessment, Finding, Incident, Source, create_finding
 from services.moderation.domain.message import GroupMessage
 from services.moderation.domain.policy import (
     CARD,
+    HIGH,
     NOTHING,
     Plan,
     Sanction,
@@ -26,12 +26,12 @@ from services.moderation.domain.policy import (
 )
 from services.moderation.domain.ports import ActionResult
 from services.moderation.domain.settings import GroupSettings
-from services.moderation.domain.thresholds import HIGH
 from services.moderation.domain.verdict import Category, NoVerdictReason, Unjudged
 from services.moderation.enforcement import Enforcement
 from services.moderation.records.counts import Counts
 from services.moderation.records.message_log import LogEntry, MemberHistory, MessageLog
 from services.moderation.records.pending import PendingMessages
+from services.moderation.reporting import AdminAlerts
 from services.moderation.screening.exemptions import Exemptions
 from services.moderation.screening.rules import Rule, RuleHit
 from services.moderation.screening.screener import PROVEN_MESSAGES, Screener, Screening

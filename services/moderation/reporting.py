@@ -1,4 +1,4 @@
-"""Reports acts to admins and members: in the background, paced, incidents of one author or campaign on one card.
+"""Reports to admins and members in the background, paced: incidents on shared cards, and alerts about the bot itself.
 
 Deletions and sanctions never wait for a message to admins, which Telegram allows 20 times a minute in a group. An
 incident is reported at least once: one that this process could not report is found by the maintenance.
@@ -8,13 +8,15 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
+from typing import Literal
 
 import structlog
 
-from core.clock import Clock
+from core.clock import Backoff, Clock
 from core.errors import StorageError
+from core.redis.notify_once import NotifyOnce
 from services.moderation.domain.incident import Incident
-from services.moderation.domain.ports import Cards
+from services.moderation.domain.ports import ActionResult, Cards
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.records.counts import Counts, DailyCounts
 from services.moderation.records.groups import GroupStore
@@ -27,6 +29,12 @@ SHORTEST_WAIT_S = 0.001
 """A shorter wait is a rounding error of the tokens."""
 MAX_QUEUED = 10_000
 """Incidents and notices of a group that are queued; incidents beyond are left to the maintenance."""
+DAY_S = 24 * 3600
+MISSING_RIGHT = Backoff(first_s=DAY_S, longest_s=7 * DAY_S)
+"""Repeated after one day, then after two and four, then weekly."""
+OUTAGE = Backoff(first_s=3600, longest_s=DAY_S)
+BUDGET = Backoff(first_s=20 * 3600, longest_s=20 * 3600)
+"""Daily: shorter than a day, for the case that yesterday's budget lasted longer than today's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,3 +250,47 @@ class IncidentReporter:
         for group_id, queue in list(self._queues.items()):
             if queue.is_empty and group_id not in running and queue.refilled_at < long_ago:
                 del self._queues[group_id]
+
+
+Right = Literal["delete", "restrict"]
+
+
+class AdminAlerts:
+    """Sends alerts, each by one replica and with a growing pause.
+
+    Args:
+        reminders: its keys start with `<REDIS_PREFIX>:mod`.
+    """
+
+    def __init__(self, reporter: IncidentReporter, reminders: NotifyOnce) -> None:
+        self._reporter = reporter
+        self._reminders = reminders
+
+    async def report_right(self, settings: GroupSettings, right: Right, result: ActionResult) -> None:
+        """Alerts if an action failed for lack of a right; a successful one resets that alert."""
+        name = _name(settings.group_id, right)
+        if result is ActionResult.NO_RIGHT:
+            log.warning("moderation.right_missing", group_id=settings.group_id, right=right)
+            if await self._reminders.is_due(name, MISSING_RIGHT):
+                key = "moderation-no-right-delete" if right == "delete" else "moderation-no-right-restrict"
+                self._reporter.put_alert(settings, key)
+        elif result is ActionResult.DONE:
+            await self._reminders.forget(name)
+
+    async def report_outage(self, settings: GroupSettings) -> None:
+        """Alerts that no provider answers."""
+        if await self._reminders.is_due(_name(settings.group_id, "outage"), OUTAGE):
+            self._reporter.put_alert(settings, "moderation-outage")
+
+    async def reset_outage(self, group_id: int) -> None:
+        """Resets the alert: a provider answered again."""
+        await self._reminders.forget(_name(group_id, "outage"))
+
+    async def report_spent_budget(self, settings: GroupSettings) -> None:
+        """Alerts that the day's judgements are used up."""
+        if await self._reminders.is_due(_name(settings.group_id, "budget"), BUDGET):
+            self._reporter.put_alert(settings, "moderation-budget-spent", budget=settings.budget)
+
+
+def _name(group_id: int, alert: str) -> str:
+    return f"{{{group_id}}}:told:{alert}"

@@ -293,7 +293,7 @@ KEYS: Sequence[KeyFamily] = (
     KeyFamily("services/moderation/judging/verdict_cache.py", "mod:*:verdict:*", "verdicts of a day, by author"),
     KeyFamily("services/moderation/judging/judge.py", "mod:*:budget:*", "judgements of a day, by author"),
     KeyFamily("services/moderation/judging/judge.py", "mod:*:pictures:*", "judged pictures of a day, by author"),
-    KeyFamily("services/moderation/screening/known_ham.py", "mod:*:ham:*", "checksums of texts and pictures"),
+    KeyFamily("services/moderation/screening/exemptions.py", "mod:*:ham:*", "checksums of texts and pictures"),
     KeyFamily("services/moderation/screening/rate_windows.py", "{group:*}:*", "messages of some minutes, by author"),
     KeyFamily("core/redis/notify_once.py", "mod:*:told:*", "times of notices to groups"),
     KeyFamily("services/admin/notices.py", "{llm}:told:*", "times of notices to operators"),

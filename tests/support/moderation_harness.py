@@ -11,7 +11,6 @@ from core.clock import Clock
 from core.db.database import Database
 from core.redis.notify_once import NotifyOnce
 from services.moderation.actions import Feedback, ModerationActions
-from services.moderation.alerts import AdminAlerts
 from services.moderation.domain.incident import Incident
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage
 from services.moderation.domain.ports import (
@@ -33,15 +32,13 @@ from services.moderation.pipeline import Pipeline
 from services.moderation.records.counts import DailyCounts
 from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
+from services.moderation.records.members import ReportStore, WarningLedger
 from services.moderation.records.message_log import MessageLog
 from services.moderation.records.pending import PendingMessages
-from services.moderation.records.reports import ReportStore
 from services.moderation.records.shared_cards import SharedCards
-from services.moderation.records.warning_ledger import WarningLedger
-from services.moderation.reporting import IncidentReporter
+from services.moderation.reporting import AdminAlerts, IncidentReporter
 from services.moderation.restrictions import Restrictions
-from services.moderation.screening.exemptions import Exemptions
-from services.moderation.screening.known_ham import KnownHam
+from services.moderation.screening.exemptions import Exemptions, KnownHam
 from services.moderation.screening.rate_windows import RateWindows
 from services.moderation.screening.rules import RuleEngine
 from services.moderation.screening.screener import Accounts, Screener, SpamScores

@@ -4,8 +4,7 @@ from aiogram import Router
 from aiogram.filters import CommandObject
 from aiogram.types import Message
 
-from bot.operators.budget import BudgetCommands
-from bot.operators.usage import UsageReports
+from bot.operators.spending import BudgetCommands, UsageReports
 from bot.telegram.api.filters import Command
 from bot.telegram.api.updates import conversation_key, is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery, reply_to

@@ -16,8 +16,7 @@ from bot.telegram.moderation.messages import to_author
 from bot.telegram.moderation.rules_handlers import NEWCOMER_MEDIA
 from core.i18n import Texts
 from services.moderation.domain.message import MediaKind
-from services.moderation.domain.rule_set import AppliesTo, LinkPolicy, RuleSet
-from services.moderation.domain.settings import GroupSettings
+from services.moderation.domain.settings import AppliesTo, GroupSettings, LinkPolicy, RuleSet
 from services.moderation.newcomers.gate import AnswerResult
 from services.moderation.newcomers.newcomers import Newcomers
 from services.moderation.newcomers.store import Gate

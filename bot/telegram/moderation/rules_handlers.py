@@ -16,8 +16,7 @@ from bot.telegram.moderation.settings_card import SettingsCard
 from core.i18n import Texts
 from services.moderation.domain.message import MediaKind
 from services.moderation.domain.ports import Standing
-from services.moderation.domain.rule_set import AppliesTo, Duplicates, Flood, LinkPolicy, RuleSet
-from services.moderation.domain.settings import GroupSettings
+from services.moderation.domain.settings import AppliesTo, Duplicates, Flood, GroupSettings, LinkPolicy, RuleSet
 from services.moderation.records.groups import GroupStore
 
 Option = TypeVar("Option")

@@ -13,10 +13,9 @@ from bot.telegram.moderation.labels import label
 from core.i18n import DEFAULT_LANGUAGE, Texts
 from core.messages import Surface, chat_ref
 from services.moderation.domain.settings import GroupSettings, Mode, Preset
-from services.moderation.judging.consent import RemoteJudgingConsent
 from services.moderation.judging.judge import CONTEXT
 from services.moderation.records.counts import DailyCounts
-from services.moderation.records.groups import GroupStore
+from services.moderation.records.groups import GroupStore, RemoteJudgingConsent
 from services.usage.totals import UsageTotals
 
 STATISTICS_DAYS = 30

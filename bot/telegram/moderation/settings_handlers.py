@@ -15,8 +15,7 @@ from bot.telegram.moderation.settings_card import ChangeSetting, SettingsCard
 from core.i18n import Texts
 from services.moderation.domain.ports import Standing
 from services.moderation.domain.settings import GroupSettings, Mode, Preset
-from services.moderation.judging.consent import RemoteJudgingConsent
-from services.moderation.records.groups import GroupStore
+from services.moderation.records.groups import GroupStore, RemoteJudgingConsent
 
 NUMBER_RANGES = {"budget": (0, 100_000), "reports": (1, 100)}
 """Smallest and largest value of each numeric setting."""

@@ -10,8 +10,7 @@ from aiohttp.hdrs import X_FORWARDED_PROTO
 
 from bot.web.console.frame.access import OperatorSession, SignInRefused
 from bot.web.console.frame.frame import Frame
-from bot.web.console.frame.responses import HEADERS, HOME, read_form, redirect
-from bot.web.console.frame.templates import STATIC, static_file
+from bot.web.console.frame.responses import HEADERS, HOME, STATIC, read_form, redirect, static_file
 from bot.web.server import HttpRoute
 from core.redis.client import REDIS_ERRORS
 

@@ -1,4 +1,4 @@
-"""Daily counters per group, as shown by `/moderation stats`."""
+"""Daily counters per group, as shown by `/moderation stats`, and their sums as Prometheus metrics."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -9,9 +9,12 @@ from sqlalchemy import Connection, delete, func, select
 from core.clock import Clock
 from core.db.database import Database
 from core.db.moderation_tables import ModerationCountsRow
+from core.observability.metrics import Metrics
 
 RETENTION = timedelta(days=400)
 """A month can be compared with the same month a year earlier."""
+COUNTED = ("seen", "judged", "asked", "acted", "carded", "undone", "unjudged")
+"""Tokens and cost are among the provider metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +94,20 @@ class DailyCounts:
         expired = delete(ModerationCountsRow).where(ModerationCountsRow.day < first)
         async with self._database.session() as session:
             await session.execute(expired, execution_options={"synchronize_session": False})
+
+
+class ModerationMetrics:
+    """Sums the counters of `/moderation stats` over all groups."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        counter = metrics.counter(
+            "moderation_messages", "Messages of moderated groups by what became of them", ("what",)
+        )
+        # Created at start with value 0, so that a rate includes the first event.
+        self._counters = {what: counter.labels(what) for what in COUNTED}
+
+    def count(self, more: Counts) -> None:
+        """Adds to the counters."""
+        for name, value in asdict(more).items():
+            if value and name in self._counters:
+                self._counters[name].inc(value)

@@ -7,10 +7,10 @@ from typing import Protocol
 
 from services.moderation.domain.incident import display_text
 from services.moderation.domain.message import AuthorKind, GroupMessage
-from services.moderation.domain.rule_set import RuleSet
-from services.moderation.domain.thresholds import HIGH, VERY_HIGH
+from services.moderation.domain.policy import HIGH, VERY_HIGH
+from services.moderation.domain.settings import RuleSet
+from services.moderation.screening.exemptions import KnownHam
 from services.moderation.screening.features import RISKY, Feature, Signal, extract_features, normalise_scored
-from services.moderation.screening.known_ham import KnownHam
 from services.moderation.screening.rules import RuleEngine, RuleHit
 from services.moderation.text.excerpt import cut_long
 from services.moderation.text.normalise import Normal, letter_weight, normalise

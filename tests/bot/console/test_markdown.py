@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from bot.console.markdown import BOLD, CODE, PLAIN, MarkdownStream
-from bot.console.tables import cell_width
+from bot.console.markdown import BOLD, CODE, PLAIN, MarkdownStream, cell_width
 
 TEXT = (
     "# Leap years\n\nA **leap year** has `366` days, and 2**3 stays.\n\n- one\n- two\n\n"

@@ -2,8 +2,7 @@
 
 import pytest
 
-from services.moderation.domain.rule_set import RuleSet
-from services.moderation.domain.settings import Mode
+from services.moderation.domain.settings import Mode, RuleSet
 from tests.support.bot_harness import BotHarness
 from tests.support.fake_llm.server import answer
 from tests.support.fake_telegram.chats import Message

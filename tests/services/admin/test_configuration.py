@@ -12,8 +12,7 @@ from core.config.settings import read_providers
 from core.db.database import Database
 from core.db.operator_tables import ConfigValueRow
 from core.errors import ConfigurationError
-from core.secrets import SecretBox
-from services.admin.config_store import ConfigConflict, SecretsKeyMissing
+from services.admin.config_store import ConfigConflict, SecretBox, SecretsKeyMissing
 from services.admin.configuration import Configuration, ProviderConfiguration, ValueSource
 from tests.support.clock import ManualClock, until
 

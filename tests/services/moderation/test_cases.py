@@ -24,7 +24,7 @@ from services.moderation.actions import ResolveResult
 from services.moderation.domain.incident import Resolution
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage, MediaKind
 from services.moderation.domain.ports import Restriction, Standing
-from services.moderation.domain.rule_set import LinkPolicy, RuleSet
+from services.moderation.domain.settings import LinkPolicy, RuleSet
 from services.moderation.domain.verdict import Category, Evidence, NoVerdictReason, Unjudged, Verdict
 from services.moderation.judging.judge import Budget, locate_evidence
 from services.moderation.judging.prompt import collect_parts

@@ -11,7 +11,7 @@ from bot.telegram.moderation.messages import to_group_message
 from core.db.database import Database
 from services.moderation.case import Stage
 from services.moderation.domain.message import GroupMessage
-from services.moderation.domain.thresholds import HIGH
+from services.moderation.domain.policy import HIGH
 from services.moderation.judging.prompt import collect_parts
 from services.moderation.screening.features import extract_features, normalise_scored
 from services.moderation.spam_score.scorer import SpamScorer

@@ -4,8 +4,7 @@ from datetime import timedelta
 
 from core.db.database import Database
 from core.observability.metrics import Metrics
-from services.moderation.metrics import COUNTED, ModerationMetrics
-from services.moderation.records.counts import RETENTION, Counts, DailyCounts
+from services.moderation.records.counts import COUNTED, RETENTION, Counts, DailyCounts, ModerationMetrics
 from tests.support.clock import ManualClock
 from tests.support.web_client import Page
 

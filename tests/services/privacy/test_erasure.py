@@ -19,7 +19,7 @@ from core.redis.client import open_redis
 from services.inbox.dbos_queue import JobQueue
 from services.inbox.job import Job
 from services.moderation.newcomers.store import NewcomerStore, Passage
-from services.moderation.records.warning_ledger import WarningLedger
+from services.moderation.records.members import WarningLedger
 from services.privacy.erasure import Eraser
 from services.privacy.redaction import ERASED_PAYLOAD
 from services.privacy.registry import TABLES, Impersonal

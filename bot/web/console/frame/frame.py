@@ -23,14 +23,17 @@ from bot.web.console.frame.responses import (
     HOME,
     POLICY,
     UNDO_PATHS,
+    asset,
+    digest,
     done,
+    environment,
     file_name,
+    icons,
     read_form,
     read_number,
     redirect,
     undo_path,
 )
-from bot.web.console.frame.templates import asset, digest, environment, icons
 from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings
 from core.errors import ConfigurationError, StorageError

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from bot.operators.budget import BudgetCommands
 from bot.operators.daemon_services import DaemonServices
+from bot.operators.spending import BudgetCommands
 from core.clock import Clock
 from core.config.settings import Settings
 from core.i18n import Texts

@@ -1,14 +1,19 @@
-"""Responses of the console beside its pages: redirects after acts, files, their headers; and the fields of a form."""
+"""Parts of responses: templates and static files, redirects after acts, headers, files; and the fields of a form."""
 
 import csv
+import hashlib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from http import HTTPStatus
+from importlib.resources import files
 from typing import Final
 from urllib.parse import urlencode
 
 from aiohttp import web
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 HOME: Final = "/console"
 POLICY: Final = (
@@ -51,6 +56,17 @@ DONE: Final = frozenset(
 """Acts that a page reports after its redirect."""
 UNDO_PATHS: Final = re.compile(r"undo/\d{1,16}|acts/[\w-]{1,64}/undo|moderation/\d{1,16}/undo", re.ASCII)
 """Paths that undo an act. A page offers no other path, whatever its address says."""
+PACKAGE: Final = "bot.web.console"
+STATIC: Final = {
+    "tokens.css": "text/css",
+    "frame.css": "text/css",
+    "console.css": "text/css",
+    "plots.css": "text/css",
+    "console.js": "text/javascript",
+    "order.js": "text/javascript",
+    "idiomorph-0.8.0.min.js": "text/javascript",
+    "favicon.svg": "image/svg+xml",
+}
 
 
 async def read_form(request: web.Request) -> Mapping[str, object]:
@@ -115,3 +131,32 @@ def download(text: str, content_type: str, name: str) -> web.Response:
     """Returns a file to be saved."""
     headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
     return web.Response(text=text, content_type=content_type, headers=headers)
+
+
+@cache
+def environment() -> Environment:
+    """Returns the templates: every value is escaped, and a missing one is an error."""
+    return Environment(loader=PackageLoader(PACKAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+
+
+@cache
+def static_file(name: str) -> bytes:
+    """Returns a file of `STATIC`."""
+    return (files(PACKAGE) / "static" / name).read_bytes()
+
+
+@cache
+def asset(name: str) -> str:
+    """Returns the address of a file, which changes with its content."""
+    return f"{HOME}/static/{name}?v={digest(static_file(name))}"
+
+
+@cache
+def icons() -> Markup:
+    """Returns the sprite of all icons."""
+    return Markup((files(PACKAGE) / "templates" / "icons.svg").read_text("utf-8"))  # noqa: S704 - our own file
+
+
+def digest(content: bytes) -> str:
+    """Returns a short hash, for addresses and entity tags."""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -3,7 +3,7 @@
 import pytest
 
 from bot.telegram.markdown.render import utf16_length
-from bot.telegram.moderation.card_page import MAX_UNITS, CardPage, cut
+from bot.telegram.moderation.cards import MAX_UNITS, CardPage, cut
 from services.moderation.text.links import defang
 
 

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import pytest
 
-from bot.web.console.frame.templates import STATIC
+from bot.web.console.frame.responses import STATIC
 from tests.bot.web.console.conftest import ConsoleBrowser
 
 FOLDER = files("bot.web.console") / "static"

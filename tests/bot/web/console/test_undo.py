@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bot.operators.budget import BudgetCommands
+from bot.operators.spending import BudgetCommands
 from services.api.tokens import TokenLimits, TokenStore
 from services.llm.routing.admission.budget_guard import BudgetKind
 from tests.bot.web.console.conftest import ConsoleBrowser

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.moderation.screening.banned_terms import BannedTerms
+from services.moderation.screening.rules import BannedTerms
 from services.moderation.text.normalise import normalise
 
 

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from core.redis.client import open_redis
 from services.moderation.domain.message import GroupMessage, MediaKind
-from services.moderation.domain.rule_set import AppliesTo, Duplicates, Flood, LinkPolicy, RuleSet
+from services.moderation.domain.settings import AppliesTo, Duplicates, Flood, LinkPolicy, RuleSet
 from services.moderation.screening.rate_windows import RateWindows, WindowLimits
 from services.moderation.screening.rules import Rule, RuleEngine, RuleHit
 from services.moderation.text.normalise import normalise

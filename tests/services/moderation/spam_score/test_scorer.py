@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.db.database import Database
-from services.moderation.domain.thresholds import HIGH, VERY_HIGH
+from services.moderation.domain.policy import HIGH, VERY_HIGH
 from services.moderation.spam_score import scorer as module
 from services.moderation.spam_score import vectorizer as vectorizer_module
 from services.moderation.spam_score.base_model import EMPTY_SCORE, fit

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from services.moderation.domain.thresholds import HIGH, VERY_HIGH
+from services.moderation.domain.policy import HIGH, VERY_HIGH
 from services.moderation.screening.features import Feature, extract_features, normalise_scored
 from services.moderation.spam_score.base_model import fit, shipped_weights, starter_examples, to_score, to_vectors
 from services.moderation.spam_score.examples import STARTER, Example, MalformedExample, create_example, read_examples

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import SecretStr
 
-from core.secrets import SecretBox, SecretUnreadable
+from services.admin.config_store import SecretBox, SecretUnreadable
 
 OLD, NEW = SecretStr("the-older-of-two-keys-with-32-characters"), SecretStr("the-newer-of-two-keys-with-32-characters")
 
