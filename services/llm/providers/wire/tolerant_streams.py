@@ -12,52 +12,20 @@ Overrides private API of pydantic-ai 2.68; the contract tests are
 tests/services/llm/providers/wire/test_tolerant_streams.py.
 """
 
-import json
 from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from pydantic_ai._parts_manager import ModelResponsePartsManager
 from pydantic_ai.exceptions import ModelAPIError
-from pydantic_ai.messages import Citation, ModelResponseStreamEvent, TextPart
+from pydantic_ai.messages import Citation, ModelResponseStreamEvent, TextPart, ToolCallPart
 from pydantic_ai.models import ModelRequestParameters, StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
+from services.llm.providers.wire.call_pieces import CallPieces
 from services.llm.providers.wire.event_stream import EventStream
 from services.llm.providers.wire.thinking_tags import ThinkingHabit, ThinkingTags
-
-_MAX_PARSES = 32
-"""Times that the arguments of one call are parsed: a server may repeat its name with each of 80,000 pieces."""
-
-
-@dataclass
-class _ToolCallParts:
-    """The latest tool call under one index."""
-
-    key: Hashable
-    call_id: str | None = None
-    name: str | None = None
-    args: list[str | dict[str, Any]] = field(default_factory=list[str | dict[str, Any]])
-    parses_left: int = _MAX_PARSES
-
-    def is_another(self, call_id: str | None, name: str | None) -> bool:
-        """Returns whether a delta begins another call: by another id, or without ids, a name after whole arguments."""
-        if call_id and self.call_id:
-            return call_id != self.call_id
-        return bool(name) and not call_id and self._has_whole_args()
-
-    def _has_whole_args(self) -> bool:
-        if any(isinstance(part, dict) for part in self.args):
-            return True
-        if not str(self.args[-1] if self.args else "").rstrip().endswith("}") or not self.parses_left:
-            return False
-        self.parses_left -= 1
-        try:
-            json.loads("".join(part for part in self.args if isinstance(part, str)))
-        except ValueError:
-            return False
-        return True
 
 
 class _ProviderDetails(TypedDict, total=False):
@@ -92,8 +60,12 @@ class TolerantParts(ModelResponsePartsManager):
         self._habit = habit or ThinkingHabit()
 
     @cached_property
-    def _tool_calls(self) -> dict[Hashable, _ToolCallParts]:
+    def _tool_calls(self) -> dict[Hashable, CallPieces]:
         return {}
+
+    @cached_property
+    def _all_calls(self) -> list[CallPieces]:
+        return []
 
     @cached_property
     def _thinking_tags(self) -> dict[tuple[str, str], ThinkingTags]:
@@ -131,11 +103,22 @@ class TolerantParts(ModelResponsePartsManager):
     def end_text(self, *, is_cut: bool) -> Iterator[ModelResponseStreamEvent]:
         """Handles the end of an answer, at which its thinking may turn out to be none; learns how its text begins."""
         yield from self.flush_text(is_end=True)
+        self.end_calls()
         for tags in self._thinking_tags.values():
             for piece in tags.end(is_cut=is_cut):
                 yield from super().handle_text_delta(content=piece, **self._text_arguments)
         if self._thinking_tags:
             self._habit.learn("".join(part.content for part in self.get_parts() if isinstance(part, TextPart)))
+
+    def end_calls(self) -> None:
+        """Puts the whole arguments into calls whose pieces repeat each other."""
+        for call in self._all_calls:
+            index, args = self._vendor_id_to_part_index.get(call.key), call.find_whole_args()
+            if index is None or args is None:
+                continue
+            part = self._materialize_and_cache_part(index)
+            if isinstance(part, ToolCallPart):
+                self._replace_part(index, replace(part, args=args))
 
     def handle_tool_call_delta(
         self,
@@ -149,12 +132,17 @@ class TolerantParts(ModelResponsePartsManager):
         """Handles a piece of a tool call as the library does, under a key of its own for each call."""
         call = self._tool_calls.get(vendor_part_id)
         if call is None or call.is_another(tool_call_id, tool_name):
-            call = self._tool_calls[vendor_part_id] = _ToolCallParts((vendor_part_id, len(self._parts)))
+            call = self._tool_calls[vendor_part_id] = CallPieces((vendor_part_id, len(self._parts)))
+            self._all_calls.append(call)
         call.call_id = call.call_id or tool_call_id or None
         if args:
             call.args.append(args)
         return super().handle_tool_call_delta(
-            vendor_part_id=call.key, tool_name=tool_name or None, args=args, tool_call_id=tool_call_id or None, **more
+            vendor_part_id=call.key,
+            tool_name=call.add_name(tool_name),
+            args=args,
+            tool_call_id=tool_call_id or None,
+            **more,
         )
 
     def handle_tool_call_delta_events(

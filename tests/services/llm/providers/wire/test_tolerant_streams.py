@@ -189,6 +189,12 @@ CALLS = [
     ([(None, "a", "x", '{"n": 1}'), (None, "b", "x", '{"n": 2}')], [1, 2]),  # no index
     ([(None, "a", "x", '{"n"'), (None, None, None, ": 1}")], [1]),
     ([(0, "a", "x", '{"n"'), (1, "b", "x", '{"n"'), (0, None, None, ": 1}"), (1, None, None, ": 2}")], [1, 2]),
+    ([(0, "a", "x", '{"n"'), (0, "b", None, ": 1}")], [1]),  # an id for each piece
+    ([(0, "a", "x", '{"n"'), (0, "a", "x", '{"n": 1'), (0, "a", "x", '{"n": 1}')], [1]),  # the arguments so far
+    ([(0, "a", "x", '{"n"'), (0, "a", None, ": 1}"), (0, "a", "x", '{"n": 1}')], [1]),  # the whole at the end
+    ([(0, "a", "x", '{"n": 1}'), (0, "a", "x", '{"n": 1}')], [1]),
+    ([(0, "a", "x", '"{\\"n\\": 1}"')], [1]),  # encoded twice
+    ([(0, "a", "x", '{"m": '), (0, "a", None, '{"m": 1}, "n": 1}')], [1]),  # pieces that only look alike
 ]
 
 
@@ -199,9 +205,18 @@ def test_tool_calls_are_told_apart(
     parts = TolerantParts(model_request_parameters=ModelRequestParameters())
     for index, call_id, name, arguments in deltas:
         parts.handle_tool_call_delta(vendor_part_id=index, tool_name=name, args=arguments, tool_call_id=call_id)
+    list(parts.end_text(is_cut=False))
     calls = [part for part in parts.get_parts() if isinstance(part, ToolCallPart)]
-    assert [call.args_as_dict()["n"] for call in calls] == numbers
+    assert [(call.tool_name, call.args_as_dict()["n"]) for call in calls] == [("x", number) for number in numbers]
     assert len({call.tool_call_id for call in calls}) == len(numbers)
+
+
+@pytest.mark.parametrize("names", [("current_time",) * 3, ("current", "_time", ""), ("current", "current_time")])
+def test_name_that_is_repeated_or_grows_is_one_name(names: tuple[str, ...]) -> None:
+    parts = TolerantParts(model_request_parameters=ModelRequestParameters())
+    for name in names:
+        parts.handle_tool_call_delta(vendor_part_id=0, tool_name=name, args="", tool_call_id="a")
+    assert [part.tool_name for part in parts.get_parts() if isinstance(part, ToolCallPart)] == ["current_time"]
 
 
 def replay(name: str, size: int) -> Act:
