@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, cast
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from services.llm.providers.wire.chat_fields import (
     MAX_DIGITS,
@@ -19,11 +19,15 @@ from services.llm.providers.wire.chat_fields import (
     as_count,
     as_message,
     drop_unreadable,
+    dump,
     find_error,
+    find_reason,
     repair_content,
     repair_reason,
     repair_reasoning,
+    split_objects,
 )
+from services.llm.providers.wire.growing_texts import TextBeginning
 from services.llm.providers.wire.response_hooks import Pacing
 
 DONE: Final = b"[DONE]"
@@ -54,6 +58,10 @@ _UNUSUAL: Final = tuple(
         rb'"content"\s*:\s*+(?!null|")',
         rb'"reasoning(?:_content)?"\s*:\s*+(?!null|")',
         rb'"reasoning_details"\s*:\s*[^n\s]',
+        rb'"data"\s*:\s*\{',
+        rb'"thinking"\s*:\s*"',
+        rb'"thought"\s*:\s*"',
+        rb'"reasoning_text"\s*:\s*"',
         rb'"choices"\s*:\s*[^\[\s]',
         rb'"delta"\s*:\s*[^{\s]',
         rb'"index"\s*:\s*[^\d\s]',
@@ -62,6 +70,8 @@ _UNUSUAL: Final = tuple(
         rb'"created"\s*:\s*+(?!\d+\s*[,}])',
     )
 )
+_BETWEEN: Final = b"\n\ndata: "
+"""The frame between the data of two events."""
 _END_WORDS: Final = frozenset({b"DONE", b"END"})
 _BEGINNINGS: Final = (b"{", b"[", b"<")
 """First bytes of objects, lists and error pages."""
@@ -92,6 +102,11 @@ class ChatChunks:
         """True if that chunk has text only: no finish reason, whose place between texts counts, and no thinking."""
         self._has_begun = False
         """True once a delta brought text or a tool call."""
+        self._beginning = TextBeginning()
+        self._opening = b""
+        """The text of the last chunk with text, as it is encoded."""
+        self._message: str | None = None
+        """The text so far of a stream of messages in place of deltas."""
         self._usage: Fields = {}
         """The largest counts so far."""
 
@@ -102,16 +117,33 @@ class ChatChunks:
             data = _PADDING.sub(b"", event) if b'"obfuscation"' in event else event
             text = self._text_of(data)
             self._has_begun = self._has_begun or bool(text)
-            if text is not None and self._is_mergeable and self._pacing.merges:
+            is_beginning = not self._beginning.is_over and self._is_beginning(data, text)
+            if text is not None and self._is_mergeable and self._pacing.merges and not is_beginning:
                 texts.append(text)
                 continue
             if texts:
                 yield self._with_text(texts)
                 texts.clear()
-            if repaired := self._repair(data):
+            if is_beginning:
+                yield from self._beginning.take(self._repair(data))
+                self._opening = self._text_of(data) or b""
+            elif repaired := self._repair(data):
                 yield repaired
         if texts:
             yield self._with_text(texts)
+
+    def _is_beginning(self, data: bytes, text: bytes | None) -> bool:
+        """Returns whether a chunk may hold the text so far; one that does not repeat the first one proves pieces."""
+        if self._beginning.is_growing:
+            return True
+        if text and self._opening and not text.startswith(self._opening):
+            self._beginning.end()
+            return False
+        return _SOME_TEXT.search(data) is not None
+
+    def flush(self) -> bytes:
+        """Returns the chunk that is held at the end of the stream."""
+        return self._beginning.flush()
 
     def repair_whole(self, body: bytes) -> bytes:
         """Returns a whole answer in a form that every SDK reads; a body of another kind as it is."""
@@ -135,7 +167,7 @@ class ChatChunks:
             choice["message"] = as_message(choice.pop("delta"))
             choice["finish_reason"] = choice["finish_reason"] or "stop"
             choice.setdefault("native_finish_reason", choice["finish_reason"])
-        return _dump(fields)
+        return dump(fields)
 
     def _with_text(self, texts: Sequence[bytes]) -> bytes:
         return self._head + b"".join(texts) + self._tail
@@ -152,6 +184,8 @@ class ChatChunks:
         except ValueError:
             if data.strip(b"[] ").upper() in _END_WORDS:
                 return DONE
+            if len(objects := split_objects(data)) > 1:
+                return _BETWEEN.join(filter(None, map(self._repair, objects)))
             # Half an object is an error. Bare words, such as `keep-alive`, are none: the finish reason tells the end.
             return data if data.startswith(_BEGINNINGS) else b""
         if isinstance(chunk, list):
@@ -159,7 +193,11 @@ class ChatChunks:
             chunk = next(iter(cast("list[object]", chunk)), None)
         if not isinstance(chunk, dict):
             return b""
-        return _dump(self._repair_chunk(cast("Fields", chunk)))
+        fields = cast("Fields", chunk)
+        inner: Any = fields.get("data")
+        # Some gateways put a frame around each chunk.
+        is_framed = "choices" not in fields and isinstance(inner, dict) and "choices" in inner
+        return dump(self._repair_chunk(cast("Fields", inner) if is_framed else fields))
 
     def _text_of(self, data: bytes) -> bytes | None:
         """Returns the text of a chunk that differs from the last ordinary one in its text only, as it is encoded."""
@@ -179,7 +217,8 @@ class ChatChunks:
     def _repair_chunk(self, chunk: Fields) -> Fields:
         if error := find_error(chunk):
             return {**chunk, "error": error}
-        choices: list[Any] = chunk["choices"] if isinstance(chunk.get("choices"), list) else []
+        listed: Any = chunk.get("choices")
+        choices = cast("list[object]", listed if isinstance(listed, list) else [listed])
         chunk["choices"] = [
             self._repair_choice(cast("Fields", each)) for each in choices[:_MOST_CHOICES] if isinstance(each, dict)
         ]
@@ -232,7 +271,7 @@ class ChatChunks:
             **choice,
             "index": index if isinstance(index, int) else 0,
             "delta": delta,
-            "finish_reason": repair_reason(choice.get("finish_reason")),
+            "finish_reason": repair_reason(find_reason(choice)),
         }
 
     def _find_delta(self, choice: Fields) -> Fields:
@@ -243,8 +282,19 @@ class ChatChunks:
             return cast("Fields", delta)
         if isinstance(text, str):
             return {"content": text}
-        # A whole message after deltas repeats their text.
-        return cast("Fields", message) if isinstance(message, dict) and not self._has_begun else {}
+        return self._find_message(cast("Fields", message)) if isinstance(message, dict) else {}
+
+    def _find_message(self, message: Fields) -> Fields:
+        """Returns what a message adds: some servers send one in each chunk, of a piece or of the text so far."""
+        if self._has_begun and self._message is None:
+            # A whole message after deltas repeats their text.
+            return {}
+        before, content = self._message or "", message.get("content")
+        if not isinstance(content, str):
+            return message
+        added = content.removeprefix(before)
+        self._message = before + added
+        return {**message, "content": added}
 
     def _repair_tool_calls(self, calls: object) -> list[Fields]:
         listed = cast("list[object]", calls if isinstance(calls, list) else [calls])
@@ -301,15 +351,7 @@ def _has_text_only(data: bytes) -> bool:
 
 
 def _is_unusual(data: bytes) -> bool:
-    if any(name not in data for name in _REQUIRED) or any(each.search(data) for each in _UNUSUAL):
+    if b"}{" in data or any(name not in data for name in _REQUIRED) or any(each.search(data) for each in _UNUSUAL):
         return True
     # The text may stand outside of it.
     return _EMPTY_DELTA.search(data) is not None and (b'"message"' in data or b'"text"' in data)
-
-
-def _dump(chunk: Fields) -> bytes:
-    try:
-        return to_json(chunk)
-    except ValueError:
-        # Half of a surrogate pair.
-        return json.dumps(chunk).encode()

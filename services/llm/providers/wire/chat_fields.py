@@ -1,9 +1,11 @@
 """Repairs single fields of chat completions: errors, contents, thinking, finish reasons, counts."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from pydantic_ai.profiles import DEFAULT_THINKING_TAGS
+from pydantic_core import to_json
 
 from services.llm.providers.wire.thinking_tags import ThinkingTags, find_thinking_end
 from services.llm.server_words import find_message
@@ -12,11 +14,17 @@ Fields = dict[str, Any]
 
 MAX_DIGITS: Final = 12
 """Digits of the longest number that is read as a count, an instant or an index."""
+_MOST_OBJECTS: Final = 64
+"""Objects of one event that are read."""
 _ERROR_FIELDS: Final = frozenset({"code", "detail", "errors", "error_code", "error_msg", "errcode", "errmsg"})
 """Fields of a chunk without choices that make it an error."""
 _KNOWN_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter", "error"})
 _GIVEN_UP: Final = frozenset({"abort", "insufficient_system_resource"})
 """Finish reasons of vLLM and DeepSeek for an aborted answer; the reader of the stream handles them."""
+_THINKING: Final = ("reasoning", "thinking", "thought")
+"""Beginnings of the types of parts that hold thinking. Mistral's SDK reads those of the type `thinking`."""
+_THOUGHTS: Final = ("thinking", "thought", "reasoning_text")
+"""Further names of thinking in a delta."""
 _REASONING_DETAILS: Final = frozenset({"reasoning.text", "reasoning.summary", "reasoning.encrypted"})
 _REASONS: Final[Mapping[str, str | None]] = {
     "": None,
@@ -51,10 +59,38 @@ _REASONS: Final[Mapping[str, str | None]] = {
 """Finish reasons of other protocols that servers pass on, in lower case. Any other word counts as `stop`."""
 
 
+def find_reason(choice: Fields) -> object:
+    """Returns the finish reason of a choice, in whichever field it is."""
+    if "finish_reason" in choice:
+        return choice["finish_reason"]
+    details: object = choice.get("finish_details")
+    return cast("Fields", details).get("type") if isinstance(details, dict) else choice.get("stop_reason")
+
+
+def split_objects(data: bytes) -> list[bytes]:
+    """Returns the objects of data that holds several; nothing where it holds something else too."""
+    text, decoder = data.decode(errors="replace"), json.JSONDecoder()
+    objects: list[bytes] = []
+    at = 0
+    while at < len(text) and len(objects) < _MOST_OBJECTS:
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return []
+        if not isinstance(value, dict):
+            return []
+        objects.append(text[at:end].encode())
+        at = len(text) - len(text[end:].lstrip())
+    return objects
+
+
 def repair_reason(reason: object) -> str | None:
     """Returns a finish reason in the words of the protocol; None where there is none."""
-    if not isinstance(reason, str) or reason in _KNOWN_REASONS | _GIVEN_UP:
-        return reason if isinstance(reason, str) else None
+    if not isinstance(reason, str):
+        # A number or true.
+        return "stop" if reason else None
+    if reason in _KNOWN_REASONS | _GIVEN_UP:
+        return reason
     word = reason.lower()
     return _REASONS.get(word, word if word in _KNOWN_REASONS else "stop")
 
@@ -132,6 +168,10 @@ def repair_reasoning(delta: Fields) -> None:
     for name in ("reasoning", "reasoning_content"):
         if not isinstance(delta.get(name), str | None):
             del delta[name]
+    if not (delta.get("reasoning") or delta.get("reasoning_content")):
+        thoughts = [text for name in _THOUGHTS if isinstance(text := delta.get(name), str)]
+        if thoughts:
+            delta["reasoning"] = "".join(thoughts)
     details = delta.pop("reasoning_details", None)
     if isinstance(details, list):
         found = [cast("Fields", each) for each in cast("list[object]", details) if isinstance(each, dict)]
@@ -144,7 +184,9 @@ def _join_texts(parts: list[object]) -> object:
     texts: list[str] = []
     for part in parts:
         match part:
-            case str(text) | {"type": "text", "text": str(text)}:
+            case {"type": str(kind)} if kind.startswith(_THINKING) and kind != "thinking":
+                pass
+            case str(text) | {"type": "text" | "output_text", "text": str(text)}:
                 texts.append(text)
             case _:
                 return parts
@@ -158,3 +200,12 @@ def as_count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**MAX_DIGITS:
         return 0
     return int(value)
+
+
+def dump(chunk: Fields) -> bytes:
+    """Returns a chunk as JSON."""
+    try:
+        return to_json(chunk)
+    except ValueError:
+        # Half of a surrogate pair.
+        return json.dumps(chunk).encode()

@@ -125,6 +125,8 @@ class EventStream:
             # Cut within a line: half an event is none.
             self._data.clear()
         found += self._read_line(b"")
+        if self._chunks is not None and (held := self._chunks.flush()):
+            found += self._frame([held])
         if self._bare and not self._has_events:
             found += b"".join(self.read_whole(b"\n".join(self._bare)))
         return found
@@ -140,6 +142,9 @@ class EventStream:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
+            if self._data and value.startswith((b"{", DONE)) and _is_whole(b" ".join(self._data)):
+                # Servers leave out the blank line between two events.
+                return self._dispatch() + self._read_line(line)
             self._data_bytes += len(value)
             if self._data_bytes > MAX_EVENT_BYTES:
                 raise ResponseTooLarge("an event of the answer exceeds 1 MiB")

@@ -45,6 +45,27 @@ BENT: dict[str, tuple[list[str], str]] = {
         "Four",
     ),
     "a beginning that may be a tag": ([chunk('{"content": "<thi"}', '"stop"')], "<thi"),
+    "the text so far": (
+        [chunk(f'{{"content": "{text}"}}') for text in ("Fo", "Fou", "Four", "Four", "Fo")] + [STOP], "Four",
+    ),
+    "the text so far in two": (
+        [chunk('{"content": "Four, I think"}'), chunk('{"content": "Four, I think."}'), STOP], "Four, I think.",
+    ),
+    "pieces that repeat": ([chunk(f'{{"content": "{text}"}}') for text in ("Fo", "Fo", "ur")] + [STOP], "FoFour"),
+    "messages with the text so far": (
+        [chunk("{}").replace('"delta": {}', f'"message": {{"content": "{text}"}}') for text in ("Fo", "Four")] + [STOP],
+        "Four",
+    ),
+    "two objects in one event": ([chunk('{"content": "Fo"}') + chunk('{"content": "ur"}'), STOP], "Four"),
+    "lines of one event": ([chunk('{"content": "Fo"}') + "\ndata: " + chunk('{"content": "ur"}'), STOP], "Four"),
+    "a frame around chunks": ([f'{{"data": {each}}}' for each in (chunk('{"content": "Four"}'), STOP)], "Four"),
+    "one choice without a list": (['{"choices": {"delta": {"content": "Four"}}}', STOP], "Four"),
+    "parts of the newer protocol": ([chunk('{"content": [{"type": "output_text", "text": "Four"}]}'), STOP], "Four"),
+    "thinking by another name": ([chunk('{"thinking": "Two"}'), chunk('{"content": "Four"}'), STOP], "Four"),
+    "a finish reason that is no word": ([chunk('{"content": "Four"}'), chunk("{}", "1")], "Four"),
+    "a finish reason by another name": (
+        [chunk('{"content": "Four"}'), '{"choices": [{"delta": {}, "finish_details": {"type": "stop"}}]}'], "Four",
+    ),
     "null usage": ([chunk('{"content": "Four"}', head=HEAD + '"usage": null, '), STOP], "Four"),
     "empty usage": ([chunk('{"content": "Four"}', head=HEAD + '"usage": {}, '), STOP], "Four"),
     "usage in part": (
