@@ -4,7 +4,7 @@ import struct
 
 _HEAD_BYTES = 4096
 _SAMPLES_A_SECOND = 48_000
-"""Positions of Opus count samples at this rate, whatever the recording's own is (RFC 7845)."""
+"""Granule positions of Opus count samples at 48 kHz, independent of the recording's rate (RFC 7845)."""
 _HOURS_24 = 86_400.0
 
 

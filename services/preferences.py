@@ -106,7 +106,7 @@ class Consent:
     """Reads and changes the consent of a chat. Methods raise StorageError where the database fails.
 
     Args:
-        fallbacks: of the chat and of what else sends parts of it to providers.
+        fallbacks: of the chat, and of every other capability that sends parts of it to providers.
         is_asked: whether REMOTE_CONSENT is `ask`; otherwise the operator has decided for all chats.
     """
 

@@ -1,4 +1,4 @@
-"""Builds what the daemon does beside answering: upkeep, schedules, notices to operators, names of topics."""
+"""Builds the daemon's background work: upkeep, schedules, notices to operators, names of topics."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

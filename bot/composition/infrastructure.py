@@ -1,4 +1,4 @@
-"""Opens what everything else is built on: settings, storage, observability."""
+"""Opens the shared infrastructure: settings, storage, observability."""
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass

@@ -114,7 +114,7 @@ def build_api_routes(services: Services, tokens: TokenStore) -> Sequence[HttpRou
 
 
 def _build_capabilities(llm: LLMServices, directory: ModelDirectory, gateway: ApiGateway) -> Sequence[HttpRoute]:
-    """Builds what has providers of its own; without them nothing of it is imported."""
+    """Builds the endpoints of embeddings and transcription; without their providers nothing of them is imported."""
     embeddings, transcriber = llm.capabilities.embeddings, llm.capabilities.transcriber
     if embeddings is None and transcriber is None:
         return ()

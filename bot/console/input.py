@@ -24,7 +24,7 @@ class InputReader(Protocol):
         ...
 
     def hide_typing(self) -> AbstractContextManager[None]:
-        """Keeps what is typed meanwhile out of the output; the next line has it."""
+        """Keeps typed-ahead input out of the output; it becomes the next line."""
         ...
 
 
@@ -118,7 +118,7 @@ class PipedInput:
         return line if line or newline else None
 
     def hide_typing(self) -> AbstractContextManager[None]:
-        """Does nothing: what is piped shows nowhere."""
+        """Does nothing: piped input is not echoed."""
         return contextlib.nullcontext()
 
     async def _read(self) -> bytes:

@@ -150,14 +150,14 @@ class MarkdownStream:
         self._margin = ""
         """Begins the further lines of a list's item and of a quotation."""
         self._table: list[str] = []
-        """The lines of a table, or of what may become one."""
+        """The lines of a table, or of the possible beginning of one."""
         self._is_fenced = False
         self._is_heading = False
         self._is_bold = False
         self._is_code = False
 
     def feed(self, text: str) -> str:
-        """Returns what can be printed now."""
+        """Returns the text that is complete enough to print."""
         self._pending += text
         end = max(self._pending.rfind(" "), self._pending.rfind("\n")) + 1
         if begun := _BEGUN_LINK.search(self._pending, max(0, end - _LONGEST_LINK), end):

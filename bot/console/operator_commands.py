@@ -99,7 +99,7 @@ class OperatorCommands:
         self._terminal.print(await self._bans.unban(arguments, USER_ID, self._chat.language))
 
     async def _broadcast(self, arguments: str) -> None:
-        """Counts the people that a text would go to; a word alone acts on what this terminal has shown."""
+        """Counts the recipients of a text; a word alone acts on the broadcast shown last."""
         language = self._chat.language
         if not arguments:
             self._terminal.print(await self._broadcast_reports.overview(language))

@@ -153,7 +153,7 @@ class JobWorker:
                     place.chat_id, Rendered(text), topic_id=place.topic_id or None, reply_to=payload.reply_to
                 )
         elif isinstance(payload, CallDecided):
-            # Its message keeps no buttons; what is known of the call stands in the log.
+            # Its message keeps no buttons; the log has the details of the call.
             log.error("tool.call_given_up", call=payload.call)
         elif isinstance(payload, ScheduleDue):
             text = self._texts.get(key, payload.speaker.language)

@@ -1,4 +1,4 @@
-"""The stored revisions of what operators set at run time; keys are encrypted by `SECRETS_KEY`, with rotation.
+"""Revisions of the configuration that operators set at run time; keys are encrypted by `SECRETS_KEY`, with rotation.
 
 AES-256-GCM, by a key that HKDF-SHA256 derives from each value of the list. The name of the row that holds a secret is
 associated data, so that a stored value that is moved to another row does not open.

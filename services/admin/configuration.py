@@ -96,7 +96,7 @@ class ProviderConfiguration:
         self._listeners.append(listener)
 
     async def start(self) -> None:
-        """Applies what is stored, and encrypts it anew where SECRETS_KEY has a newer key.
+        """Applies the stored configuration, and re-encrypts it where SECRETS_KEY has a newer key.
 
         Raises:
             StorageError: the database failed.

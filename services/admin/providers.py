@@ -68,7 +68,7 @@ class ProviderAdmin:
 
     Args:
         builder: builds the model of a test request.
-        undoable: keeps what acts replace.
+        undoable: keeps the values that acts replace.
         beside_chat: the fallback services of the capabilities beside chat, by name.
     """
 
@@ -148,7 +148,7 @@ class ProviderAdmin:
         return await self._act(provider, actor_id, "reset", reset, AuditDetail("state", self._name_state(provider)))
 
     async def undo(self, act: RoutingAct, actor_id: int) -> bool:
-        """Restores what an act replaced, unless something has changed since; returns whether it did.
+        """Undoes an act, unless the state has changed since; returns whether it did.
 
         Raises:
             UnknownProvider: its provider is not configured any more.
@@ -192,7 +192,7 @@ class ProviderAdmin:
     async def _change(
         self, provider_id: str, actor_id: int, action: str, change: Callable[[], Awaitable[None]], detail: AuditDetail
     ) -> ActRecord:
-        """Changes the routing state, audits the act, and keeps what it replaced."""
+        """Changes the routing state, audits the act, and keeps the values that it replaced."""
         control = self._fallback.control
         async with self._changing:
             before = control.find_overrides(provider_id)

@@ -86,7 +86,7 @@ class Settlements:
             self._has_settled.clear()
 
     async def run(self) -> None:
-        """Settles what is queued until cancelled; tries again while the database fails."""
+        """Writes queued settlements until cancelled; retries while the database fails."""
         failures = 0
         while True:
             await self._has_settled.wait()

@@ -1,4 +1,4 @@
-"""Produces the answer of a turn: transcribes what was said, draws, or runs the agent."""
+"""Produces the answer of a turn: transcribes speech, draws a picture, or runs the agent."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The lines under an answer: the provider that answered or stands in, the sources, and what was left out."""
+"""The lines under an answer: the provider that answered or stands in, the sources, and omitted capabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

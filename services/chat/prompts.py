@@ -40,7 +40,7 @@ def frame_speech(incoming: Incoming, transcript: str, before: object = None) -> 
     """Returns a transcript as a model receives it: as its speaker's own message, or as a quotation of its author.
 
     Args:
-        before: what stands before it in the prompt; a line of `introduce_recording` makes it a quotation.
+        before: the prompt before it; a line of `introduce_recording` makes it a quotation.
     """
     if isinstance(before, str) and before.startswith(_RECORDING):
         return f"{indent(transcript)}\n[End of the recording]"

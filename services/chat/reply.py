@@ -119,7 +119,7 @@ class Reply:
         return self._activity
 
     def show_activity(self, line: str | None) -> None:
-        """Says what the turn works on until further text is written."""
+        """Shows the work in progress until further text is written."""
         if self.phase is ReplyPhase.RUNNING and line != self._activity:
             self._activity = line
             self._wake_activity()

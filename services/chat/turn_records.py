@@ -1,4 +1,4 @@
-"""Reads and writes a turn in the database; what cannot be written now is written later."""
+"""Reads and writes a turn in the database; a failed write is repeated in the background."""
 
 import asyncio
 from collections import deque
@@ -162,7 +162,7 @@ class TurnRecords:
         return history
 
     async def fit(self, run: TurnRun, history: Sequence[ModelMessage], spec: RequestSpec) -> Sequence[ModelMessage]:
-        """Drops turns where the history has outgrown its budget; a Retry keeps what the first answer was given.
+        """Drops turns where the history has outgrown its budget; a Retry keeps the history of the first answer.
 
         Args:
             spec: of the answer; a summary of the dropped turns is requested alike.

@@ -227,7 +227,7 @@ class _HtmlText(HTMLParser):
             self._pieces.append("\t")
         elif tag in self.BLOCKS:
             self._is_in_cell = self._is_in_cell and tag != "tr"
-            # A row stays on its line, whatever stands in its cells.
+            # A row stays on one line: line breaks in cells are replaced.
             self._pieces.append(" " if self._is_in_cell else self.BLOCKS[tag])
 
     def _begin_link(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

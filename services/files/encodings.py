@@ -117,7 +117,7 @@ def _decode_by_letters(data: bytes) -> Decoded | None:
 
 
 def _take_sample(data: bytes) -> bytes:
-    """Returns the lines with letters outside of ASCII, wherever they are: the others tell nothing."""
+    """Returns the lines with letters outside of ASCII; the others are the same in every encoding."""
     lines: list[bytes] = []
     left = LOOKED_AT
     for found in _FOREIGN.finditer(data):

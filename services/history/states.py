@@ -124,7 +124,7 @@ class StateHistory:
         """Records changes since the last look, confirms the present states, and thins, each when it is due.
 
         Raises:
-            StorageError: the database failed; the next look records what was missed.
+            StorageError: the database failed; the next look records the missed time.
         """
         now, present = self._clock.time(), self._present()
         changed = {name: state for name, state in present.items() if self._known.get(name) != state}

@@ -45,7 +45,7 @@ class ToolCall:
     """A call of a tool that acts.
 
     Args:
-        origin: the job whose answer asked for it.
+        origin: the job in which the model asked for it.
         result: once it is done.
     """
 

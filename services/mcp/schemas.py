@@ -1,6 +1,6 @@
 """Checks the JSON schemas of servers: one that a provider's conversion cannot take would end every turn.
 
-The conversions of pydantic-ai recurse, inline references and raise on what is no schema.
+The conversions of pydantic-ai recurse, inline references and raise on invalid schemas.
 """
 
 from collections.abc import Iterator, Mapping

@@ -29,7 +29,7 @@ LONGEST_SHOWN_NAME = 40
 
 @dataclass(frozen=True, slots=True)
 class McpLimits:
-    """Bounds of connections and of what servers send.
+    """Bounds of connections and of messages from servers.
 
     Args:
         connect_s: of a connection with its list of tools.
@@ -42,7 +42,7 @@ class McpLimits:
         schema: characters of a tool's schema; a tool with a longer one is left out.
         description: characters of a tool's description.
         result: characters of a result that the model is given.
-        transport: bounds of what is read.
+        transport: bounds of messages from the server.
     """
 
     connect_s: float = 30.0

@@ -39,7 +39,7 @@ _REFUSAL = "MCPError"
 
 @dataclass(frozen=True, slots=True)
 class TransportLimits:
-    """Bounds of what a server sends.
+    """Bounds of a server's messages.
 
     Args:
         message_bytes: of one message: a line of a process, a JSON body, an event.
@@ -301,7 +301,7 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 def _import_sdk() -> None:
     """Imports the SDK, which takes 0.9 s of CPU, in a thread when the first server is connected."""
     importlib.import_module("mcp.client.streamable_http")
-    # Its records quote what servers say. The events of this package tell what an operator needs.
+    # Its records quote servers. The events of this package are those for operators.
     logger = logging.getLogger("mcp")
     logger.addHandler(logging.NullHandler())
     logger.propagate = False

@@ -91,7 +91,7 @@ class Step:
     pause_s: float
 
     async def run(self) -> None:
-        """Does what is due. A failure is logged."""
+        """Runs the due tasks. A failure is logged."""
         await _attempt(self.name, self.work())
 
 
@@ -194,7 +194,7 @@ class Maintenance:
 
 
 async def _attempt(step: str, work: Awaitable[object]) -> None:
-    """Awaits a piece of work. A failure is logged; it ends neither the maintenance nor what comes after it."""
+    """Awaits a task. A failure is logged, and ends neither the maintenance nor the tasks after it."""
     try:
         await work
     except StorageError as error:

@@ -1,4 +1,4 @@
-"""Erases what is stored about a person, as `registry.py` says; idempotent, so that a retried job begins anew."""
+"""Erases the data stored about a person, as `registry.py` lists it; idempotent, so that a retried job begins anew."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -47,7 +47,7 @@ class Eraser:
         prefix: of all keys.
         jobs: the inbox; None where there is none, as in the console.
         follow_up_s: delay of the second pass.
-        on_erased: drops what this process remembers of a person.
+        on_erased: drops the person's data in the memory of this process.
     """
 
     def __init__(  # noqa: PLR0913 - the places that hold personal data

@@ -1,6 +1,6 @@
-"""Registry of personal data: for every table, Redis key and file, what is erased with a person and what stays.
+"""Registry of personal data: the effect of `/forget` on every table, Redis key and file.
 
-A table, a key or a file that is not listed here fails a test: who adds one decides here what `/forget` does to it.
+A table, a key or a file that is not listed here fails a test, so that none is added without a decision.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -276,7 +276,7 @@ class KeyFamily:
 
     Args:
         source: the module that writes it.
-        pattern: with `*` for what varies.
+        pattern: with `*` for the variable parts.
         holds: for people and operators.
     """
 

@@ -58,7 +58,7 @@ class RetentionSweep:
             return len(ids)
 
         def delete_rest(connection: Connection) -> None:
-            # A summary holds what was said before it.
+            # A summary contains older messages.
             connection.execute(delete(ThreadMemoryRow).where(ThreadMemoryRow.updated_at < before))
             connection.execute(delete(NoteRow).where(NoteRow.created_at < before))
             is_empty: ColumnElement[bool] = ~select(TurnRow.id).where(TurnRow.thread_id == ThreadRow.id).exists()

@@ -1,6 +1,6 @@
 """Reads times at the beginning of a text, in English and Russian.
 
-A form that is not known is refused rather than guessed: what follows a time is the text of the reminder, so that half a
+An unknown form is refused rather than guessed: the words after a time are the text of the reminder, so that half a
 time that is read becomes a reminder at the wrong hour.
 """
 

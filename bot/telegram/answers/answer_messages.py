@@ -260,7 +260,7 @@ class AnswerMessages:
                 self._sent_pictures[number] = sent
 
     async def show_pictures(self, markup: InlineKeyboardMarkup | None) -> None:
-        """Sends the pictures, the last one with this keyboard too; what an earlier attempt has sent stays."""
+        """Sends the pictures, the last one with the keyboard too; those of an earlier attempt are not repeated."""
         for number, picture in enumerate(self._reply.pictures):
             if number in self._sent_pictures:
                 continue

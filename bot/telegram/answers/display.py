@@ -15,7 +15,7 @@ from services.mcp.calls import Decision
 from services.preferences import StreamMode
 
 ROW_CHARACTERS = 40
-"""Characters of the labels of a row that a phone shows; Telegram cuts off what does not fit."""
+"""Characters of a row's labels that fit on a phone; Telegram truncates longer ones."""
 
 
 @dataclass(frozen=True, slots=True)

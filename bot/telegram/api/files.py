@@ -202,7 +202,7 @@ class FileReader:
     def _find_replied(self, message: Message, bot: Bot) -> _File | Unreadable | None:
         """Returns the photo, the recording or the document that a message in a group replies to.
 
-        What the bot itself has said or sent as a file is in the conversation already; its pictures are not.
+        Texts and files of the bot itself are in the conversation already; its pictures are not.
         """
         original = message.reply_to_message
         if original is None or message.chat.type == ChatType.PRIVATE:
@@ -278,7 +278,7 @@ _BINARY = (
     b"\x1f\x8b",
     b"MZ\x90",
 )
-"""Beginnings of files that are no text, whatever their name says."""
+"""First bytes of binary formats; the name of a file is not trusted."""
 _EMPTY = Unreadable(f"document-{Refusal.EMPTY}")
 _TOO_LONG = Unreadable("audio-too-long", {"minutes": LONGEST_SOUND_S // 60})
 _SOUND_REFUSALS: Mapping[Refusal, Unreadable] = {

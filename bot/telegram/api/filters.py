@@ -1,4 +1,4 @@
-"""Filters of handlers: what is addressed to the bot, commands, operators.
+"""Filters of handlers: messages addressed to the bot, commands, operators.
 
 They are asynchronous: aiogram runs plain functions, and `F`, in a thread, which costs 30 us each.
 """

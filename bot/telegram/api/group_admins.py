@@ -204,7 +204,7 @@ def _standing(status: str) -> Standing:
 
 
 def _read_restriction(member: Mapping[str, Any]) -> Restriction:
-    """Returns what holds for a member, given as Telegram's object; `until_date` 0 is for good."""
+    """Returns the restriction of a member from Telegram's object; an `until_date` of 0 is permanent."""
     end = member.get("until_date")
     until = datetime.fromtimestamp(end, UTC) if isinstance(end, int) and end > 0 else None
     match member.get("status"):

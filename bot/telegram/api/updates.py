@@ -96,7 +96,7 @@ def parse_update(raw: dict[str, Any], bot: Bot) -> Update | None:
 def set_language(raw: dict[str, Any], languages: Languages) -> dict[str, Any]:
     """Returns an update in which the language that its sender, or the group, chose stands for that of the client.
 
-    So it holds wherever the language of a sender is read.
+    Set once here, it applies to every reader of the sender's language.
     """
     changed = dict(raw)
     for kind, value in raw.items():
@@ -200,7 +200,7 @@ def to_text_only(message: Message, text: str, *, draws: bool = False) -> Incomin
 
     Args:
         message: gives the conversation and the speaker.
-        text: what a model is asked.
+        text: the prompt for the model.
         draws: whether the text describes a picture that is drawn.
     """
     return Incoming(

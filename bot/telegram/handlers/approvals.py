@@ -62,7 +62,7 @@ class ApprovalHandlers:
         is_denied = callback_data.decision is Decision.DENY
         if not await self._calls.decide(call, callback_data.decision):
             call = await self._calls.find(call.id) or call
-            # The first press counts; a later one of another button is told what that was.
+            # The first press counts; a later press of another button is answered with the first decision.
             is_denied = call.status is CallStatus.DENIED
             if call.status not in {CallStatus.ALLOWED, CallStatus.DENIED}:
                 await self._delivery.answer_callback(query.id, self._texts.get("call-gone", language), alert=True)

@@ -165,7 +165,7 @@ class PictureHandlers:
         return router
 
     async def draw(self, message: Message, command: CommandObject, job: str) -> None:
-        """Draws what the text of `/image` describes, or the message that it replies to."""
+        """Draws a picture from the text of `/image`, or from the message that it replies to."""
         speaker, original = message_speaker(message), message.reply_to_message
         quoted = (original.text or original.caption) if original is not None else None
         description = (command.args or quoted or "").strip()

@@ -108,7 +108,7 @@ class Cutter:
         return len(self._text) if end < 0 else end
 
     def cut(self, place: int) -> SplitText:
-        """Cuts at a place, with what closes and reopens the structures around it."""
+        """Cuts at a position and adds the marks that close and reopen the structures around it."""
         enclosing = list(_enclosing(self._nodes, place))
         path = self._path(enclosing)
         within_line = place != self.line_start(place)

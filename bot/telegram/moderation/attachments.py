@@ -53,7 +53,7 @@ def read_attached_words(message: Message | ExternalReplyInfo) -> Iterator[str]:
 
 
 def read_event_words(message: Message) -> Iterator[str]:
-    """Yields what a member wrote in an event of the chat: a topic's name, a task or a poll's option that they added."""
+    """Yields the words of a member in an event of the chat: a topic's name, an added task or poll option."""
     created, edited = message.forum_topic_created, message.forum_topic_edited
     if created is not None and not created.is_name_implicit:
         yield created.name
@@ -97,7 +97,7 @@ def read_attached_links(message: Message) -> Iterator[str]:
 
 
 def read_button_texts(markup: InlineKeyboardMarkup | None) -> Iterator[str]:
-    """Yields the texts of buttons that lead somewhere, and what others copy."""
+    """Yields the labels of buttons with a link, and the texts that buttons copy."""
     for row in markup.inline_keyboard if markup is not None else ():
         for button in row:
             if button.url or button.web_app or button.login_url or button.copy_text:

@@ -135,7 +135,7 @@ def _parse_form(request: web.Request, raw: bytes) -> tuple[Mapping[str, str], Re
         raise invalid("Send a form with the header Content-Type: multipart/form-data.")
     fields: dict[str, str] = {}
     found: tuple[str, str, bytes] | None = None
-    # The first and the last piece are what stands before and after the form.
+    # The first and the last piece are the preamble and the epilogue.
     for piece in (b"\r\n" + raw).split(b"\r\n--" + boundary.encode())[1:-1]:
         head, _, content = piece.removeprefix(b"\r\n").partition(b"\r\n\r\n")
         headers = _headers(head)

@@ -233,7 +233,7 @@ class ApiGateway:
 
     @contextmanager
     def _hold(self) -> Generator[Callable[[int], None]]:
-        """Counts what one request keeps in memory while the context lasts."""
+        """Counts the bytes that a request holds in memory while the context lasts."""
         held = 0
 
         def hold(size: int) -> None:

@@ -122,7 +122,7 @@ class ChatRequest:
         model: `auto` or `<provider>/<model>`, as it was sent.
         required: the parts that must not be left out for a model that refuses them.
         unusual: the parts that differ from those of a chat of the bot.
-        may_be_empty_at: finish reasons with which an answer without text is what the program asked for.
+        may_be_empty_at: finish reasons with which an answer without text is valid.
     """
 
     model: str

@@ -142,7 +142,7 @@ class ProviderActs:
             return answer(faults=error.mistakes)
         except SecretsKeyMissing:
             return answer(faults=[self._frame.text(request, "web-no-secrets-key")])
-        # Saved on purpose: what was known about the former settings says nothing about these.
+        # Saved on purpose: the record of the former settings does not apply to the new ones.
         await self._frame.parts.fallback.control.reset(form.provider_id)
         return done("saved", form.provider_id, undo=self._frame.config_undo_path())
 

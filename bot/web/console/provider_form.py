@@ -127,7 +127,7 @@ class ModelCatalogue:
 
     @classmethod
     def search(cls, models: Sequence[str], chosen: Sequence[str], query: str) -> "ModelCatalogue":
-        """Returns the models whose names contain a text."""
+        """Returns the models with a text in their names."""
         found = [name for name in models if query.casefold() in name.casefold() and name not in chosen]
         return cls(found[:MAX_LISTED], len(models), query)
 

@@ -112,7 +112,7 @@ def form_page(
     reports: Sequence[AspectReport] = (),
     catalogue: ModelCatalogue | None = None,
 ) -> web.Response:
-    """Returns the form of a provider: what was typed, its mistakes, the results of a test, or the server's models."""
+    """Returns the form of a provider: its values, and their mistakes, a test's results, or the server's models."""
     configuration = frame.parts.configuration
     key = f"{variable_prefix(provider.id)}API_KEY" if provider is not None else ""
     stored = configuration.current.stored.get(key)

@@ -161,7 +161,7 @@ def _chosen(request: web.Request) -> tuple[int, str]:
 
 
 async def _known(reading: Awaitable[T]) -> T | None:
-    """Returns what is read; None while the database does not answer."""
+    """Awaits a query; returns None while the database does not answer."""
     try:
         return await reading
     except StorageError as error:

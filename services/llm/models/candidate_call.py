@@ -225,7 +225,7 @@ _ALWAYS_SENT = {
     Capability.TOOL_CHOICE: frozenset({"tool_choice", "parallel_tool_calls", "toolConfig"}),
     Capability.SETTINGS: frozenset({"stream_options"}),
 }
-"""Fields of requests that the SDKs send whatever the settings are."""
+"""Fields of requests that the SDKs always send."""
 
 
 def _omitted_fields(without: frozenset[Capability]) -> frozenset[str]:

@@ -65,7 +65,7 @@ class ProviderInspector:
         self._clock = clock
 
     async def inspect(self, provider: ProviderSettings) -> Sequence[AspectReport]:
-        """Returns the results in order; what cannot be checked after a failure is left out."""
+        """Returns the results in order, without those that a failure made impossible to check."""
         if provider.missing is not None:
             return [AspectReport(Aspect.SERVER, Grade.FAILED, provider.missing)]
         (probe,) = await probe_providers(self._catalog, [provider], LIST_TIMEOUT_S, self._clock)
@@ -98,7 +98,7 @@ def _describe_list(probe: ProbeResult) -> list[AspectReport]:
 
 
 def _describe_trial(result: TrialResult) -> list[AspectReport]:
-    """Describes an answer as chat asks for it, and what it came without."""
+    """Describes an answer as chat asks for it, and the capabilities that were left out."""
     if result.failure is not None:
         return [AspectReport(Aspect.ANSWER, Grade.FAILED, str(result.failure), names=(result.model,))]
     seconds = result.took_s if result.first_output_s is None else result.first_output_s

@@ -58,7 +58,7 @@ class ModelBuilder:
         return self._models[key]
 
     def spec(self, provider: ProviderSettings, model_name: str) -> ModelSpec:
-        """Returns what a model, or a client for something else than chat, is built from."""
+        """Returns the ingredients of a model, or of a client for another capability."""
         return ModelSpec(
             provider=provider,
             wire_name=deployment_name(provider, model_name),

@@ -63,7 +63,7 @@ class ProviderControl:
         await self._commit(changes.reset(provider, self._clock.time(), self._roster.usable))
 
     def find_overrides(self, provider: str) -> OperatorOverrides:
-        """Returns what an act on a provider would replace."""
+        """Returns the overrides that an act on a provider would replace."""
         return rules.find_overrides(self._shared.routing, provider)
 
     async def restore(self, provider: str, before: OperatorOverrides, after: OperatorOverrides) -> bool:
@@ -71,8 +71,8 @@ class ProviderControl:
 
         Args:
             provider: its id, empty for an act on the force alone.
-            before: what the act replaced.
-            after: what it left.
+            before: the overrides before the act.
+            after: the overrides after it.
         """
         if provider:
             self._roster.require(provider)

@@ -20,7 +20,7 @@ from services.llm.usage import UsageMeter
 
 @dataclass(frozen=True, slots=True)
 class OpenFallback:
-    """The fallback service with what observes it."""
+    """The fallback service with its state and limits."""
 
     fallback: LLMProviderFallback
     shared: SharedRouting

@@ -16,7 +16,7 @@ MAX_EVIDENCE = 500
 
 
 class Category(StrEnum):
-    """What a message is."""
+    """The category of a message."""
 
     OK = "ok"
     JOB_SCAM = "job_scam"
@@ -34,7 +34,7 @@ class Category(StrEnum):
 
 
 class About(StrEnum):
-    """Where the trouble is: in the author's own words, in what they quote, or in how they present themselves."""
+    """The part of a message that a verdict is about: the author's own words, a quotation, or the author's profile."""
 
     AUTHOR = "author"
     QUOTED = "quoted"
@@ -67,7 +67,7 @@ def _to_percent(value: object) -> object:
 
 
 class Verdict(BaseModel):
-    """What a model answers with."""
+    """The answer of a model."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

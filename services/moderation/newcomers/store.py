@@ -103,7 +103,7 @@ class NewcomerStore:
     """Entries of groups and their newcomers. Methods raise StorageError when the database fails.
 
     Args:
-        pseudonyms: of people who were forgotten: what is known of their entry stands under an alias.
+        pseudonyms: of forgotten people, whose entries are stored under an alias.
     """
 
     def __init__(self, database: Database, clock: Clock, pseudonyms: Pseudonyms | None = None) -> None:

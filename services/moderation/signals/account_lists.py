@@ -139,7 +139,7 @@ class AccountLists:
         """Asks a list.
 
         Raises:
-            ValueError: the answer is not what such a list answers.
+            ValueError: the answer is not in the format of such a list.
         """
         if self._client is None:
             self._client = self._open_client()

@@ -156,7 +156,7 @@ class Frame:
         return await self.signed_in(guarded, request)
 
     async def live(self, request: web.Request, session: OperatorSession) -> web.Response:
-        """Returns the navigation with its counts, and the strip: what pages that stay as they are refresh."""
+        """Returns the navigation with its counts, and the strip, which pages refresh on their own."""
         return self.render(request, session, "live.html", page=request.query.get("page", "")[:32])
 
     def is_of_another_site(self, request: web.Request) -> bool:

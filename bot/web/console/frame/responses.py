@@ -55,7 +55,7 @@ DONE: Final = frozenset(
 )
 """Acts that a page reports after its redirect."""
 UNDO_PATHS: Final = re.compile(r"undo/\d{1,16}|acts/[\w-]{1,64}/undo|moderation/\d{1,16}/undo", re.ASCII)
-"""Paths that undo an act. A page offers no other path, whatever its address says."""
+"""Paths that undo an act. A page offers no other one, even if its address names it."""
 PACKAGE: Final = "bot.web.console"
 STATIC: Final = {
     "tokens.css": "text/css",

@@ -194,7 +194,7 @@ def _join_texts(parts: list[object]) -> object:
 
 
 def as_count(value: object) -> int:
-    """Returns a number of tokens, or an instant, in whatever form it comes; 0 for what is none."""
+    """Returns a number of tokens, or an instant, from any JSON value; 0 for one that is none."""
     if isinstance(value, str) and value.isdecimal() and len(value) <= MAX_DIGITS:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**MAX_DIGITS:

@@ -1,4 +1,4 @@
-"""Decompression of a response, whatever its head says: bounded pieces, by the first bytes of the body."""
+"""Decompression of a response in bounded pieces; the body's first bytes decide, not its head."""
 
 import re
 import zlib
@@ -12,7 +12,7 @@ _NO_CODINGS = frozenset({"", "identity", "none", "binary", "chunked", "utf-8", "
 """Values of `Content-Encoding` that servers send with a body that is not compressed."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _PLAIN = re.compile(rb'\s*(?:[{\[]\s*["{\[]|data\s*:|event\s*:|: |<!|<html)', re.IGNORECASE)
-"""Beginning of a body that is not compressed, whatever its head says."""
+"""First bytes of a body that is not compressed, although its head may say so."""
 
 
 def find_encoding(header: str) -> str:

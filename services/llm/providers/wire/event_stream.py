@@ -75,7 +75,7 @@ class EventStream:
         self._data_bytes = 0
         self._has_events = False
         self._bare: list[bytes] = []
-        """Lines before the first event that are no fields: the body may be no event stream, whatever its head says."""
+        """Lines before the first event that are no fields: the body may be no event stream, against its head."""
 
     def feed(self, piece: bytes) -> bytes:
         """Returns the events that a piece completes.

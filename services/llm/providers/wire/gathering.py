@@ -24,7 +24,7 @@ _NOT_TEXT = re.compile(
 
 
 async def gather_text(content: aiohttp.StreamReader, piece: bytes, until: float) -> tuple[bytes, float]:
-    """Returns a piece with what arrives until an instant, until something that is not text, or until it is long.
+    """Returns the pieces that arrive until an instant as one; earlier at one without text, and at its longest length.
 
     An error of the stream is left to the next read.
 

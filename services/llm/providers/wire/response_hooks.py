@@ -1,4 +1,4 @@
-"""Hooks of HTTP clients: for SDKs that do not close, or do not fully read, their responses, or send what is refused."""
+"""Hooks of HTTP clients: for SDKs that do not close or fully read responses, or send fields that are refused."""
 
 import asyncio
 import json

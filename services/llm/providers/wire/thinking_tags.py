@@ -73,7 +73,7 @@ class ThinkingTags:
         return pieces
 
     def end(self, *, is_cut: bool) -> list[str]:
-        """Returns what counted as thinking by the habit alone, where no answer has followed it: it is the answer then.
+        """Returns assumed thinking that is the answer: without an opening tag, and without text after it.
 
         Args:
             is_cut: the answer ended at its length limit, perhaps within its thinking.

@@ -182,7 +182,7 @@ class StreamHabits:
 
 
 class HabitualModel:
-    """A model whose streams know what earlier ones have shown."""
+    """A model whose streams share the habits seen in earlier ones."""
 
     @cached_property
     def habits(self) -> StreamHabits:

@@ -300,7 +300,7 @@ async def _read_beginning(pieces: AsyncIterator[bytes]) -> bytes:
 
 
 def _to_shown_headers(response: aiohttp.ClientResponse, *, is_streamed: bool) -> list[tuple[bytes, bytes]]:
-    """Returns the headers of a response whose body is decompressed, and is events wherever a stream was asked for."""
+    """Returns the headers for a decompressed body; the content type is that of events where a stream was requested."""
     hidden, shown = DECODED_HEADERS, list[tuple[bytes, bytes]]()
     if is_streamed and response.ok:
         # Mistral's SDK reads no stream of another type.

@@ -104,7 +104,7 @@ class CandidateQueue:
         self._found_failing.add(provider)
 
     def keep_demo(self) -> None:
-        """Drops the candidates, except for the demo: it makes no request, and names what could be configured."""
+        """Drops the candidates except for the demo, which makes no request and explains how to configure a provider."""
         self._left = deque(each for each in self._left if each.provider.kind is ProviderKind.DEMO)
         self._passed.clear()
 

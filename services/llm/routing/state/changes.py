@@ -1,6 +1,6 @@
 """Changes of the shared state: an act or an outcome, as a pure function from state to state.
 
-Each may be applied again to a newer state, so each says what it does to something newer than itself.
+Each may be applied again to a newer state, so each defines its effect on entries newer than itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -171,7 +171,7 @@ def removed(provider: str, now: float) -> Change:
 
 
 def restored(provider: str, before: OperatorOverrides, after: OperatorOverrides, now: float) -> Change:
-    """Undoes an operator's act: what it replaced holds again for the rest of its time.
+    """Undoes an operator's act: the overrides that it replaced hold again for the rest of their time.
 
     Nothing changes if the force or the provider's cooldown is not the one that the act left.
     """
@@ -240,7 +240,7 @@ def _later_ends(shared: Mapping[str, RestingModel], local: Mapping[str, RestingM
 
 
 def _merged_limits(shared: ModelLimits | None, local: ModelLimits | None) -> ModelLimits:
-    """Returns what both copies know about a model: every refusal, and the length that holds for longer."""
+    """Merges two copies of a model's entry: every refusal, and the length that holds for longer."""
     if shared is None or local is None:
         return shared or local or ModelLimits("", "")
     ends = {

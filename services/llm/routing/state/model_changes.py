@@ -1,4 +1,4 @@
-"""Changes of what is known about single models: which rest although their provider is healthy, and their refusals.
+"""Changes of the state of single models: rests while their provider is healthy, and refused capabilities.
 
 Like `changes.py`, each is a pure function from state to state.
 """

@@ -75,7 +75,7 @@ class Cooldown:
 
 @dataclass(frozen=True, slots=True)
 class OperatorOverrides:
-    """The force, and the cooldown of one provider: what an operator's act replaces."""
+    """The overrides that an operator's act replaces: the force, and the cooldown of one provider."""
 
     force: Force | None
     cooldown: Cooldown | None
@@ -229,7 +229,7 @@ def leads(routing: Routing, provider: str, priority: Sequence[str], now: float) 
 
 
 def find_overrides(routing: Routing, provider: str) -> OperatorOverrides:
-    """Returns what an operator's act on a provider may replace."""
+    """Returns the overrides that an operator's act on a provider may replace."""
     return OperatorOverrides(routing.force, routing.cooldowns.get(provider))
 
 
