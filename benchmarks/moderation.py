@@ -26,8 +26,7 @@ from services.moderation.domain.settings import AppliesTo, Duplicates, Flood, Li
 from services.moderation.screening.features import extract_features
 from services.moderation.screening.rate_windows import RateWindows
 from services.moderation.screening.rules import RuleEngine
-from services.moderation.spam_score.base_model import fit, starter_examples, to_score
-from services.moderation.spam_score.examples import STARTER, Example
+from services.moderation.spam_score.base_model import STARTER, Example, fit, starter_examples, to_score
 from services.moderation.spam_score.scorer import SpamScorer
 from services.moderation.spam_score.validation import cross_validate, drop_duplicates
 from services.moderation.spam_score.vectorizer import vectorize

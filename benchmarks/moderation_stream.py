@@ -25,7 +25,7 @@ from core.db.moderation_tables import ModerationMemberRow
 from core.redis.client import open_redis
 from services.moderation.domain.message import Author, AuthorKind
 from services.moderation.domain.verdict import Category
-from services.moderation.spam_score.examples import STARTER
+from services.moderation.spam_score.base_model import STARTER
 from services.moderation.spam_score.scorer import SpamScorer
 from tests.support.clock import ManualClock
 from tests.support.moderation_harness import GROUP, SCAM, ModerationHarness, RecordingGroup, ScriptedJudge, judged

@@ -10,7 +10,7 @@ from typing import Any, cast
 import httpx2
 
 from bot.operators.formatting import Wording
-from bot.operators.provider_table import describe_refusals, describe_trial
+from bot.operators.provider import describe_refusals, describe_trial
 from bot.web.binding import find_bind_fault, is_own_server
 from core.bounded_json import parse_json
 from core.clock import SystemClock

@@ -10,9 +10,8 @@ from core.config.settings import Settings
 from core.db.database import Database, resolve_url
 from core.errors import StorageError
 from services.moderation.domain.policy import HIGH, VERY_HIGH
-from services.moderation.spam_score.base_model import fit, starter_examples
-from services.moderation.spam_score.examples import Example, MalformedExample, read_examples
-from services.moderation.spam_score.store import BASE, ScoreStore
+from services.moderation.spam_score.base_model import Example, MalformedExample, fit, read_examples, starter_examples
+from services.moderation.spam_score.scorer import BASE, ScoreStore
 from services.moderation.spam_score.validation import TooFewExamples, Validation, cross_validate, drop_duplicates
 from services.moderation.spam_score.weights import Weights
 

@@ -46,7 +46,7 @@ from services.moderation.records.incidents import IncidentStore
 from services.moderation.records.members import ReportStatus, ReportStore, WarningLedger
 from services.moderation.records.message_log import LogEntry, MessageLog
 from services.moderation.records.pending import PendingMessages
-from services.moderation.spam_score.store import ScoreStore
+from services.moderation.spam_score.scorer import ScoreStore
 from services.preferences import PreferenceStore
 from services.usage.ledger import UsageLedger
 from services.usage.totals import UsageTotals

@@ -27,7 +27,7 @@ from services.admin.broadcast_runner import BroadcastRunner
 from services.admin.notices import AdminNotices, Event
 from services.llm.providers.probe import check_providers
 from services.llm.routing.events import Misconfigured
-from services.privacy.retention import RetentionSweep
+from services.privacy.rows import RetentionSweep
 from services.schedule.dispatcher import ScheduleDispatcher
 from services.schedule.schedules import Schedule
 

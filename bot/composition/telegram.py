@@ -46,7 +46,7 @@ from services.chat.reply import ActiveReplies
 from services.inbox.queue_health import FailureStamp
 from services.limits.rates import RateLimiter
 from services.limits.turns import RunningLeases, TurnPlaces
-from services.moderation.records.figures import FigureReader
+from services.moderation.records.counts import FigureReader
 from services.privacy.erasure import Eraser
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from services.moderation.actions import ModerationActions, ResolveResult
 from services.moderation.domain.incident import Incident, Resolution
 from services.moderation.domain.policy import Sanction
 from services.moderation.domain.ports import AdminDirectory, Standing
-from services.moderation.records.figures import FigureReader, ModerationFigures
+from services.moderation.records.counts import FigureReader, ModerationFigures
 from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
 

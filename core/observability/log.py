@@ -20,8 +20,7 @@ from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.stdlib import ProcessorFormatter
 from structlog.types import EventDict, Processor, WrappedLogger
 
-from core.observability import tracebacks
-from core.observability.redaction import MASK, SecretMasker
+from core.observability.redaction import MASK, SecretMasker, describe_error, render_traceback
 
 LogFormat = Literal["auto", "console", "json"]
 
@@ -85,7 +84,7 @@ class Redactor(SecretMasker):
             return {self.text(str(key)): self._redact_field(str(key), item, depth + 1) for key, item in items}
         if depth < _MAX_DEPTH and isinstance(value, list | tuple | set | frozenset):
             return [self._redact_value(item, depth + 1) for item in cast("Iterable[object]", value)]
-        return self.text(tracebacks.describe(value) if isinstance(value, BaseException) else repr(value))
+        return self.text(describe_error(value) if isinstance(value, BaseException) else repr(value))
 
 
 class RepeatFilter(logging.Filter):
@@ -192,7 +191,7 @@ def configure_logging(
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
-        structlog.processors.ExceptionRenderer(tracebacks.render),
+        structlog.processors.ExceptionRenderer(render_traceback),
         structlog.processors.UnicodeDecoder(),
         redactor,
     ]

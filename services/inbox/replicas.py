@@ -26,8 +26,7 @@ from core.clock import Clock
 from core.db.replica_fence import ReplicaFence
 from core.errors import ReplicaReplaced, StorageError
 from services.inbox.dbos_tables import BUSY_REPLICAS
-from services.inbox.lease import ReplicaLease
-from services.inbox.replica_session import ReplicaSession, open_session, session_name
+from services.inbox.lease import ReplicaLease, ReplicaSession, open_session, session_name
 
 log = structlog.get_logger()
 

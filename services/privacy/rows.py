@@ -1,18 +1,22 @@
-"""Takes a person out of the rows of every table, in one transaction."""
+"""Deletes personal rows: those of a person, in one transaction, and those that are older than RETENTION_DAYS."""
 
 import json
 import re
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, cast
 
+import structlog
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, or_, select, update
 
+from core.clock import Clock
 from core.db.database import Database
 from core.db.job_tables import AlbumPartRow, DeadLetterRow
 from core.db.moderation_tables import ModerationIncidentRow, ModerationNewcomerRow, ModerationPendingRow
 from core.db.operator_tables import AuditRow
-from core.db.tables import AttachmentRow, Base, ThreadMemoryRow, ThreadRow, TurnRow
+from core.db.tables import AttachmentRow, Base, NoteRow, ThreadMemoryRow, ThreadRow, TurnRow
 from core.db.usage_tables import UsageDayRow
+from core.errors import StorageError
 from core.messages import Surface
 from services.privacy.redaction import ERASED_PAYLOAD, NameErasure, erase_json, speaker_name
 from services.privacy.registry import ANYONE, TABLES, Changed, Deleted, Person
@@ -21,6 +25,10 @@ OF_EVERY_SURFACE = frozenset(
     {"threads", "notes", "preferences", "languages", "schedules", "user_zones", "usage_requests", "budget_limits"}
 )
 """Tables whose rows name the surface; the others name people of Telegram."""
+log = structlog.get_logger()
+SWEEP_S = 24 * 3600.0
+BATCH = 500
+"""Turns that are deleted in one transaction, so that answers do not wait for a long one."""
 
 
 def erase_rows(connection: Connection, database: Database, person: Person) -> None:
@@ -181,3 +189,57 @@ def _erase_audit(connection: Connection, person: Person, names: NameErasure) -> 
     for each in connection.execute(select(row.id, row.target, row.detail).where(or_(*texts))).all():
         values = {"target": clean(each.target), "detail": clean(each.detail)}
         connection.execute(update(row).where(row.id == each.id).values(values))
+
+
+class RetentionSweep:
+    """Deletes expired conversations and notes.
+
+    Args:
+        days: age of a turn or a note at which it is deleted; None keeps everything.
+        sweep_s: pause between two sweeps.
+    """
+
+    def __init__(self, database: Database, clock: Clock, days: int | None, sweep_s: float = SWEEP_S) -> None:
+        self._database = database
+        self._clock = clock
+        self._days = days
+        self._sweep_s = sweep_s
+
+    async def run(self) -> None:
+        """Sweeps until cancelled; returns at once where everything is kept."""
+        while self._days is not None:
+            try:
+                if turns := await self.sweep():
+                    log.info("retention.swept", turns=turns)
+            except StorageError as error:
+                log.warning("retention.sweep_failed", error=str(error))
+            await self._clock.sleep(self._sweep_s)
+
+    async def sweep(self) -> int:
+        """Deletes old turns with their files, old summaries and notes, and empty threads. Returns the number of turns.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        if self._days is None:
+            return 0
+        before = self._clock.now() - timedelta(days=self._days)
+        old_turns = select(TurnRow.id).where(TurnRow.created_at < before).limit(BATCH)
+
+        def delete_turns(connection: Connection) -> int:
+            ids = list(connection.scalars(old_turns))
+            connection.execute(delete(TurnRow).where(TurnRow.id.in_(ids)))
+            return len(ids)
+
+        def delete_rest(connection: Connection) -> None:
+            # A summary contains older messages.
+            connection.execute(delete(ThreadMemoryRow).where(ThreadMemoryRow.updated_at < before))
+            connection.execute(delete(NoteRow).where(NoteRow.created_at < before))
+            is_empty: ColumnElement[bool] = ~select(TurnRow.id).where(TurnRow.thread_id == ThreadRow.id).exists()
+            connection.execute(delete(ThreadRow).where(is_empty, ThreadRow.created_at < before))
+
+        turns = 0
+        while deleted := await self._database.run(delete_turns):
+            turns += deleted
+        await self._database.run(delete_rest)
+        return turns

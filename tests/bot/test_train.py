@@ -11,7 +11,7 @@ from bot.__main__ import main
 from core.clock import SystemClock
 from core.db.database import Database
 from services.moderation.spam_score.base_model import starter_examples
-from services.moderation.spam_score.store import BASE, ScoreStore, StoredWeights
+from services.moderation.spam_score.scorer import BASE, ScoreStore, StoredWeights
 
 pytestmark = pytest.mark.integration
 

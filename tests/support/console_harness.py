@@ -19,7 +19,7 @@ from services.inbox.inbox import Inbox
 from services.inbox.job import Job, Receipt
 from services.inbox.sent_messages import SentMessages
 from services.moderation.domain.ports import Administrators
-from services.moderation.records.figures import FigureReader
+from services.moderation.records.counts import FigureReader
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer
 from tests.support.moderation_harness import SCAM, ModerationHarness, RecordingGroup, ScriptedJudge

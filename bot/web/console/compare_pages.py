@@ -9,7 +9,7 @@ from bot.web.console.frame.access import OperatorSession
 from bot.web.console.frame.frame import Frame
 from bot.web.console.frame.responses import download, to_csv
 from bot.web.server import HttpRoute
-from services.compare.standings import FEWEST_VOTES, VoteTally
+from services.compare.votes import FEWEST_VOTES, VoteTally
 
 PERIODS: Final = (7, 30, 0)
 """Days that the page offers; 0 for all votes."""

@@ -14,7 +14,7 @@ from bot.web.server import HttpRoute
 from core.errors import StorageError
 from services.moderation.actions import ResolveResult
 from services.moderation.domain.incident import Resolution
-from services.moderation.records.figures import ModerationFigures
+from services.moderation.records.counts import ModerationFigures
 from services.moderation.text.links import defang
 
 log = structlog.get_logger()

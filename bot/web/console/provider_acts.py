@@ -13,8 +13,7 @@ from aiohttp import web
 from bot.web.console.frame.access import OperatorSession
 from bot.web.console.frame.frame import Frame
 from bot.web.console.frame.responses import HOME, done, redirect, undo_path
-from bot.web.console.provider_form import ModelCatalogue, ProviderForm, list_providers
-from bot.web.console.provider_pages import FORCE_CHOICES, form_page
+from bot.web.console.provider_pages import FORCE_CHOICES, ModelCatalogue, ProviderForm, form_page, list_providers
 from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings, ProviderVariables, variable_prefix
 from core.errors import ConfigurationError

@@ -5,8 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.moderation.spam_score.base_model import SEED, fit_vectors, to_score, to_vectors
-from services.moderation.spam_score.examples import Example
+from services.moderation.spam_score.base_model import SEED, Example, fit_vectors, to_score, to_vectors
 
 MOST_FOLDS = 10
 FOLDS_WITHOUT_SOURCES = 5

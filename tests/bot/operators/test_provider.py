@@ -13,8 +13,7 @@ from structlog.testing import capture_logs
 
 from bot.operators.audit import describe_detail
 from bot.operators.formatting import Wording
-from bot.operators.provider import ProviderCommands
-from bot.operators.provider_table import provider_table
+from bot.operators.provider import ProviderCommands, provider_table
 from core.config.providers import ProviderKind, ProviderSettings
 from core.db.database import Database
 from core.i18n import Texts

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.compare.standings import ModelVotes, PairVotes, VoteTally, wilson_interval
+from services.compare.votes import ModelVotes, PairVotes, VoteTally, wilson_interval
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from core.db.database import Database
 from core.messages import ConversationKey, Surface, UserRef
 from services.chat.store.conversation import TurnStatus
 from services.chat.store.turns import TurnStore
-from services.compare.standings import ModelVotes
-from services.compare.votes import OPEN_FOR, Votes, Winner
+from services.compare.votes import OPEN_FOR, ModelVotes, Votes, Winner
 from services.pseudonyms import load_pseudonyms
 from tests.support.clock import ManualClock
 

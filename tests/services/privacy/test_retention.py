@@ -13,7 +13,7 @@ from services.chat.store.conversation import Remembered, TurnStatus
 from services.chat.store.history import ThreadMemories
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
-from services.privacy.retention import RetentionSweep
+from services.privacy.rows import RetentionSweep
 from tests.support.clock import ManualClock
 
 pytestmark = pytest.mark.integration

@@ -7,7 +7,7 @@ import pytest
 from pydantic_ai.direct import model_request_stream
 from redis.asyncio import Redis
 
-from bot.operators.provider_table import provider_table
+from bot.operators.provider import provider_table
 from core.errors import AllProvidersFailed, ConsentNeeded
 from core.redis.client import open_redis
 from services.llm.request import RequestSpec

@@ -8,10 +8,8 @@ from core.db.database import Database
 from services.moderation.domain.policy import HIGH, VERY_HIGH
 from services.moderation.spam_score import scorer as module
 from services.moderation.spam_score import vectorizer as vectorizer_module
-from services.moderation.spam_score.base_model import EMPTY_SCORE, fit
-from services.moderation.spam_score.examples import create_example
-from services.moderation.spam_score.scorer import ScorerTiming, SpamScorer
-from services.moderation.spam_score.store import BASE, ScoreStore
+from services.moderation.spam_score.base_model import EMPTY_SCORE, create_example, fit
+from services.moderation.spam_score.scorer import BASE, ScorerTiming, ScoreStore, SpamScorer
 from services.moderation.spam_score.vectorizer import COLUMNS, FEATURE_WEIGHT, vectorize
 from services.moderation.spam_score.weights import Weights
 from tests.support.clock import ManualClock

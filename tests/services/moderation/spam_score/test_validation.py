@@ -7,8 +7,18 @@ import pytest
 
 from services.moderation.domain.policy import HIGH, VERY_HIGH
 from services.moderation.screening.features import Feature, extract_features, normalise_scored
-from services.moderation.spam_score.base_model import fit, shipped_weights, starter_examples, to_score, to_vectors
-from services.moderation.spam_score.examples import STARTER, Example, MalformedExample, create_example, read_examples
+from services.moderation.spam_score.base_model import (
+    STARTER,
+    Example,
+    MalformedExample,
+    create_example,
+    fit,
+    read_examples,
+    shipped_weights,
+    starter_examples,
+    to_score,
+    to_vectors,
+)
 from services.moderation.spam_score.validation import (
     FEWEST,
     TooFewExamples,
