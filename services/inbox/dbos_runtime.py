@@ -251,9 +251,9 @@ def _silence_library() -> None:
     if not logger.handlers:
         # Without a handler the library writes to the terminal.
         logger.addHandler(logging.NullHandler())
-        logger.addFilter(_quotes_no_message)
+    logger.addFilter(_is_news)
 
 
-def _quotes_no_message(record: logging.LogRecord) -> bool:
-    """Drops the library's record of a cancelled job, which quotes the job's payload."""
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drops the library's record of each cancelled job: a shutdown logs their number, and some versions quote them."""
     return not str(record.msg).startswith("Asyncio task cancelled")

@@ -165,6 +165,7 @@ async def test_library_logs_quote_no_message(open_queue: OpenQueue, runner: Reco
         await queue.recover("local")
     assert SECRET not in "\n".join(lines)
     assert "text" not in "\n".join(lines)
+    assert [line for line in lines if "cancelled" in line] == []
 
 
 def test_sqlite_knows_the_clock_of_the_library(tmp_path: Path) -> None:
