@@ -50,7 +50,7 @@ class Deadline:
         self._due_at = 0.0
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         if task is None:
             raise RuntimeError("a deadline needs a task")
         self._cancelling = task.cancelling()

@@ -85,25 +85,20 @@ class CommittedStream:
             AnswerInterrupted: the provider broke off.
             ContentRefused: its filter ended the answer.
         """
-        event = await self._next()
-        if self._listener is not None:
-            while not _is_for_consumer(event, self._listener):
-                event = await self._next()
-        return event
-
-    async def _next(self) -> Event:
-        reader = self._reader
-        if reader is None:
-            raise StopAsyncIteration
-        try:
-            return await reader.read()
-        except StopAsyncIteration:
-            self._end(reader.response)
-            raise
-        except Exception as error:
-            # A consumer that reads on finds the end, which is no answer then.
-            self._is_recorded = True
-            raise self._attempt.broke_off(error, self._used_partly(reader.response)) from error
+        listener = self._listener
+        while (reader := self._reader) is not None:
+            try:
+                event = await reader.read()
+            except StopAsyncIteration:
+                self._end(reader.response)
+                raise
+            except Exception as error:
+                # A consumer that reads on finds the end, which is no answer then.
+                self._is_recorded = True
+                raise self._attempt.broke_off(error, self._used_partly(reader.response)) from error
+            if listener is None or _is_for_consumer(event, listener):
+                return event
+        raise StopAsyncIteration
 
     def leave(self) -> None:
         """Records that the consumer stopped reading, unless an outcome is recorded already; no event follows."""
