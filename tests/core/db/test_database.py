@@ -1,19 +1,22 @@
 """Database: startup, migrations and transactions on each engine, and its address."""
 
 import asyncio
+import json
 import multiprocessing
 from dataclasses import dataclass
 from datetime import UTC, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from pydantic import SecretStr
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, inspect, select, text
 
+from core.db import schema
 from core.db.database import Database, resolve_url
 from core.db.migrations import HEAD
 from core.db.operator_tables import AuditRow
@@ -32,14 +35,47 @@ class Location:
     data_dir: Path
 
 
-async def test_migrations_match_the_tables(database: Database) -> None:
-    """A new database has exactly the declared tables."""
+def differences(connection: Connection) -> list[object]:
+    """What alembic would change in the schema."""
+    return compare_metadata(MigrationContext.configure(connection), Base.metadata)
 
-    def differences(connection: Connection) -> list[object]:
-        return compare_metadata(MigrationContext.configure(connection), Base.metadata)
 
+def describe_schema(connection: Connection) -> list[str]:
+    """What the engine knows about the tables, sorted: a column that was added later stands last."""
+    inspector = inspect(connection)
+    kinds = {
+        "column": inspector.get_multi_columns(),
+        "index": inspector.get_multi_indexes(),
+        "foreign key": inspector.get_multi_foreign_keys(),
+        "unique": inspector.get_multi_unique_constraints(),
+        "check": inspector.get_multi_check_constraints(),
+        "primary key": {table: [key] for table, key in inspector.get_multi_pk_constraint().items()},
+    }
+    return sorted(
+        json.dumps([kind, table, each], default=str, sort_keys=True)
+        for kind, by_table in kinds.items()
+        for (_, table), found in by_table.items()
+        for each in found
+    )
+
+
+async def test_new_database_has_the_declared_tables(database: Database) -> None:
     async with database.engine.connect() as connection:
         assert await connection.run_sync(differences) == []
+
+
+async def test_migrations_match_the_tables_and_go_back(database: Database) -> None:
+    """They lead to the schema that a new database gets at once, and undone they leave nothing."""
+    async with database.engine.begin() as connection:
+        created = await connection.run_sync(describe_schema)
+        await connection.run_sync(lambda connection: command.downgrade(schema.migrations(connection), "base"))
+        assert await connection.run_sync(lambda connection: inspect(connection).get_table_names()) == [
+            "alembic_version"
+        ]
+        await connection.run_sync(schema.upgrade)
+        assert await connection.run_sync(differences) == []
+        assert await connection.run_sync(describe_schema) == created
+        assert len(created) > 400
 
 
 def test_head_is_the_newest_revision() -> None:
