@@ -697,7 +697,10 @@ moderation-stats =
     tokens: { $input } in, { $output } out
     cost: { $cost }
 moderation-cost = ${ $dollars }
-moderation-cost-partly = ${ $dollars }, plus { $unpriced } requests of unknown price
+moderation-cost-partly = { $unpriced ->
+    [one] ${ $dollars }, plus { $unpriced } request of unknown price
+   *[other] ${ $dollars }, plus { $unpriced } requests of unknown price
+}
 
 ## Moderation: newcomers
 
@@ -922,7 +925,10 @@ web-inspected-key = { $grade ->
    *[other] Key rejected
 }
 web-inspected-models = { $grade ->
-    [ok] { $count } models listed, the chosen ones among them
+    [ok] { $count ->
+        [one] { $count } model listed, the chosen one
+       *[other] { $count } models listed, the chosen ones among them
+    }
     [note] The server does not list its models
    *[other] Not in the server’s list: { $model }
 }
@@ -1090,7 +1096,10 @@ web-no-difference = No difference shown
 web-no-votes = No votes yet
 web-no-votes-help = /compare in Telegram asks two models the same question and offers a vote; thumbs under answers count too.
 web-judged-today = Judged today
-web-judged-of = of { $seen } messages; { $asked } by a model
+web-judged-of = { $seen ->
+    [one] of { $seen } message; { $asked } by a model
+   *[other] of { $seen } messages; { $asked } by a model
+}
 web-acted-today = Acted on today
 web-cards-today = { $count ->
     [one] 1 more only reported
@@ -1103,7 +1112,10 @@ web-pending-help = judged within 10 minutes of its return
 web-groups = Groups
 web-groups-moderated = { $moderated } of { $count } moderated
 web-groups-first = The { $count } groups with the most messages are shown.
-web-group-counts = 30 days: { $seen } messages, { $acted } acted on
+web-group-counts = { $seen ->
+    [one] 30 days: { $seen } message, { $acted } acted on
+   *[other] 30 days: { $seen } messages, { $acted } acted on
+}
 web-erred = Where it erred
 web-erred-help = undone of acted on, 30 days
 web-breakdown = Breakdown

@@ -1062,7 +1062,10 @@ web-moderation = Модерация
 web-compare = Сравнение
 web-count-waiting = ждут решения
 web-compare-help = Голоса из /compare и реакции 👍 и 👎 на ответы. Хранятся только числа, вопросы не хранятся.
-web-compare-leads = Предпочитают { $name }: { $percent } % из { $count } голосов.
+web-compare-leads = { $count ->
+    [one] Предпочитают { $name }: { $percent } % из { $count } голоса.
+   *[other] Предпочитают { $name }: { $percent } % из { $count } голосов.
+}
 web-compare-open = { $count ->
     [one] { $count } голос: явного предпочтения пока нет.
     [few] { $count } голоса: явного предпочтения пока нет.
@@ -1098,7 +1101,10 @@ web-no-difference = Разницы не видно
 web-no-votes = Голосов пока нет
 web-no-votes-help = /compare в Telegram задаёт один вопрос двум моделям и предлагает выбрать лучшую; реакции 👍 и 👎 на ответы тоже считаются.
 web-judged-today = Проверено сегодня
-web-judged-of = из { $seen } сообщений; моделью — { $asked }
+web-judged-of = { $seen ->
+    [one] из { $seen } сообщения; моделью — { $asked }
+   *[other] из { $seen } сообщений; моделью — { $asked }
+}
 web-acted-today = Меры сегодня
 web-cards-today = ещё { $count } — только карточки администраторам
 web-undone-month = Отменено за 30 дней
