@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx2
 import structlog
 from pydantic_ai import FunctionToolset, RunContext
-from pydantic_ai.tools import ToolDefinition
 
 from core.bounded_json import parse_json
 from core.transport_errors import describe_connection_error
-from services.chat.agent import FETCH_PAGE, TurnContext
+from services.chat.agent import FETCH_PAGE, Ability, TurnContext, offered_with
 from services.files.sandbox import DOCUMENT_LIMITS, FileRefused, Refusal, Sandbox, Task
 from services.llm.request import IS_BACKED, IS_NATIVE, WEB_SEARCH
 
@@ -258,9 +257,9 @@ class WebTools:
     def toolset(self) -> FunctionToolset[TurnContext]:
         """Returns the tools. A model that searches by itself is not given `web_search`."""
         tools = FunctionToolset[TurnContext](docstring_format="google", require_parameter_descriptions=True, id="web")
-        tools.add_function(self.fetch_page, name=FETCH_PAGE, prepare=_unless_local)
+        tools.add_function(self.fetch_page, name=FETCH_PAGE, prepare=offered_with(Ability.READ_WEB))
         metadata = {IS_BACKED: self._search is not None, IS_NATIVE: self._is_native}
-        tools.add_function(self.web_search, name=WEB_SEARCH, prepare=_unless_local, metadata=metadata)
+        tools.add_function(self.web_search, name=WEB_SEARCH, prepare=offered_with(Ability.READ_WEB), metadata=metadata)
         return tools
 
     async def fetch_page(self, context: RunContext[TurnContext], url: str) -> dict[str, str]:
@@ -285,7 +284,3 @@ class WebTools:
         if found is None:
             return "The search is not available just now. Say so, and answer from what you know."
         return found or "Nothing was found."
-
-
-async def _unless_local(context: RunContext[TurnContext], definition: ToolDefinition) -> ToolDefinition | None:
-    return None if context.deps.is_local_only else definition

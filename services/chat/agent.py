@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum, auto
 from typing import Any, Protocol, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -12,12 +13,13 @@ from opentelemetry.trace import TracerProvider
 from pydantic_ai import Agent, ModelRetry, RunContext
 from pydantic_ai.messages import BaseToolReturnPart, ModelMessage
 from pydantic_ai.models.instrumented import InstrumentationSettings
+from pydantic_ai.tools import ToolDefinition, ToolPrepareFunc
 from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import UsageLimits
 
 from core.clock import Clock
 from core.errors import StorageError
-from core.messages import ChatKind, ConversationKey
+from core.messages import ChatKind, ConversationKey, Surface
 from services.chat.prompts import frame_name, indent
 from services.llm.request import WEB_SEARCH
 
@@ -67,6 +69,15 @@ class NoteStore(Protocol):
         ...
 
 
+class Ability(StrEnum):
+    """What a turn can do that another one cannot: tools are offered by it."""
+
+    READ_WEB = auto()
+    SCHEDULE = auto()
+    READ_DOCUMENTS = auto()
+    DRAW = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class TurnContext:
     """Context of a turn for instructions and tools.
@@ -99,6 +110,28 @@ class TurnContext:
     has_documents: bool = False
     persona: str | None = None
     draw: Callable[[str], Awaitable[bool]] | None = None
+
+    def can(self, ability: Ability) -> bool:
+        """Returns whether the turn has an ability."""
+        match ability:
+            case Ability.READ_WEB:
+                # Addresses and queries tell others what the chat is about.
+                return not self.is_local_only
+            case Ability.SCHEDULE:
+                return self.conversation.surface is Surface.TELEGRAM
+            case Ability.READ_DOCUMENTS:
+                return self.has_documents
+            case Ability.DRAW:
+                return self.draw is not None
+
+
+def offered_with(ability: Ability) -> ToolPrepareFunc[TurnContext]:
+    """Returns a `prepare` of a tool: it is offered in turns that have an ability."""
+
+    async def prepare(context: RunContext[TurnContext], tool: ToolDefinition) -> ToolDefinition | None:
+        return tool if context.deps.can(ability) else None
+
+    return prepare
 
 
 async def current_time(context: RunContext[TurnContext], time_zone: str = "UTC") -> str:

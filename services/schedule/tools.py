@@ -3,11 +3,10 @@
 import hashlib
 
 from pydantic_ai import FunctionToolset, ModelRetry, RunContext
-from pydantic_ai.tools import ToolDefinition
 
 from core.errors import ScheduleRefused, StorageError
-from core.messages import Speaker, Surface
-from services.chat.agent import TurnContext
+from core.messages import Speaker
+from services.chat.agent import Ability, TurnContext, offered_with
 from services.schedule.schedules import Schedule, ScheduleOwner, Schedules
 
 FORMS = (
@@ -38,9 +37,9 @@ class ScheduleTools:
         tools = FunctionToolset[TurnContext](
             docstring_format="google", require_parameter_descriptions=True, id="schedule"
         )
-        tools.add_function(self.schedule_message, prepare=_only_in_chats)
-        tools.add_function(self.list_schedules, prepare=_only_in_chats)
-        tools.add_function(self.cancel_schedule, prepare=_only_in_chats)
+        tools.add_function(self.schedule_message, prepare=offered_with(Ability.SCHEDULE))
+        tools.add_function(self.list_schedules, prepare=offered_with(Ability.SCHEDULE))
+        tools.add_function(self.cancel_schedule, prepare=offered_with(Ability.SCHEDULE))
         return tools
 
     async def schedule_message(
@@ -125,7 +124,3 @@ class ScheduleTools:
 def _owner(turn: TurnContext) -> ScheduleOwner:
     speaker = Speaker(turn.user_id, turn.user_name, turn.language)
     return ScheduleOwner(turn.conversation, speaker, turn.chat_kind, turn.chat_title)
-
-
-async def _only_in_chats(context: RunContext[TurnContext], definition: ToolDefinition) -> ToolDefinition | None:
-    return definition if context.deps.conversation.surface is Surface.TELEGRAM else None

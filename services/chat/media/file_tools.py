@@ -4,11 +4,10 @@ from typing import Protocol
 
 import structlog
 from pydantic_ai import FunctionToolset, ModelRetry, RunContext
-from pydantic_ai.tools import ToolDefinition
 
 from core.errors import BudgetExhausted, ConsentNeeded, ContentRefused, ProviderError, StorageError
 from core.messages import TextFile
-from services.chat.agent import TurnContext
+from services.chat.agent import Ability, TurnContext, offered_with
 from services.chat.prompts import frame_file, split_parts
 from services.chat.store.files import DocumentStore
 from services.llm.capabilities.asking import Picture
@@ -34,7 +33,7 @@ class DocumentTools:
         tools = FunctionToolset[TurnContext](
             docstring_format="google", require_parameter_descriptions=True, id="documents"
         )
-        tools.add_function(self.read_document, prepare=_only_with_documents)
+        tools.add_function(self.read_document, prepare=offered_with(Ability.READ_DOCUMENTS))
         return tools
 
     async def read_document(self, context: RunContext[TurnContext], name: str, part: int) -> str:
@@ -60,10 +59,6 @@ class DocumentTools:
         return frame_file(file, part)
 
 
-async def _only_with_documents(context: RunContext[TurnContext], tool: ToolDefinition) -> ToolDefinition | None:
-    return tool if context.deps.has_documents else None
-
-
 class TextToImage(Protocol):
     """Draws pictures."""
 
@@ -75,7 +70,7 @@ class TextToImage(Protocol):
 def picture_tools() -> FunctionToolset[TurnContext]:
     """Returns the tool, which is offered where a turn can show pictures."""
     tools = FunctionToolset[TurnContext](docstring_format="google", require_parameter_descriptions=True, id="pictures")
-    tools.add_function(draw_picture, prepare=_only_where_shown)
+    tools.add_function(draw_picture, prepare=offered_with(Ability.DRAW))
     return tools
 
 
@@ -102,7 +97,3 @@ async def draw_picture(context: RunContext[TurnContext], description: str) -> st
     except ProviderError:
         return "No picture could be drawn just now. Tell the user so."
     return "It is drawn and shown under your answer." if is_drawn else f"At most {MOST_PICTURES} pictures an answer."
-
-
-async def _only_where_shown(context: RunContext[TurnContext], tool: ToolDefinition) -> ToolDefinition | None:
-    return tool if context.deps.draw is not None else None
