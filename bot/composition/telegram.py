@@ -66,7 +66,7 @@ async def run_daemon(services: Services) -> int:
     infra = services.infra
     settings = infra.settings
     if settings.telegram_bot_token is None:
-        raise StartupError("TELEGRAM_BOT_TOKEN is not set; example: TELEGRAM_BOT_TOKEN=123456789:AAF...")
+        raise StartupError("TELEGRAM_BOT_TOKEN: is not set, for example TELEGRAM_BOT_TOKEN=123456789:AAF...")
     enlarge_thread_pool()
     bot = create_bot(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_base_url)
     configuration = services.llm.configuration

@@ -165,7 +165,7 @@ def parse_database_url(value: object) -> object:
         wrong.append("%")
     if wrong:
         encoded = ", ".join(f"{sign} as {quote(sign, safe='')}" for sign in wrong)
-        raise ValueError(f"has a user name or password that wants percent-encoding ({encoded})")
+        raise ValueError(f"must have its user name and password percent-encoded ({encoded})")
     return value
 
 

@@ -117,7 +117,7 @@ async def _fetch_identity(bot: Bot) -> User:
     except (TelegramUnauthorizedError, TelegramNotFound) as error:
         raise StartupError(
             "TELEGRAM_BOT_TOKEN: Telegram does not accept this token; copy it anew from @BotFather, "
-            "example: TELEGRAM_BOT_TOKEN=123456789:AAF..."
+            "for example TELEGRAM_BOT_TOKEN=123456789:AAF..."
         ) from error
     except ClientDecodeError as error:
         match error.data:

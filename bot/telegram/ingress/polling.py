@@ -163,7 +163,7 @@ class Poller:
                 self._conflict_since = self._conflict_since if self._conflict_since is not None else now
                 if now - self._conflict_since > self._timing.conflict_limit_s:
                     raise StartupError(
-                        "TELEGRAM_BOT_TOKEN: another process polls with this token; stop it, or use a token of its own"
+                        "TELEGRAM_BOT_TOKEN: another process polls with this token; stop it, or give this one another"
                     ) from error
                 log.error("polling.conflict", detail="another process polls with this token")
                 return self._timing.conflict_pause_s

@@ -98,8 +98,8 @@ class Webhook:
                 raise StartupError("TELEGRAM_BOT_TOKEN: Telegram does not accept this token any more") from error
             except TelegramBadRequest as error:
                 raise StartupError(
-                    f"TELEGRAM_WEBHOOK_URL: Telegram does not take it: {describe_api_error(error)}; "
-                    "example: TELEGRAM_WEBHOOK_URL=https://bot.example.org/telegram"
+                    f"TELEGRAM_WEBHOOK_URL: Telegram rejects it: {describe_api_error(error)}, "
+                    "for example TELEGRAM_WEBHOOK_URL=https://bot.example.org/telegram"
                 ) from error
             except (TelegramAPIError, ClientDecodeError) as error:
                 failures += 1

@@ -274,7 +274,7 @@ def _require_vectors(vectors: Sequence[Sequence[float]], count: int, dimensions:
     if dimensions is not None and sizes != {dimensions}:
         raise UnexpectedModelBehavior(f"vectors of {min(sizes)} dimensions in a space of {dimensions}")
     if not all(math.isfinite(vector[0]) and math.isfinite(sum(vector)) for vector in vectors):
-        raise UnexpectedModelBehavior("vectors with values that are no numbers")
+        raise UnexpectedModelBehavior("vectors with values other than numbers")
 
 
 def _with_tokens(usage: RequestUsage, texts: Sequence[str]) -> RequestUsage:

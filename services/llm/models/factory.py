@@ -80,7 +80,7 @@ class StructuredOutput(Generic[Out]):
             wrong = sorted({".".join(map(str, fault["loc"])) for fault in error.errors()} - {""})
             named = f": {', '.join(wrong[:5])}" if wrong else ""
             # Without the cause, which quotes the answer.
-            raise MalformedAnswer(f"not the structure that was asked for{named}") from None
+            raise MalformedAnswer(f"not the requested structure{named}") from None
 
 
 CHAT = "chat"

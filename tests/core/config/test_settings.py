@@ -178,13 +178,37 @@ class TestValues:
             ("TIMEZONE", "Middle/Earth", "is not the name of a time zone"),
             ("TIMEZONE", "../../etc/passwd", "is not the name of a time zone"),
             ("TIMEZONE", "Europe", "is not the name of a time zone"),  # a folder of the database
-            ("DATABASE_URL", "postgresql://u:hunter22@x@h/d", "wants percent-encoding (@ as %40)"),
-            ("DATABASE_URL", "postgresql://u:hunter22/x@h/d", "wants percent-encoding (/ as %2F)"),
-            ("DATABASE_URL", "postgresql://u:hunter22:x@h:5432/d", "wants percent-encoding (: as %3A)"),
-            ("DATABASE_URL", "postgresql://u:hunter22?x@h/d", "wants percent-encoding (? as %3F)"),
+            (
+                "DATABASE_URL",
+                "postgresql://u:hunter22@x@h/d",
+                "must have its user name and password percent-encoded (@ as %40)",
+            ),
+            (
+                "DATABASE_URL",
+                "postgresql://u:hunter22/x@h/d",
+                "must have its user name and password percent-encoded (/ as %2F)",
+            ),
+            (
+                "DATABASE_URL",
+                "postgresql://u:hunter22:x@h:5432/d",
+                "must have its user name and password percent-encoded (: as %3A)",
+            ),
+            (
+                "DATABASE_URL",
+                "postgresql://u:hunter22?x@h/d",
+                "must have its user name and password percent-encoded (? as %3F)",
+            ),
             ("DATABASE_URL", "postgresql://u:@hunter22/:#@h/d", "(@ as %40, / as %2F, : as %3A, # as %23)"),
-            ("DATABASE_URL", "postgresql://u:hunter22%@h/d", "wants percent-encoding (% as %25)"),
-            ("DATABASE_URL", "postgresql://me@cloud:hunter22@h/d", "wants percent-encoding (@ as %40)"),
+            (
+                "DATABASE_URL",
+                "postgresql://u:hunter22%@h/d",
+                "must have its user name and password percent-encoded (% as %25)",
+            ),
+            (
+                "DATABASE_URL",
+                "postgresql://me@cloud:hunter22@h/d",
+                "must have its user name and password percent-encoded (@ as %40)",
+            ),
             ("DATA_DIR", "~nobody-of-that-name/x", "begins with ~"),
         ],
     )

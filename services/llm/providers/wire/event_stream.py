@@ -206,14 +206,14 @@ class EventStream:
             yield body
             return
         if len(body) > MAX_EVENT_BYTES:
-            raise ResponseTooLarge("an answer at once exceeds 1 MiB")
+            raise ResponseTooLarge("an answer that is no stream exceeds 1 MiB")
         self.is_ended = True
         if self._native is not None:
             yield from _gather(_to_bytes(*each) for each in self._native.read_whole(_as_utf8(body)))
             return
         lines = list(filter(bytes.strip, _as_utf8(body).splitlines()))
         if len(lines) > MAX_WHOLE_LINES:
-            raise ResponseTooLarge("an answer at once has more than 16,384 lines")
+            raise ResponseTooLarge("an answer that is no stream has more than 16,384 lines")
         # One object a line, or one over several lines.
         events = [*([b" ".join(lines)] if _is_whole(body) else lines), DONE]
         yield from _gather(self._frame(events[at : at + _BATCH]) for at in range(0, len(events), _BATCH))

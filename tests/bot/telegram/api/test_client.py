@@ -66,7 +66,7 @@ async def test_connect_raises_startup_error_for_a_rejected_token(
     bot: KnownBot, server: TelegramServer, clock: ManualClock, status: int, description: str
 ) -> None:
     server.fail("getMe", status=status, description=description)
-    with pytest.raises(StartupError, match=r"^TELEGRAM_BOT_TOKEN: .* example: TELEGRAM_BOT_TOKEN="):
+    with pytest.raises(StartupError, match=r"^TELEGRAM_BOT_TOKEN: .*, for example TELEGRAM_BOT_TOKEN="):
         await connect(bot, clock)
 
 
