@@ -25,6 +25,14 @@ _CLOSINGS = tuple(dict.fromkeys(tag for tags in _OPENINGS.values() for tag in ta
 _LONGEST_OPENING = max(map(len, _OPENINGS))
 _LONE_CLOSING = re.compile(rf"^[ \t]*+(?:{'|'.join(map(re.escape, _CLOSINGS))})[ \t]*+$", re.IGNORECASE | re.MULTILINE)
 """A closing tag that has its line to itself, as templates and models write it."""
+_FENCE = "```"
+_BLANKS = " \t"
+_LONGEST_LINE = 64
+"""Characters of a line that is held since it may be a tag between white space."""
+_LINES = re.compile(
+    rf"^[ \t]*+(?:({_FENCE})|(?:{'|'.join(map(re.escape, _CLOSINGS))})[ \t]*+$)", re.IGNORECASE | re.MULTILINE
+)
+"""The lines within which code begins or ends, and closing tags that have their line to themselves."""
 _MOST_WHITE_SPACE = 1024
 """Characters before an opening tag that are held: each piece of an answer looks at them anew."""
 
@@ -52,6 +60,9 @@ class ThinkingTags:
         self._habit = habit or ThinkingHabit()
         self._assumed: list[str] | None = None
         """The text that counts as thinking by the habit alone, until an answer has followed it."""
+        self._is_within_line = False
+        """True if the beginning of the current line of assumed thinking was passed on."""
+        self._is_in_code = False
 
     def split(self, piece: str) -> list[str]:
         """Returns the pieces that are known by now; the rest is held back."""
@@ -89,6 +100,9 @@ class ThinkingTags:
 
     def flush(self, *, is_end: bool) -> list[str]:
         """Returns the text that is held back: all of it at the end, the part outside thinking before a tool call."""
+        if self._assumed is not None and self._is_closing(self._held):
+            self._held, self._closings = "", ()
+            return [self._closing, *self.flush(is_end=is_end)]
         if self._assumed is not None and self._closings and not is_end:
             # A model that thinks ends that before it calls a tool.
             return [*self.flush(is_end=True), *self.end(is_cut=False)]
@@ -122,21 +136,60 @@ class ThinkingTags:
             pieces.append(self._opening)
         return text
 
+    def _split_assumed(self, text: str, pieces: list[str]) -> str:
+        """Splits thinking that is assumed. Only a tag with a line to itself ends it: others are quoted.
+
+        The beginning of a line is held while it may be such a tag.
+        """
+        lines = text.rfind("\n") + 1
+        begin = text.find("\n") + 1 if self._is_within_line else 0
+        for found in _LINES.finditer(text, begin, lines):
+            if found[1]:
+                self._is_in_code = not self._is_in_code
+            elif not self._is_in_code:
+                self._pass_assumed(text[: found.start()], pieces)
+                self._closings = ()
+                pieces.append(self._closing)
+                return text[found.end() :]
+        rest = text[lines:]
+        self._is_within_line = self._is_within_line and not lines
+        if not self._is_within_line:
+            if self._may_be_closing(rest):
+                self._held = rest
+                text = text[:lines]
+            else:
+                self._is_within_line = True
+                self._is_in_code ^= rest.lstrip(_BLANKS).startswith(_FENCE)
+        self._pass_assumed(text, pieces)
+        return ""
+
+    def _pass_assumed(self, text: str, pieces: list[str]) -> None:
+        if text and self._assumed is not None:
+            pieces.append(text)
+            self._assumed.append(text)
+
+    def _is_closing(self, line: str) -> bool:
+        return not self._is_in_code and line.strip(_BLANKS).lower() in self._closings
+
+    def _may_be_closing(self, beginning: str) -> bool:
+        """Returns whether a line that begins like this may be a closing tag, or that of code."""
+        said = beginning.lstrip(_BLANKS).lower()
+        is_short = len(beginning) <= _LONGEST_LINE
+        return is_short and (any(each.startswith(said) for each in (*self._closings, _FENCE)) or self._is_closing(said))
+
     def _split_thinking(self, text: str, pieces: list[str]) -> str:
+        if self._assumed is not None:
+            return self._split_assumed(text, pieces)
         found = re.search("|".join(map(re.escape, self._closings)), text, re.IGNORECASE)
         if found is not None:
             self._closings = ()
             before = text[: found.start()]
-            if self._assumed is not None:
-                self._assumed.append(before)
             pieces += [before, self._closing] if before else [self._closing]
             return text[found.end() :]
         held = max(_overlap(text, closing) for closing in self._closings)
         self._held = text[len(text) - held :]
         if rest := text[: len(text) - held]:
             pieces.append(rest)
-            if self._assumed is not None:
-                self._assumed.append(rest)
         return ""
 
 

@@ -157,6 +157,31 @@ def test_answer_that_was_taken_for_thinking_is_shown_at_its_end_and_ends_the_hab
     assert finish(habit, "Four") == [(TextPart, "Four")]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Close it by `</think>`.\nThat is all.",
+        f"So:\n{TICKS}\n</think>\n{TICKS}\nThat is all.",
+        "The tag </think>\nends it.",
+        "</think> ends it.",
+        "Four </think>",
+    ],
+)
+def test_closing_tag_that_is_quoted_hides_nothing_where_thinking_is_assumed(text: str) -> None:
+    for pieces in ([text], list(text), [text[:9], text[9:]]):
+        habit = ThinkingHabit()
+        habit.learn(OPENED)
+        assert [content for kind, content in finish(habit, *pieces) if kind is TextPart] == [text]
+
+
+def test_thinking_that_quotes_its_closing_tag_is_hidden_to_its_end() -> None:
+    habit = ThinkingHabit()
+    habit.learn(OPENED)
+    thought = f"I may write `</think>`:\n{TICKS}\n</think>\n{TICKS}\nEnough."
+    for pieces in ([f"{thought}\n</think>\n\nFour"], list(f"{thought}\n</think>\n\nFour")):
+        assert finish(habit, *pieces) == [(ThinkingPart, thought), (TextPart, "Four")]
+
+
 def test_thinking_that_was_cut_stays_hidden_where_the_habit_is_confirmed() -> None:
     habit = ThinkingHabit()
     habit.learn(OPENED)
