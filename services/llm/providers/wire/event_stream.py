@@ -74,7 +74,7 @@ class EventStream:
         self._data: list[bytes] = []
         self._data_bytes = 0
         self._has_events = False
-        self._bare: list[bytes] = []
+        self._bare = bytearray()
         """Lines before the first event that are no fields: the body may be no event stream, against its head."""
 
     def feed(self, piece: bytes) -> bytes:
@@ -128,7 +128,7 @@ class EventStream:
         if self._chunks is not None and (held := self._chunks.flush()):
             found += self._frame([held])
         if self._bare and not self._has_events:
-            found += b"".join(self.read_whole(b"\n".join(self._bare)))
+            found += b"".join(self.read_whole(bytes(self._bare)))
         return found
 
     def _require_short_line(self) -> None:
@@ -142,30 +142,33 @@ class EventStream:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
-            if self._data and value.startswith((b"{", DONE)) and _is_whole(b" ".join(self._data)):
+            if len(self._data) == 1 and value.startswith((b"{", DONE)) and _is_whole(self._data[0]):
                 # Servers leave out the blank line between two events.
                 return self._dispatch() + self._read_line(line)
-            self._data_bytes += len(value)
-            if self._data_bytes > MAX_EVENT_BYTES:
-                raise ResponseTooLarge("an event of the answer exceeds 1 MiB")
-            self._data.append(value)
+            self._add_data(value)
         elif name == b"event":
             self._event = value
         elif name == b"error":
             # llama.cpp's, in place of an event of that name.
             self._event = b"error"
-            self._data.append(value)
+            self._add_data(value)
         elif name not in _OTHER_FIELDS:
             return self._read_bare(line)
         return b""
+
+    def _add_data(self, value: bytes) -> None:
+        self._data_bytes += len(value)
+        if self._data_bytes > MAX_EVENT_BYTES:
+            raise ResponseTooLarge("an event of the answer exceeds 1 MiB")
+        self._data.append(value)
 
     def _read_bare(self, line: bytes) -> bytes:
         """Reads a line that is no field: one of JSON lines is an event, others may be a whole body."""
         if self._chunks is not None and line.startswith(b"{") and not self._data and _is_whole(line):
             self._data.append(line)
             return self._dispatch()
-        if not self._has_events and sum(map(len, self._bare)) + len(line) <= MAX_EVENT_BYTES:
-            self._bare.append(line)
+        if not self._has_events and len(self._bare) + len(line) < MAX_EVENT_BYTES:
+            self._bare += line + b"\n"
         return b""
 
     def _dispatch(self) -> bytes:

@@ -1,6 +1,7 @@
 """Event streams by the standard: whatever form they come in, one form leaves."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -114,9 +115,19 @@ def test_endless_line_is_too_large(line: bytes) -> None:
         rewrite(line, *[b"x" * 1024] * (MAX_EVENT_BYTES // 1024 + 2))
 
 
-def test_endless_event_is_too_large() -> None:
+@pytest.mark.parametrize("field", [b"data: ", b"error: "])
+def test_endless_event_is_too_large(field: bytes) -> None:
     with pytest.raises(ResponseTooLarge):
-        rewrite(*[b"data: " + b"x" * 1024 + b"\n"] * (MAX_EVENT_BYTES // 1024 + 2))
+        rewrite(*[field + b"x" * 1024 + b"\n"] * (MAX_EVENT_BYTES // 1024 + 2))
+
+
+@pytest.mark.parametrize("line", [b"<p>\n", b"data: {\n"], ids=["page", "data"])
+def test_short_lines_do_not_hold_up_the_event_loop(line: bytes) -> None:
+    """A body of many lines is read in linear time; in quadratic time these take half a minute."""
+    stream, began = EventStream(ChatChunks()), time.process_time()
+    for _ in range(10):
+        stream.feed(line * 10_000)
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(
