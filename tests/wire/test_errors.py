@@ -303,10 +303,16 @@ async def test_black_hole_is_given_up_within_the_first_token_timeout(
 
 
 async def test_key_stays_with_the_host_that_it_is_for() -> None:
-    """A redirect to another host takes no key along, whichever header it is in."""
+    """A redirect to another host, or to another server on it, takes no key along, whichever header it is in."""
     async with LLMServer() as first, LLMServer() as other:
-        elsewhere = other.root.replace("127.0.0.1", "localhost")
-        for kind in (ProviderKind.ANTHROPIC, ProviderKind.AZURE_OPENAI, ProviderKind.GOOGLE, ProviderKind.OPENAI):
+        other_host = other.root.replace("127.0.0.1", "localhost")
+        for kind, elsewhere in (
+            (ProviderKind.ANTHROPIC, other_host),
+            (ProviderKind.GOOGLE, other.root),
+            (ProviderKind.AZURE_OPENAI, other_host),
+            (ProviderKind.GOOGLE, other_host),
+            (ProviderKind.OPENAI, other_host),
+        ):
             first.script(llm.status(307, b"", {"location": f"{elsewhere}/v1/messages"}))
             other.script(llm.status(401))
             built = ModelBuilder()

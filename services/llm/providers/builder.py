@@ -153,9 +153,11 @@ def _limit_connect_timeout(seconds: float) -> Callable[[httpx2.Request], Awaitab
 
 
 async def _withhold_keys(request: httpx2.Request) -> None:
-    """Removes the key from a request that was redirected to another host; the client does so for one header only."""
-    host = request.extensions.setdefault("understudy.host", request.url.host)
-    if request.url.host != host:
+    """Removes the key from a request that was redirected to another origin; the client does so for one header only."""
+    first: httpx2.URL = request.extensions.setdefault("understudy.url", request.url)
+    # As the client does: another port is another server, and the way from http to https is allowed.
+    is_same_server = (request.url.host, request.url.port) == (first.host, first.port)
+    if not is_same_server or (first.scheme == "https" and request.url.scheme != "https"):
         for name in _KEY_HEADERS:
             request.headers.pop(name, None)
 
