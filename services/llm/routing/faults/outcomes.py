@@ -236,7 +236,7 @@ _PHASE_FAULTS: dict[str | None, Fault] = {"pool": Fault.BUSY, "connect": Fault.D
 
 def _fault(error: BaseException, words: KnownWords) -> tuple[Fault, Capability | None]:
     if isinstance(error, ModelHTTPError) and _is_page(error):
-        return (Fault.UNCLEAR, None) if error.status_code in REFUSAL_STATUSES else (_fault_of_class(error), None)
+        return Fault.UNCLEAR if error.status_code in REFUSAL_STATUSES else _fault_of_class(error), None
     if isinstance(error, ModelAPIError):
         status = error.status_code if isinstance(error, ModelHTTPError) else None
         named = words.recognise((error.provider_error_code, error.provider_error_type), error.body, status)

@@ -59,7 +59,7 @@ def _opening(body: object) -> str:
 def names_model(body: object, model: str) -> bool:
     """Returns whether the server's message names the model that was asked."""
     name = re.escape(model.lower())
-    return bool(name) and re.search(rf"(?<![\w./-]){name}(?![\w-])", find_message(body).lower()) is not None
+    return bool(name) and re.search(rf"(?<![\w./-]){name}(?![\w-]|\.\w)", _opening(body)) is not None
 
 
 _N = r"(\d[\d,_]*k?)\b"

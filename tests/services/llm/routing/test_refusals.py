@@ -22,7 +22,7 @@ from core.errors import AllProvidersFailed, ContentRefused, ContextWindowExceede
 from core.redis.client import open_redis
 from services.llm.request import Capability
 from services.llm.routing.faults.refusal_words import Fault
-from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
+from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords, names_model
 from tests.services.llm.routing.refusal_cases import COMPATIBLE, INVENTED, REFUSALS, Refusal
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.exchange import Exchange
@@ -273,3 +273,19 @@ async def test_single_message_that_is_too_long_surfaces(servers: list[LLMServer]
         with pytest.raises(ContextWindowExceeded):
             await replica.ask(streamed=True, messages=long)
         assert said(await replica.ask(streamed=True)) == "from the first"
+
+
+@pytest.mark.parametrize(
+    ("message", "is_named"),
+    [
+        ("llama3 is over capacity.", True),
+        ("The worker of 'llama3' is gone", True),
+        ("no space for llama3", True),
+        ("llama3.1 is over capacity", False),
+        ("llama3-large is over capacity", False),
+        ("meta/llama3 is over capacity", False),
+        (f"internal error at '{'a prompt that speaks of ' * 3}llama3'", False),
+    ],
+)
+def test_model_is_named_by_its_whole_name(message: str, *, is_named: bool) -> None:
+    assert names_model({"error": {"message": message}}, "llama3") is is_named
