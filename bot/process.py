@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 OPEN_FILES = 65_536
 THREADS = 64
-"""Size of the event loop's default executor. While a database is unreachable, connection attempts occupy some threads,
-and each host name look-up needs one. asyncio's default is four more than there are cores."""
+"""Size of the event loop's default executor. While a database is unreachable, connection attempts occupy some threads.
+asyncio's default is four more than there are cores."""
 GC_THRESHOLDS = (50_000, 50, 100)
 """The imports leave half a million long-lived objects. Measured: the default thresholds doubled aiogram's cost of an
 update, and a full collection paused the process for 129 ms."""
