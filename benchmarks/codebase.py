@@ -58,7 +58,7 @@ def prose(source: str) -> Iterator[tuple[int, str]]:
 
 
 def measure(files: list[Path]) -> dict[str, str]:
-    """Returns the figures of a code base, by what they are called."""
+    """Returns the figures of a code base by name."""
     trees = {file: ast.parse(file.read_text("utf-8")) for file in files}
     functions = sorted(
         (node.end_lineno or node.lineno) - node.lineno + 1

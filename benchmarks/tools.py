@@ -239,7 +239,7 @@ async def measure(build: Build) -> dict[str, float]:
 
 
 def print_imports() -> None:
-    """Print CPU and memory of a process that has imported what a setting needs."""
+    """Print CPU and memory of a process after the imports of a setting."""
     print("| process with | CPU | memory |\n|---|---|---|")
     for name, code in IMPORTS.items():
         figures: list[tuple[float, float]] = []

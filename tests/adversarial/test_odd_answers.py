@@ -1,4 +1,4 @@
-"""The Bot API answers what it never should: the daemon goes on, and others are answered."""
+"""Malformed answers of the Bot API: the daemon keeps running, and other people are answered."""
 
 from pathlib import Path
 

@@ -18,7 +18,7 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]
-"""Without the page that names what was removed."""
+"""Without the changelog, which names removed things."""
 FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")
 

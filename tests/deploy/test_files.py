@@ -184,7 +184,7 @@ def test_the_stores_are_reached_by_the_bot_only_and_with_a_password() -> None:
 
 
 def test_images_are_named_by_an_exact_version() -> None:
-    """A tag that moves brings in what nothing here was tried with."""
+    """A moving tag brings in untested versions."""
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     pod = manifest("deployment.yaml")["spec"]["template"]["spec"]
     images = [

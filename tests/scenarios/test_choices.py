@@ -1,4 +1,4 @@
-"""`/settings`, `/language` and `/persona`: what is chosen holds from the next message on."""
+"""`/settings`, `/language` and `/persona`: a choice holds from the next message on."""
 
 from tests.support.bot_harness import FIRST, GROUP, PERSON, BotHarness, instructions
 from tests.support.fake_llm.server import answer

@@ -73,7 +73,7 @@ async def test_consent_granted_twice_answers_once(asking: BotHarness) -> None:
 
 
 async def test_consent_withheld_keeps_messages_local(asking: BotHarness) -> None:
-    """Nothing leaves, whatever is chosen, forced or retried; the next message asks again."""
+    """Nothing leaves the machine by a choice, a force or a retry; the next message asks again."""
     asking.says("Keep this between us, please.")
     question = await asking.seen(lambda message: AGREE in message.labels)
     asking.presses(question, DECLINE)

@@ -57,7 +57,7 @@ def parse_dockerfile() -> list[Stage]:
 
 
 def find_account() -> tuple[int | None, list[str]]:
-    """Returns the user to run steps as, and what goes before each command.
+    """Returns the user to run steps as, and the prefix of each command.
 
     Where the tests run as root and another user cannot read this Python, it is root without any capability.
     """
@@ -122,7 +122,7 @@ class Image:
                 pytest.fail(f"an unknown step: {name}")
 
     def copy(self, source: str, target: str) -> None:
-        """Copies from the sources what .dockerignore lets in."""
+        """Copies the sources that .dockerignore admits."""
         rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
         assert f"!{source}" in rules, source
         goal = self.workdir / (target if target != "." else source)

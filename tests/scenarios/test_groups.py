@@ -1,4 +1,4 @@
-"""Groups: when the bot answers, and what it knows."""
+"""Groups: when the bot answers, and with which context."""
 
 import asyncio
 

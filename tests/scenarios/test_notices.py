@@ -23,7 +23,7 @@ async def test_notice_of_a_switch_and_of_the_return(empty_stage: BotHarness) -> 
 
 
 async def test_notice_of_a_rejected_key(empty_stage: BotHarness) -> None:
-    """Once, with what to do, without the key."""
+    """Once, with instructions, without the key."""
     stage = empty_stage
     await stage.start(ADMIN_IDS=f"{ADMIN},{ADMIN + 1}")
     stage.first.default = status(401)
@@ -37,7 +37,7 @@ async def test_notice_of_a_rejected_key(empty_stage: BotHarness) -> None:
 
 
 async def test_notice_and_table_hold_the_servers_words_and_no_chat_does(empty_stage: BotHarness) -> None:
-    """Without the key, in whatever field; what may quote the prompt is shown to nobody."""
+    """Masks the key in every field; a text that may quote the prompt is not shown."""
     stage, key = empty_stage, "kx-9f3ab27c51d04e68-Zz"
     await stage.start(A_API_KEY=key, A_RETRIES="0")
     stage.first.default = status(401, {"error": {"message": f"Suspended: {key}, pay first.", "code": key}})
@@ -66,7 +66,7 @@ async def test_notice_reaches_others_despite_an_unreachable_admin(empty_stage: B
 
 
 async def test_notice_of_an_outage_and_of_its_end(empty_stage: BotHarness) -> None:
-    """One each, whoever asks meanwhile."""
+    """One each, however many people ask meanwhile."""
     stage = empty_stage
     await stage.start(PROVIDER_COOLDOWN="0.3", A_RETRIES="0", B_RETRIES="0")
     stage.first.default = stage.second.default = status(503)

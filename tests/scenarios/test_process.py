@@ -37,7 +37,7 @@ async def test_wrong_token_exits_with_one_line(empty_stage: BotHarness, tmp_path
 
 
 async def test_sigterm_in_the_middle_of_an_answer(empty_stage: BotHarness, tmp_path: Path) -> None:
-    """The process ends by itself, with what was said in the chat, marked; the next one makes the answer anew."""
+    """The process ends by itself and marks the partial answer; the next one makes the answer anew."""
     stage = empty_stage
     stage.first.script(gate(asyncio.Event(), after_pieces=1, then=answer(pieces=[LONG, "And the end."])))
     stage.says("Tell me something long.")

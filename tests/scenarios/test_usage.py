@@ -40,7 +40,7 @@ async def test_usage_of_one_user(empty_stage: BotHarness) -> None:
 
 
 async def test_days_start_at_midnight_in_the_time_zone(empty_stage: BotHarness) -> None:
-    """TIMEZONE holds for what users and operators read."""
+    """TIMEZONE applies to the texts of users and operators."""
     stage = empty_stage
     await stage.start(TIMEZONE="Asia/Tokyo")
     assert (await told(stage, "/usage")).splitlines()[-1] == "Days start at midnight JST."

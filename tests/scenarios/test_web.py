@@ -132,7 +132,7 @@ async def test_llm_status_requires_the_token(empty_stage: BotHarness) -> None:
     assert (first["provider"], first["state"], first["reason"]) == ("a", "cooling", "HTTP 503 (server_error)")
     assert (second["state"], second["requests"], second["models"]) == ("preferred", 2, ["n"])
     assert second["first_output_median_s"] > 0
-    # Over all replicas, from the database, after writing what this one has not written yet.
+    # Over all replicas, from the database, after writing the pending records of this one.
     assert (first["requests_today"], first["failures_today"]) == (1, 1)
     assert (second["requests_today"], second["failures_today"], second["cost_today_usd"]) == (2, 0, 0.0)
     assert (third["state"], third["reason"]) == ("not_configured", "OPENAI_API_KEY is not set")
@@ -140,7 +140,7 @@ async def test_llm_status_requires_the_token(empty_stage: BotHarness) -> None:
 
 
 async def test_guarded_paths_are_closed_without_web_token(empty_stage: BotHarness) -> None:
-    """The response says what to set."""
+    """The response names the variable."""
     stage = empty_stage
     port = free_port()
     await stage.start(WEB_PORT=str(port))
@@ -220,7 +220,7 @@ async def test_web_server_reveals_nothing(empty_stage: BotHarness) -> None:
 
 
 async def test_console_reaches_the_daemon(empty_stage: BotHarness) -> None:
-    """Dead letters and moderation exist after Telegram has answered only; what was answered is in the figures."""
+    """Dead letters and moderation exist only after Telegram has answered; the figures include the answers."""
     stage = empty_stage
     client = await opened(stage)
     await client.becomes("/readyz", 200)

@@ -92,7 +92,7 @@ class FlappingReport:
 
     @property
     def ended(self) -> int:
-        """The number of requests that ended, whatever their outcome."""
+        """The number of requests that ended, with any outcome."""
         return self.answered.total() + self.interrupted + len(self.unanswered) + self.excused
 
 

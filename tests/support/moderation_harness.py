@@ -206,7 +206,7 @@ class ScriptedJudge:
 
 
 class Reported:
-    """Calls a part of moderation, then reports what it has queued, as the daemon does in the background."""
+    """Calls a part of moderation, then sends its queued reports, as the daemon does in the background."""
 
     def __init__(self, part: object, reporter: IncidentReporter) -> None:
         self._part = part
@@ -297,7 +297,7 @@ class ModerationHarness:
         return GroupMessage(GROUP, (number,), author, self.clock.now(), text=text)
 
     async def run_round(self) -> None:
-        """Runs each step of the maintenance once, then reports what was queued."""
+        """Runs each step of the maintenance once, then sends the queued reports."""
         for step in self._maintenance.steps:
             await step.run()
         await self.reporter.flush()

@@ -82,7 +82,7 @@ class Raid:
         for at, event in sorted(events, key=lambda each: each[0]):
             await clock.advance(max(began + at - clock.monotonic(), 0))
             running.add(asyncio.create_task(event()))
-            # What does not wait for the clock ends in real time.
+            # Steps that do not wait for the clock end in real time.
             _, running = await asyncio.wait(running, timeout=0.5)
         await asyncio.gather(*running)
 

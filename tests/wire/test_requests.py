@@ -53,7 +53,7 @@ EACH_KIND = pytest.mark.parametrize("kind", NETWORKED_KINDS)
 async def test_request_has_the_shape_of_its_kind(
     server: LLMServer, builder: ModelBuilder, kind: ProviderKind, *, streamed: bool
 ) -> None:
-    """Path, query, key, model, messages and stream flag are what that service expects."""
+    """Path, query, key, model, messages and stream flag are as the service expects."""
     await ask(builder.model(provider_at(server, kind), MODELS[kind]), "How are you?", streamed=streamed)
 
     (request,) = server.requests

@@ -1,4 +1,4 @@
-"""The test of a provider, over HTTP: what chat asks, which feature is refused, and the server's own words."""
+"""The test of a provider, over HTTP: chat's request, the refused feature, and the server's own words."""
 
 import json
 from collections.abc import AsyncIterator
@@ -96,7 +96,7 @@ async def test_trial_finds_the_refused_feature_by_leaving_it_out(
     body: object,
     code: int,
 ) -> None:
-    """Whatever the words: a made-up refusal is found too."""
+    """For any words: a made-up refusal is found too."""
     server.default = refuse(refused, body, code)
     result = await trial.run(provider_at(server, retries=0))
     assert refused_by(result) == refused
@@ -141,7 +141,7 @@ async def test_trial_accepts_a_tool_call_and_an_answer_cut_while_thinking(
 async def test_trial_reports_a_failure_with_the_servers_words(
     server: LLMServer, trial: ProviderTrial, behaviour: llm.Behaviour, line: str, requests: int
 ) -> None:
-    """Without the key; what fewer features cannot mend is asked once."""
+    """Without the key; a failure that fewer features cannot mend is asked once."""
     server.default = behaviour
     provider = provider_at(
         server, api_key=SecretStr("plainsecret"), first_token_timeout_s=0.2 if "within" in line else 20

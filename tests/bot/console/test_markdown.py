@@ -1,4 +1,4 @@
-"""Markdown on a terminal: wrapping and styles, whatever the pieces of the stream."""
+"""Markdown on a terminal: wrapping and styles, independent of how the stream is cut."""
 
 import re
 import time

@@ -356,7 +356,7 @@ class TestProviderTest:
     async def test_failed_test_act_reports_its_reason_and_changes_no_state(
         self, tmp_path: Path, server: LLMServer, behaviour: llm.Behaviour, reason: str
     ) -> None:
-        """Neither routing nor counts. What might be the refusal of a feature is asked again without it."""
+        """Changes neither routing nor counts. A possible refusal of a feature is retried without the feature."""
         server.default = behaviour
         async with provider_harness(tmp_path, provider_at(server, id="a", first_token_timeout_s=1), B) as harness:
             before = harness.shared.routing, harness.status("a")
@@ -374,7 +374,7 @@ class TestProviderTest:
     async def test_test_act_reports_refused_features_with_the_servers_words(
         self, tmp_path: Path, server: LLMServer
     ) -> None:
-        """Without the key, whatever field repeats it."""
+        """Masks the key in every field."""
         body = {"error": {"message": f"tools are off for {KEY}", "code": KEY}}
         server.script(llm.status(400, body), llm.answer("OK"))
         async with provider_harness(tmp_path, provider_at(server, id="a")) as harness:

@@ -36,12 +36,12 @@ class Location:
 
 
 def differences(connection: Connection) -> list[object]:
-    """What alembic would change in the schema."""
+    """The changes that alembic would make to the schema."""
     return compare_metadata(MigrationContext.configure(connection), Base.metadata)
 
 
 def describe_schema(connection: Connection) -> list[str]:
-    """What the engine knows about the tables, sorted: a column that was added later stands last."""
+    """The engine's description of the tables, sorted: a column that was added later stands last."""
     inspector = inspect(connection)
     kinds = {
         "column": inspector.get_multi_columns(),

@@ -1,4 +1,4 @@
-"""The check of a database: what it is good for, without creating, migrating or changing it."""
+"""The check of a database, which neither creates, migrates nor changes it."""
 
 import asyncio
 from pathlib import Path

@@ -56,7 +56,7 @@ async def test_replaced_replica_is_refused(
     await register(database, fence)
     with psycopg.connect(postgres_url, autocommit=True) as other:
         other.execute(act.encode())
-        # The takeover ends what is open.
+        # The takeover ends open connections.
         other.execute(
             "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE application_name = 'host-1-abc'"
         )

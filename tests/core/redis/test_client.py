@@ -323,7 +323,7 @@ async def ping(url: str) -> str:
 
 @asynccontextmanager
 async def serving(reply: bytes | None) -> AsyncIterator[str]:
-    """Serve a fixed reply to whatever is asked, or nothing; yields host and port."""
+    """Serve a fixed reply to every command, or none; yields host and port."""
     ended = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

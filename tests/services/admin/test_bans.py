@@ -1,4 +1,4 @@
-"""Bans: two processes on one database, the audit log, and what is stored about a person."""
+"""Bans: two processes on one database, the audit log, and the stored data of a person."""
 
 from sqlalchemy import text
 

@@ -1,4 +1,4 @@
-"""Undo claims an act, restores what was before, and then removes it."""
+"""Undo claims an act, restores the former state, and then removes it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -64,7 +64,7 @@ async def test_undo_that_fails_or_is_cancelled_can_be_repeated(redis: Redis, fai
 
 
 async def test_act_that_cannot_be_removed_is_undone_all_the_same(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is found changed by the next undo, which compares the state with what the act left."""
+    """The next undo finds it changed, by comparing the state with the one after the act."""
     store = await kept(redis)
 
     async def refuse(*_keys: str) -> int:

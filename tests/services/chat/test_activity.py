@@ -22,7 +22,7 @@ from services.chat.answering import describe_calls
     ],
 )
 def test_activity_names_the_work(name: str, arguments: dict[str, object] | str, line: str | None) -> None:
-    """Whatever the model wrote; of an address only the site."""
+    """With any arguments of the model; of an address only the site."""
     assert describe_calls([ToolCallPart(name, arguments)], Texts(strict=True), "en") == line
 
 

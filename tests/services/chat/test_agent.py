@@ -122,7 +122,7 @@ def dedent(lines: str) -> str:
 
 
 def read(prompt: str, kind: ChatKind) -> Read:
-    """Reads a prompt: what stands at the margin is the frame, everything else is content."""
+    """Parses a prompt: lines at the margin are the frame, indented ones are content."""
     quoted_from = quoted = speaker = None
     head = re.match(
         rf"\[In reply to this message(?: of {NAME})?:\]\n(?P<quoted>.*?)\n\[The message itself:\]\n", prompt, re.DOTALL

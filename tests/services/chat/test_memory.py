@@ -91,7 +91,7 @@ async def test_history_drops_without_a_summary_where_no_provider_gives_one(file:
 
 @pytest.mark.parametrize("kind", NETWORKED_KINDS)
 async def test_request_begins_like_the_one_before_it(file: Database, server: LLMServer, kind: ProviderKind) -> None:
-    """Byte by byte, between two drops, with tools and instructions: what providers' prompt caches compare."""
+    """Compared byte by byte between two drops, with tools and instructions, as providers' prompt caches do."""
     async with chat_harness(file, provider_at(server, kind), history_tokens=BUDGET) as harness:
         requests = await talk(harness, server, 14)
         bodies = [request.json for request in requests]

@@ -352,7 +352,7 @@ class TestContextWindow:
             yield harness
 
     async def test_history_is_halved_until_it_fits(self, long_harness: ChatHarness, first: LLMServer) -> None:
-        """At turn borders, of what was sent; the user sees a normal answer."""
+        """Halves the sent history at turn borders; the user sees a normal answer."""
         first.script(context_exceeded(), context_exceeded())
         reply = await long_harness.say("And?")
         assert (reply.phase, reply.text, reply.notice) == (ReplyPhase.COMPLETE, "Hello", None)
@@ -364,7 +364,7 @@ class TestContextWindow:
         assert [each["kind"] for each in json.loads(row.messages or "")] == ["request", "response"]
 
     async def test_message_that_never_fits_fails_the_turn(self, long_harness: ChatHarness, first: LLMServer) -> None:
-        """The notice says what helps, and the conversation goes on with the next message."""
+        """The notice names a remedy, and the conversation goes on with the next message."""
         first.default = context_exceeded()
         reply = await long_harness.say("And?")
         assert reply.phase is ReplyPhase.FAILED

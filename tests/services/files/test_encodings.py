@@ -41,7 +41,7 @@ JAPANESE = "こんにちは。来週の会議は火曜日の午前十時に始�
         (JAPANESE, "shift_jis", "shift-jis"),
         (JAPANESE, "euc-jp", "euc-jp"),
         ("你好，明天上午九点开会，请准时参加。\n", "gb18030", "gb18030"),
-        # Longer than what is looked at, its end in the middle of a character.
+        # Longer than the examined part, which ends in the middle of a character.
         (JAPANESE.strip() * 2000, "shift_jis", "shift-jis"),
         (RUSSIAN * 2000, "koi8-r", "koi8-r"),
         # Its first letter outside of ASCII comes late, or is the only one.

@@ -184,7 +184,7 @@ class TestLease:
     async def test_lease_lapses_without_the_database(
         self, join_replica: Callable[..., Replica], postgres: PostgresServer
     ) -> None:
-        """And is held again afterwards, if nobody has taken over."""
+        """And is held again afterwards, unless another replica has taken over."""
         one = join_replica("one")
         await until(lambda: one.lease.is_held)
         await asyncio.to_thread(postgres.stop)

@@ -1,4 +1,4 @@
-"""Journals of sends: what a process notes is known to the next one, however the first one ended."""
+"""Journals of sends: a note survives any end of its process."""
 
 import asyncio
 import os

@@ -58,7 +58,7 @@ async def test_replicas_share_the_windows(redis: Redis) -> None:
 
 
 async def test_replica_continues_alone_when_redis_is_silent(redis: Redis) -> None:
-    """With what it has counted so far."""
+    """With the events counted so far."""
     limiter = RateLimiter(redis, "test")
     await limiter.admit(events(15))
     silent = open_redis("redis://127.0.0.1:1/0")

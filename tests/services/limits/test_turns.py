@@ -169,7 +169,7 @@ def replica(redis: Redis) -> RunningLeases:
 
 
 async def test_replicas_share_the_slots_of_a_person(redis: Redis) -> None:
-    """A turn waits until another replica's has ended; what a replica that died leaves in Redis expires."""
+    """A turn waits until another replica's has ended; leases of a dead replica expire."""
     first, second = replica(redis), replica(redis)
     entered = asyncio.Event()
 

@@ -164,7 +164,7 @@ def test_clean_words_takes_linear_time_for_hostile_text(repeated: str) -> None:
 
 
 def test_clean_words_shows_no_part_of_a_key_where_its_reading_ends() -> None:
-    """A text of many masked keys shrinks; what stood behind the end of the reading does not move into view."""
+    """A text of many masked keys shrinks, and text behind the bound does not move into view."""
     key = "verysecretvalue-" + "k" * 400
     words = clean_words(" ".join([key] * 50), [key])
     assert words is not None

@@ -141,7 +141,7 @@ async def test_a_flood_of_messages_is_read_slowly(tmp_path: Path) -> None:
     limits = McpLimits(call_s=1, transport=TransportLimits(burst_bytes=256 * 1024, bytes_per_s=100_000, exit_s=0.2))
     async with connected(raw_server(file), limits) as servers:
         assert "did not answer in time" in await servers.call("raw", "flood", {})
-        # The burst, a second at 50 messages, and what the pipe and the reader hold.
+        # The burst, a second at 50 messages, and the buffers of the pipe and the reader.
         assert sent_bytes(file) < 1_000
 
 

@@ -83,7 +83,7 @@ async def test_a_server_of_a_command(
 async def test_a_call_that_was_allowed_before_a_restart_waits_for_its_server(
     tmp_path: Path, file: Database, clock: ManualClock
 ) -> None:
-    """The process begins to connect, and takes up the job at once; the server is not offered what is not allowed."""
+    """The process begins to connect, and takes up the job at once; tools that are not allowed are not offered."""
     calls, key = ToolCalls(file, clock), ConversationKey(Surface.TELEGRAM, 7)
     server = ToolServer(
         "raw", sys.executable, (str(RAW), str(tmp_path / "lines")), allowed=frozenset({"append_line", "resource"})

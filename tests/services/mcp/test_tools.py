@@ -1,4 +1,4 @@
-"""McpTools in a turn: permissions, one act however often a job is repeated, and what a chat is offered."""
+"""McpTools in a turn: permissions, idempotent acts of repeated jobs, and the tools that a chat is offered."""
 
 import re
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""First contact and quotations from other chats: what they ask the judge, and what may come of it."""
+"""First contact and quotations from other chats: the question to the judge, and the possible sanctions."""
 
 from dataclasses import replace
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""RETENTION_DAYS: what is older is deleted, what is newer stays."""
+"""RETENTION_DAYS: older data is deleted, newer data stays."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""The web in a turn: what each candidate is offered, sources under the answer, and consent."""
+"""The web in a turn: the tools of each candidate, sources under the answer, and consent."""
 
 import json
 from typing import Any

@@ -350,6 +350,6 @@ class BotApiMethods(TelegramState):
 
 
 def _restricted(fields: JsonObject) -> JsonObject:
-    """Returns the fields of a restricted member; what is not granted is denied."""
+    """Returns the fields of a restricted member; a right that is not granted is denied."""
     denied = dict.fromkeys(_PERMISSIONS, False)
     return {"status": "restricted", "is_member": True, **denied, **fields}

@@ -1,4 +1,4 @@
-"""Manners of a stream: the waiting line, tool work in the same message, and what people complain of in other bots."""
+"""Manners of a stream: the waiting line, tool work in the same message, and known complaints about other bots."""
 
 from itertools import pairwise
 
@@ -89,7 +89,7 @@ async def test_short_tool_work_does_not_flicker(streaming: StreamHarness, server
     assert [edit.text for edit in shown(server).edits] == ["Let me see.", "Let me see. It is Monday."]
 
 
-# What people complain of in other bots.
+# Known complaints about other bots.
 
 
 async def test_complaint_a_doubled_final(streaming: StreamHarness, server: TelegramServer) -> None:

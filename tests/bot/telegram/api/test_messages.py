@@ -195,7 +195,7 @@ async def test_failed_download_makes_a_message_unreadable(traffic: Traffic, serv
 async def test_file_is_measured_while_it_is_read(
     traffic: Traffic, server: TelegramServer, document: dict[str, Any], length: int
 ) -> None:
-    """Whatever size Telegram reports, no more than the limit is kept."""
+    """The limit holds even if Telegram reports a smaller size."""
     file_id = server.add_file(b"x" * length, "documents/a")
     result = await read(traffic, None, document={"file_id": file_id, "file_unique_id": "u", **document})
     assert result == Unreadable("file-too-large")

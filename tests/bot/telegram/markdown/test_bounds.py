@@ -1,4 +1,4 @@
-"""No text costs more than its share: the work of an update is bounded whatever the text is, counted in calls."""
+"""The work of rendering an update is bounded for any text, counted in calls."""
 
 import sys
 from collections.abc import Callable
@@ -124,7 +124,7 @@ def test_pages_after_the_last_are_not_rendered(length: int) -> None:
 
 
 def test_page_beyond_its_work_is_shown_as_written() -> None:
-    """The source is what remains of a text that cannot be rendered within bounds."""
+    """A text that cannot be rendered within bounds is shown as its source."""
     source = "**a** _b_ " * 200
     pages = Pages(work=RenderLimits(text=500))
     pages.update(source)

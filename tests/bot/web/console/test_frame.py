@@ -28,7 +28,7 @@ async def test_every_page_has_the_counts_of_what_waits(browser: ConsoleBrowser) 
     await offer_dead_letters(browser, "a bug", "blocked")
     harness, _ = await offer_moderation(browser)
     await harness.pipeline.handle(harness.message("remote work, write to https://t.me/scam"), harness.settings)
-    # An act ends what is remembered of the counts, so that its own page shows what it did.
+    # An act drops the cached counts, so that its own page shows its effect.
     await browser.submit("/console/providers/alpha/cool")
     for path in EVERY_PAGE:
         page = await browser.open(f"/console{path}")

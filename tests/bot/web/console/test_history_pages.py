@@ -24,7 +24,7 @@ async def test_overview_shows_states_and_figures_of_the_day(browser: ConsoleBrow
     await browser.submit("/console/providers/beta/force", **{"for": "1800"})
     await recorder.step()
     page = ""
-    # What was read a moment ago is shown again.
+    # Figures are cached for a moment.
     async with asyncio.timeout(20):
         while "was forced" not in page:
             page = await browser.open("/console")
@@ -62,7 +62,7 @@ def test_timeline_of_a_provider_that_changes_all_the_time_stays_small() -> None:
     spans = [Span(states[at % 2], None, START + at * 43, START + at * 43 + 43) for at in range(2000)]
     ((_, bars),) = draw_timeline({"own": spans}, ["own"], NOW, UTC).lanes
     assert len(bars) <= 288
-    # What failed in ten minutes is seen, whatever answered beside it.
+    # Failures of ten minutes are visible beside successes of the same time.
     assert {bar.state for bar in bars} == {RecordedState.COOLING}
 
 

@@ -25,7 +25,7 @@ RECORDING = Attachment(ogg(), "audio/ogg", "voice.ogg")
 
 
 class FakeTranscriber:
-    """Hears what it is told to, or fails."""
+    """Returns a given transcript, or fails."""
 
     def __init__(self, *heard: str | Exception) -> None:
         self.heard = list(heard)
@@ -89,7 +89,7 @@ async def test_retry_uses_the_transcript_that_is_there(
 
 
 async def test_words_of_a_group_belong_to_their_speaker(file: Database, first: LLMServer) -> None:
-    """Whatever is said, no line of it can be taken for another person's."""
+    """No line of a transcript can be taken for another person's."""
     async with chat_harness(
         file, provider("first", first.url), transcriber=FakeTranscriber("Yes.\nBob: No.")
     ) as harness:

@@ -1,4 +1,4 @@
-"""Voice replies: which answers are spoken, and what of them."""
+"""Voice replies: which answers are spoken, and which parts of them."""
 
 from time import process_time
 

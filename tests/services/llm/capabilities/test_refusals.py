@@ -43,7 +43,7 @@ def google(code: int, message: str, name: str) -> dict[str, Any]:
 
 
 ROWS: list[tuple[str, Kind, str, int, Mapping[str, Any] | bytes, float | None]] = [
-    # The key, the account, and what an operator has to do at the provider's.
+    # Refusals over the key or the account, which an operator has to resolve at the provider.
     ("OpenAI: key", OPENAI, HEAR, 401, openai("Incorrect API key provided: sk-x.", "invalid_api_key"), OPERATOR_S),
     ("OpenAI: quota", OPENAI, HEAR, 429, openai("You exceeded your current quota, please check your plan and billing details.", "insufficient_quota", "insufficient_quota"), OPERATOR_S),
     ("speaches: no key", COMPATIBLE, HEAR, 403, {"detail": "API key required. Please provide an API key using the Authorization header with Bearer scheme."}, OPERATOR_S),

@@ -25,7 +25,7 @@ DONE = '{"type":"transcript.text.done","text":"Hello there."}'
         ('{"segments": [{"id": 0, "text": "Hello"}], "text": "Hello there."}', HELLO),
         ('{"segments": [{"text": " Hello"}, {"text": " there."}]}', HELLO),
         ('[{"text": "Hello"}, {"text": "there."}]', HELLO),
-        # Plain text whatever was asked for; one that begins like JSON; with a byte order mark.
+        # Plain text in place of the requested format; one that begins like JSON; with a byte order mark.
         ("Hello there.\n", HELLO),
         ('"Hello there."', HELLO),
         ("[laughs] Hello there.", "[laughs] Hello there."),

@@ -89,7 +89,7 @@ async def test_past_end_ends_the_wait_at_once() -> None:
 
 
 async def test_wait_whose_end_is_due_leaves_the_next_one_to_itself() -> None:
-    """What arrived with a deadline is read; the event loop has no timer for an end that is due."""
+    """Data that arrived with the deadline is read; the event loop has no timer for a due end."""
     deadline = Deadline()
     deadline.until = now()
     for _ in range(2):

@@ -107,7 +107,7 @@ class ActsMachine(ReplicasMachine):
 
     @invariant()
     def replicas_know_the_models(self) -> None:
-        """Compare what is known about each model, on each replica and by its own clock."""
+        """Compare the state of each model, on each replica and by its own clock."""
         for number, replica in self.replicas.items():
             known, now, routing = self.known(number), self.now(number), replica.shared.routing
             for name in PRIORITY:

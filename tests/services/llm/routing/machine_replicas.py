@@ -1,4 +1,4 @@
-"""Two replicas of the fallback service, and what `oracle.py` expects of them."""
+"""Two replicas of the fallback service, and their state as `oracle.py` expects it."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence

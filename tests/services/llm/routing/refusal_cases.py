@@ -15,7 +15,7 @@ Body = Mapping[str, Any] | list[Any] | str
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One refusal: the server, the wire on which it comes, what it says and what that means."""
+    """One refusal: the server, its wire format, the body, and its expected classification."""
 
     server: str
     kind: Kind

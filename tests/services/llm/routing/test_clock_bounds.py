@@ -1,4 +1,4 @@
-"""Instants of shared state that a wrong clock wrote: none lasts longer than what can have been set."""
+"""Instants of shared state that a wrong clock wrote are clamped to the longest possible duration."""
 
 from dataclasses import replace
 

@@ -170,7 +170,7 @@ async def test_model_that_cannot_be_built_is_passed_over(redis: Redis, second: L
 async def test_operators_read_the_words_of_a_provider_at_fault(
     redis: Redis, first: LLMServer, second: LLMServer
 ) -> None:
-    """Without what they quote of the prompt."""
+    """Without quotations of the prompt."""
     first.default = llm.status(400, {"error": {"message": "frobnicator is off for 'Hello?'"}})
     events: list[object] = []
     async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
@@ -392,7 +392,7 @@ async def test_stream_that_breaks_off_over_a_long_request_is_explained_by_a_plai
         for _ in range(2):
             assert said(await replica.ask(streamed=streamed, messages=earlier)) == "from the first"
         (status,) = replica.fallback.get_provider_status().providers
-    # What the plain request was refused for is remembered; streaming is not the cause.
+    # The reason of the plain request's refusal is remembered, and streaming is not blamed.
     assert [dict(limits.refused) for limits in status.limits] == [{}]
     assert first.requests[-1].json["stream"] is True
 

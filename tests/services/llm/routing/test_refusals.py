@@ -157,7 +157,7 @@ UNKNOWN = [each for each in REFUSALS if (each.server, each.meaning) != ("Azure",
 async def test_refusal_in_unknown_words_never_bricks_a_chat(
     refusal: Refusal, servers: list[LLMServer], *, streamed: bool
 ) -> None:
-    """With every list of words empty, the healthy provider answers, and nobody is told that the request is wrong."""
+    """With every list of words empty the healthy provider answers, and the request is not blamed."""
     async with replica_of(refusal, servers, FORGOTTEN) as replica:
         response = await ask(replica, refusal, streamed=streamed)
 
@@ -170,7 +170,7 @@ async def test_refusal_in_unknown_words_never_bricks_a_chat(
 async def test_invented_refusal_is_the_fault_of_the_provider_where_another_one_answers(
     refusal: Refusal, servers: list[LLMServer], words: KnownWords
 ) -> None:
-    """Whatever the status and the words: evidence decides, and the lists of words change nothing about it."""
+    """For any status and words evidence decides, with the same result as the lists of words."""
     async with replica_of(refusal, servers, words) as replica:
         assert answered_by(await ask(replica, refusal, streamed=True)) == "second"
         assert replica.cooling() == {"first": pytest.approx(COOLDOWNS[refusal.meaning], abs=1)}

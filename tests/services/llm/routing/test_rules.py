@@ -268,7 +268,7 @@ def test_cooled_keeps_the_begin_of_an_outage() -> None:
 
 
 def undone(act: Change, before: Routing, provider: str = "a", since: Change = lambda known: known) -> Routing:
-    """Take an act back, a minute later and after what has changed since."""
+    """Take an act back, a minute later and after other changes."""
     after = act(before)
     stood, stands = (routing.find_overrides(known, provider) for known in (before, after))
     return changes.restored(provider, stood, stands, NOW + 60)(since(after))

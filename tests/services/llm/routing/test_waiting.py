@@ -64,7 +64,7 @@ async def open_crowd(timing: RoutingTiming | None = None, **options: object) -> 
 
 @pytest.mark.parametrize("patience_s", [1.0, 60.0], ids=["queue is left", "queue is waited in"])
 async def test_crowd_on_a_silent_provider_is_answered_within_one_deadline(patience_s: float) -> None:
-    """Of 450 people those with a place ask it; nobody asks it after it failed, and the idle one answers at once."""
+    """Of 450 people those with a place ask it; after it failed no one does, and the idle one answers at once."""
     timing = RoutingTiming(opening_patience_s=patience_s)
     async with open_crowd(timing) as crowd:
         asking = [asyncio.create_task(crowd.ask(f"telegram:{number}")) for number in range(450)]

@@ -101,7 +101,7 @@ def test_plan_depends_on_evidence_location(evidence: Evidence, about: About, exp
         # An advert in a picture is deleted, and its author keeps all rights.
         ("job_scam", {49: NOTHING, 50: CARD, 79: CARD, 80: DELETE, 100: DELETE}),
         ("channel_promo", {49: NOTHING, 79: CARD, 80: DELETE, 100: DELETE}),
-        # Whatever else a picture shows is no evidence.
+        # Other contents of a picture are no evidence.
         ("toxic", {100: NOTHING}),
         ("off_topic", {100: NOTHING}),
         ("ok", {100: NOTHING}),

@@ -1,4 +1,4 @@
-"""Event streams by the standard: whatever form they come in, one form leaves."""
+"""Event streams by the standard: every input form is normalised to one output form."""
 
 import json
 import time
@@ -42,7 +42,7 @@ EACH = pytest.mark.parametrize(("sent", "passed_on"), FORMS.values(), ids=FORMS.
 
 
 def rewrite(*pieces: bytes) -> bytes:
-    """Returns what leaves for these pieces."""
+    """Returns the normalised output for these pieces."""
     stream = EventStream()
     return b"".join(map(stream.feed, pieces)) + stream.finish(is_delimited=True)
 
