@@ -40,8 +40,7 @@ from bot.telegram.moderation.newcomer_handlers import NewcomerHandlers
 from bot.telegram.moderation.rules_handlers import RulesHandlers
 from bot.telegram.moderation.settings_card import SettingsCard
 from bot.telegram.moderation.settings_handlers import SettingsHandlers
-from bot.telegram.observability import UpdateSpans
-from bot.telegram.worker import JobWorker
+from bot.telegram.worker import JobWorker, UpdateSpans
 from services.chat.guests import GuestAnswers
 from services.chat.media.voice import VoiceReplies
 from services.chat.store.files import PictureStore

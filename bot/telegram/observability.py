@@ -1,12 +1,11 @@
 """Observes the daemon: metrics and traces of updates and Bot API calls, and whether the bot is ready."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from typing import Any, Protocol
 
 from aiogram import Bot
-from aiogram.types import TelegramObject, Update
 from opentelemetry.trace import Tracer
 
 from bot.telegram.api.errors import ApiFailure
@@ -85,25 +84,6 @@ class TelegramMetrics:
     def count_lost(self, act: str) -> None:
         """Counts a message that was given up."""
         self._lost.labels(act).inc()
-
-
-class UpdateSpans:
-    """Opens a span around each update: an outer middleware of the dispatcher."""
-
-    def __init__(self, tracer: Tracer) -> None:
-        self._tracer = tracer
-
-    async def __call__(
-        self,
-        handler: Callable[[TelegramObject, dict[str, Any]], Awaitable[object]],
-        update: TelegramObject,
-        data: dict[str, Any],
-    ) -> object:
-        """Handles an update within a span."""
-        with self._tracer.start_as_current_span("update", record_exception=False) as span:
-            if isinstance(update, Update):
-                span.set_attribute("telegram.update", update_kind(update.model_fields_set))
-            return await handler(update, data)
 
 
 class CallSpans:

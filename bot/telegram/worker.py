@@ -1,18 +1,19 @@
 """Executes inbox jobs; answers, moderation and quick jobs have places of their own, given round robin by person."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 import structlog
 from aiogram import Bot, Dispatcher
 from aiogram.exceptions import ClientDecodeError, TelegramAPIError
-from aiogram.types import Message, Update
+from aiogram.types import Message, TelegramObject, Update
 from aiohttp import ClientError
+from opentelemetry.trace import Tracer
 from pydantic import ValidationError
 
-from bot.telegram.answers.responder import Responder
+from bot.telegram.answers.responder import PendingAnswer, Responder
 from bot.telegram.api.filters import is_for_bot
 from bot.telegram.api.updates import message_speaker, parse_update, set_language
 from bot.telegram.delivery.delivery import Delivery, reply_to
@@ -28,6 +29,7 @@ from bot.telegram.jobs import (
     parse_payload,
 )
 from bot.telegram.markdown.render import Rendered
+from bot.telegram.observability import update_kind
 from core.errors import ProviderError, StorageError, UnreadableUpdate
 from core.i18n import Texts
 from core.messages import Incoming
@@ -110,13 +112,19 @@ class JobWorker:
 
     async def handle(self, job: Job) -> None:
         """Executes a job; for an exception the inbox retries it or gives it up, see `is_outside_fault`."""
+        answer = await self._execute(job)
+        if answer is not None:
+            await answer.produce()
+
+    async def _execute(self, job: Job) -> PendingAnswer | None:
+        """Executes a job up to the answer of a message, which is left to the caller."""
         match parse_payload(job):
             case UpdateArrived() as arrived:
                 update = self._parse(arrived.update)
                 if update is None:
                     # Given up again: without that a replayed dead letter would be lost.
                     raise UnreadableUpdate("the update cannot be read")
-                await self._handle(arrived, update, job)
+                return await self._handle(arrived, update, job)
             case UpdateRejected(update=raw, reason=reason, renewal_s=renewal_s):
                 update = self._parse(raw)
                 if update is not None:
@@ -132,6 +140,7 @@ class JobWorker:
                 log.warning("tool.call_dropped", call=call, reason="MCP_SERVERS is not set any more")
             case JobErased():
                 log.info("job.erased")
+        return None
 
     def is_outside_fault(self, error: Exception) -> bool:
         """Returns whether a failed job may succeed later; a bug, such as a TypeError, fails each time."""
@@ -167,7 +176,7 @@ class JobWorker:
     def _parse(self, raw: dict[str, Any]) -> Update | None:  # Any: as Telegram sent it
         return parse_update(set_language(raw, self._languages), self._bot)
 
-    async def _handle(self, arrived: UpdateArrived, update: Update, job: Job) -> None:
+    async def _handle(self, arrived: UpdateArrived, update: Update, job: Job) -> PendingAnswer | None:
         album: Sequence[Message] = ()
         message = update.message
         if message is not None:
@@ -175,12 +184,13 @@ class JobWorker:
         if message is not None and message.media_group_id is not None:
             album = await self._take_album(message, job)
             if not album:
-                return
+                return None
         if await self._moderate(arrived, update, album) or not arrived.is_admitted:
-            return
+            return None
         if album:
             update = await self._select_part(update, album)
-        await self._dispatcher.feed_update(self._bot, update, album=album, job=job.id)
+        result = await self._dispatcher.feed_update(self._bot, update, album=album, job=job.id)
+        return result if isinstance(result, PendingAnswer) else None
 
     async def _moderate(self, arrived: UpdateArrived, update: Update, album: Sequence[Message]) -> bool:
         """Moderates an update before it is answered; returns whether its message was deleted."""
@@ -248,3 +258,26 @@ class JobWorker:
         elif query is not None:
             text = self._texts.get(key, query.from_user.language_code, **arguments)
             await self._delivery.answer_callback(query.id, text, alert=key not in {"not-allowed", "banned"})
+
+
+class UpdateSpans:
+    """Opens a span around each update: an outer middleware of the dispatcher."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    async def __call__(
+        self,
+        handler: Callable[[TelegramObject, dict[str, Any]], Awaitable[object]],
+        update: TelegramObject,
+        data: dict[str, Any],
+    ) -> object:
+        """Handles an update within a span, and produces its answer there."""
+        with self._tracer.start_as_current_span("update", record_exception=False) as span:
+            if isinstance(update, Update):
+                span.set_attribute("telegram.update", update_kind(update.model_fields_set))
+            result = await handler(update, data)
+            if isinstance(result, PendingAnswer):
+                await result.produce()
+                return None
+            return result

@@ -1,7 +1,11 @@
 """Streaming of an answer, and Stop."""
 
 import asyncio
+import gc
+import inspect
 from itertools import pairwise
+
+from aiogram.types import Update
 
 from tests.support.bot_harness import ELSEWHERE, LONG, RETRY, STOP, BotHarness, told
 from tests.support.fake_llm.server import Answer, answer, cut, gate, stall
@@ -31,6 +35,20 @@ async def test_answer_streams_with_stop_and_ends_with_retry(stage: BotHarness) -
     assert (message.text, message.labels) == (WHOLE, [RETRY, ELSEWHERE])
     assert len(stage.telegram.calls_of("sendMessage", 7)) == 1
     assert [edit.text for edit in message.edits] == [LONG.strip(), WHOLE]
+
+
+async def test_no_update_is_held_while_its_answer_is_written(stage: BotHarness) -> None:
+    """It would be a tenth of a turn's memory, with the frames of the dispatcher that hold it."""
+    more = asyncio.Event()
+    stage.first.default = held(more)
+    stage.says("Tell me something long.")
+    await stage.growing()
+    waiting = [each for each in gc.get_objects() if inspect.iscoroutine(each) and each.cr_frame is not None]
+    assert any(each.__qualname__ == "Responder.answer" for each in waiting)
+    holding = [each for each in waiting if any(isinstance(value, Update) for value in each.cr_frame.f_locals.values())]
+    assert [each.__qualname__ for each in holding] == []
+    more.set()
+    await stage.answer()
 
 
 async def test_edits_are_rate_limited(stage: BotHarness) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -46,6 +47,16 @@ VOICE_PAGE = -100
 """Number of the voice message among the pages of an answer."""
 LAST_EDIT_S = 3.0
 """Time that a shutdown waits for the last edit of an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingAnswer:
+    """An answer that a handler has prepared, and that the worker produces after the handler has returned.
+
+    The update, and the frames of the dispatcher that routed it, would take 22 KiB while the answer is written.
+    """
+
+    produce: Callable[[], Coroutine[Any, Any, None]]
 
 
 class Responder:

@@ -1,6 +1,7 @@
 """Handlers of conversation: messages that address the bot, `/start`, `/help`, `/new`, `/stop`, `/ask`, `/image`."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from aiogram import Bot, Router
 from aiogram.filters import CommandObject
@@ -8,7 +9,7 @@ from aiogram.types import CallbackQuery, Message, MessageGenerationStopped
 
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.answers.display import SendPictureFile, StopAnswer
-from bot.telegram.answers.responder import Responder
+from bot.telegram.answers.responder import PendingAnswer, Responder
 from bot.telegram.api.files import FileReader, Unreadable
 from bot.telegram.api.filters import Addressed, Command, UserContent, is_typed
 from bot.telegram.api.updates import conversation_key, is_group, message_speaker, to_incoming, to_text_only
@@ -91,20 +92,24 @@ class ChatHandlers:
         if not await self._cancellation.stop(conversation_key(message)):
             await self._reply(message, "nothing-to-stop")
 
-    async def ask(self, message: Message, bot: Bot, command: CommandObject, album: Sequence[Message], job: str) -> None:
+    async def ask(
+        self, message: Message, bot: Bot, command: CommandObject, album: Sequence[Message], job: str
+    ) -> PendingAnswer | None:
         """Answers the text of `/ask`, an attachment or the replied-to message."""
         has_file = message.photo or message.document or message.voice or message.audio
         if not command.args and not has_file and not message.reply_to_message:
             await self._reply(message, "ask-usage")
-            return
-        await self._answer(message, bot, command.args or "", album, job)
+            return None
+        return await self._answer(message, bot, command.args or "", album, job)
 
-    async def talk(self, message: Message, bot: Bot, text: str, album: Sequence[Message], job: str) -> None:
+    async def talk(
+        self, message: Message, bot: Bot, text: str, album: Sequence[Message], job: str
+    ) -> PendingAnswer | None:
         """Answers a message."""
         if text.startswith("/") and is_typed(message):
             await self._reply(message, "unknown-command")
-            return
-        await self._answer(message, bot, text, album, job)
+            return None
+        return await self._answer(message, bot, text, album, job)
 
     async def press_stop(self, query: CallbackQuery, callback_data: StopAnswer) -> None:
         """Stops the answer of the pressed button."""
@@ -120,13 +125,15 @@ class ChatHandlers:
         """Stops the answers of a chat after its user stopped a streamed draft."""
         await self._cancellation.stop_chat(stopped.chat.id)
 
-    async def _answer(self, message: Message, bot: Bot, text: str, album: Sequence[Message], job: str) -> None:
+    async def _answer(
+        self, message: Message, bot: Bot, text: str, album: Sequence[Message], job: str
+    ) -> PendingAnswer | None:
         incoming = await to_incoming(message, bot, text, album, self._files)
         if isinstance(incoming, Unreadable):
             await self._reply(message, incoming.key, **incoming.arguments)
-            return
+            return None
         reply_to = message.message_id if is_group(message) else None
-        await self._responder.answer(incoming, reply_to=reply_to, origin=job)
+        return PendingAnswer(partial(self._responder.answer, incoming, reply_to=reply_to, origin=job))
 
     async def _reply(self, message: Message, key: str, **arguments: str | int) -> None:
         text = self._texts.get(key, message_speaker(message).language, **arguments)
@@ -164,7 +171,7 @@ class PictureHandlers:
         router.callback_query.register(self.send_file, SendPictureFile.filter())
         return router
 
-    async def draw(self, message: Message, command: CommandObject, job: str) -> None:
+    async def draw(self, message: Message, command: CommandObject, job: str) -> PendingAnswer | None:
         """Draws a picture from the text of `/image`, or from the message that it replies to."""
         speaker, original = message_speaker(message), message.reply_to_message
         quoted = (original.text or original.caption) if original is not None else None
@@ -179,9 +186,10 @@ class PictureHandlers:
             refusal = "image-usage"
         if refusal is not None:
             await reply_to(self._delivery, message, self._texts.get(refusal, speaker.language))
-            return
+            return None
         incoming = to_text_only(message, description, draws=True)
-        await self._responder.answer(incoming, reply_to=message.message_id if is_group(message) else None, origin=job)
+        answered_id = message.message_id if is_group(message) else None
+        return PendingAnswer(partial(self._responder.answer, incoming, reply_to=answered_id, origin=job))
 
     async def send_file(self, query: CallbackQuery, callback_data: SendPictureFile) -> None:
         """Sends a picture as a file, as its provider gave it."""

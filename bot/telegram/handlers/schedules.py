@@ -1,6 +1,7 @@
 """`/schedule` with its buttons, and the delivery of reminders and prompts that are due."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 from aiogram import Router
@@ -9,7 +10,7 @@ from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardButton, InlineKeyboardMarkup, Message, MessageEntity, User
 
 from bot.telegram.answers.display import build_keyboard, button
-from bot.telegram.answers.responder import Responder
+from bot.telegram.answers.responder import PendingAnswer, Responder
 from bot.telegram.api.filters import Command
 from bot.telegram.api.updates import conversation_key, is_group, message_speaker, to_text_only
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
@@ -66,7 +67,7 @@ class ScheduleHandlers:
         router.callback_query.register(self.pause, PauseSchedule.filter())
         return router
 
-    async def schedule(self, message: Message, command: CommandObject, job: str) -> None:
+    async def schedule(self, message: Message, command: CommandObject, job: str) -> PendingAnswer | None:
         """Handles `/schedule`, `/schedule <time> <text>` and `/schedule zone <name>`."""
         speaker, key = message_speaker(message), conversation_key(message)
         request = (command.args or "").strip()
@@ -86,16 +87,16 @@ class ScheduleHandlers:
         except ScheduleRefused as error:
             text = self._texts.get(error.key, speaker.language, **error.arguments)
             await reply_to(self._delivery, message, text)
-            if error.key == UNREADABLE:
-                await self._ask_model(message, request, job)
-            return
+            return self._ask_model(message, request, job) if error.key == UNREADABLE else None
         await reply_to(self._delivery, message, text, markup)
+        return None
 
-    async def _ask_model(self, message: Message, request: str, job: str) -> None:
+    def _ask_model(self, message: Message, request: str, job: str) -> PendingAnswer:
         """Passes a time that cannot be read with certainty to the model, which may ask its user."""
         text = self._texts.get("schedule-in-words", message_speaker(message).language, text=request)
         reply_to_id = message.message_id if is_group(message) else None
-        await self._responder.answer(to_text_only(message, text), reply_to=reply_to_id, origin=job)
+        incoming = to_text_only(message, text)
+        return PendingAnswer(partial(self._responder.answer, incoming, reply_to=reply_to_id, origin=job))
 
     async def cancel(self, query: CallbackQuery, callback_data: CancelSchedule) -> None:
         """Cancels a schedule of the user who pressed."""
