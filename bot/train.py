@@ -21,7 +21,7 @@ MOST_SOURCES = 50
 
 
 async def run(settings: Settings, file: Path | None, *, with_starter: bool = True, is_dry: bool = False) -> int:
-    """Measures the score, and train it where there is a file. Returns the exit code.
+    """Measures the score, and trains it where there is a file. Returns the exit code.
 
     Args:
         file: labelled examples, a JSON object per line; None measures the starter set only.

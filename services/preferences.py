@@ -1,4 +1,4 @@
-"""Preferences of chats, and the languages that people and groups chose.
+"""Preferences of chats, their consent to remote providers, and the languages that people and groups chose.
 
 A preference is not cached: a read is one primary key look-up, and another replica may have written a moment ago. The
 chosen languages are few and needed for every message, so all of them stand in memory; changes of other replicas follow
@@ -21,6 +21,14 @@ from core.i18n import Texts
 from core.messages import ChatRef, UserRef
 from services.llm.routing.fallback import LLMProviderFallback
 
+log = structlog.get_logger()
+
+FOLLOW_S = 3.0
+"""Pause between two looks at the languages that other replicas changed."""
+FULL_LOOKS = 200
+"""Looks after which everything is read again."""
+OVERLAP = timedelta(seconds=30)
+"""Changes that are this old are read again: clocks of replicas differ, and transactions take time."""
 StreamMode = Literal["edit", "draft", "off"]
 VoiceReplies = Literal["never", "to_voice", "always"]
 _COLUMNS = (
@@ -142,16 +150,6 @@ class Consent:
         """Stores the decision of a chat. Returns the confirmation as text."""
         await self._preferences.set_remote_consent(scope, granted=granted)
         return self._texts.get("consent-granted" if granted else "consent-withheld", language)
-
-
-log = structlog.get_logger()
-
-FOLLOW_S = 3.0
-"""Pause between two looks at the changes of other replicas."""
-FULL_LOOKS = 200
-"""Looks after which everything is read again."""
-OVERLAP = timedelta(seconds=30)
-"""Changes that are this old are read again: clocks of replicas differ, and transactions take time."""
 
 
 class Languages:

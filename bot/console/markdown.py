@@ -223,7 +223,7 @@ class MarkdownStream:
         return ""
 
     def _end_table(self, *, is_line_open: bool = False) -> str:
-        """Returns the table that has ended, or its lines as they are if it is none."""
+        """Returns the table that has ended; its lines unchanged where they are no table."""
         if not self._table:
             return ""
         lines, self._table = self._table, []

@@ -61,16 +61,16 @@ class NoteStore(Protocol):
     """Notes about a user, separate per chat."""
 
     async def remember(self, user_id: int, scope: str, text: str) -> None:
-        """Store a note."""
+        """Stores a note."""
         ...
 
     async def recall(self, user_id: int, scope: str) -> list[str]:
-        """Return the notes, oldest first."""
+        """Returns the notes, oldest first."""
         ...
 
 
 class Ability(StrEnum):
-    """What a turn can do that another one cannot: tools are offered by it."""
+    """An ability that not every turn has; tools are offered by it."""
 
     READ_WEB = auto()
     SCHEDULE = auto()

@@ -311,7 +311,7 @@ def _prompt(incoming: Incoming) -> ModelRequest:
 
 
 async def _finish(work: Coroutine[object, object, None]) -> None:
-    """Finishes a coroutine despite a cancellation, then propagate it; a second cancellation propagates at once."""
+    """Finishes a coroutine despite a cancellation, then propagates it; a second one propagates at once."""
     task = asyncio.create_task(work)
     try:
         await asyncio.shield(task)

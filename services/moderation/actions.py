@@ -45,7 +45,7 @@ class CampaignTrainer(Protocol):
         ...
 
     async def forget(self, text: str) -> None:
-        """Forgets a text that is none."""
+        """Forgets a text that is no advert."""
         ...
 
 

@@ -26,6 +26,13 @@ NEARBY = 12
 NEARBY_SHARED = 36
 """The same after the newest known one over all private chats, which share one counter."""
 KNOWN_CHATS = 10_000
+FILE_NAME = "answer.txt"
+FILE_PAGE = -1
+"""Number of the file among the pages of an answer."""
+FIRST_PICTURE_PAGE = -2
+"""Number of its first picture; the others follow downwards."""
+LARGEST_PHOTO = 10 * 1024 * 1024
+"""Telegram takes a larger picture as a file only."""
 
 
 class KnownMessages:
@@ -150,15 +157,6 @@ def _candidates(send: PendingSend) -> Iterator[int]:
     yield from nearby
     shared = range(send.shared_floor + 1, send.shared_floor + 1 + NEARBY_SHARED) if send.shared_floor else range(0)
     yield from (message_id for message_id in shared if message_id not in nearby)
-
-
-FILE_NAME = "answer.txt"
-FILE_PAGE = -1
-"""Number of the file among the pages of an answer."""
-FIRST_PICTURE_PAGE = -2
-"""Number of its first picture; the others follow downwards."""
-LARGEST_PHOTO = 10 * 1024 * 1024
-"""Telegram takes a larger picture as a file only."""
 
 
 @dataclass(slots=True)

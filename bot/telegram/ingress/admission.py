@@ -11,6 +11,9 @@ from core.clock import Clock
 from core.messages import Surface, chat_ref
 from services.limits.rates import RateEvent, RateLimiter
 
+OLDEST_S = 24 * 3600.0
+"""Telegram keeps updates for a day; no message can have been waiting for longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class AccessList:
@@ -62,10 +65,6 @@ def _parties(update: Update) -> tuple[User | None, Chat | None, Chat | None]:
     user: User | None = getattr(event, "from_user", None) or getattr(event, "user", None)
     chat: Chat | None = getattr(event, "chat", None) or getattr(getattr(event, "message", None), "chat", None)
     return user, chat, getattr(event, "sender_chat", None)
-
-
-OLDEST_S = 24 * 3600.0
-"""Telegram keeps updates for a day; no message can have been waiting for longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,9 @@ from core.clock import Clock
 from services.inbox.album_parts import MAX_PARTS, AlbumPart
 from services.inbox.job import Job
 
-EXPIRY_S = 30.0
+log = structlog.get_logger()
+
+ALBUM_LIFETIME_S = 30.0
 """Lifetime of an album after its last part."""
 MAX_ALBUMS = 1000
 
@@ -48,7 +50,7 @@ class AlbumBuffer:
     """
 
     def __init__(self, clock: Clock) -> None:
-        self._albums: TTLCache[tuple[int, str], _Album] = TTLCache(MAX_ALBUMS, EXPIRY_S, timer=clock.monotonic)
+        self._albums: TTLCache[tuple[int, str], _Album] = TTLCache(MAX_ALBUMS, ALBUM_LIFETIME_S, timer=clock.monotonic)
 
     def join(self, message: Message, update: str, *, is_wanted: bool) -> list[AlbumPart]:
         """Adds a part to its album and returns the parts that are to be stored now.
@@ -86,9 +88,6 @@ class AlbumBuffer:
         # Storing it again restarts its expiry.
         self._albums[key] = album
         return album
-
-
-log = structlog.get_logger()
 
 
 class ModerationScope(Protocol):

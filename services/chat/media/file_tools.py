@@ -68,7 +68,7 @@ class TextToImage(Protocol):
 
 
 def picture_tools() -> FunctionToolset[TurnContext]:
-    """Returns the tool, which is offered where a turn can show pictures."""
+    """Returns the tool that draws, which is offered where a turn can show pictures."""
     tools = FunctionToolset[TurnContext](docstring_format="google", require_parameter_descriptions=True, id="pictures")
     tools.add_function(draw_picture, prepare=offered_with(Ability.DRAW))
     return tools

@@ -39,7 +39,7 @@ class CallPieces:
         return added or None
 
     def find_whole_args(self) -> str | None:
-        """Returns the arguments where the pieces do not make them together; None where they do, or nothing does.
+        """Returns the arguments in place of their joined pieces; None where these are valid, or cannot be repaired.
 
         Each piece repeats those before it, the last one repeats them all, or the whole is encoded twice.
         """

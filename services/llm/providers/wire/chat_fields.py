@@ -68,7 +68,7 @@ def find_reason(choice: Fields) -> object:
 
 
 def split_objects(data: bytes) -> list[bytes]:
-    """Returns the objects of data that holds several; nothing where it holds something else too."""
+    """Returns the JSON objects that stand one after the other in data; none where it holds anything else."""
     text, decoder = data.decode(errors="replace"), json.JSONDecoder()
     objects: list[bytes] = []
     at = 0

@@ -21,7 +21,7 @@ class GrowingText:
     """The beginning of one stream's text, until it is known to come in pieces."""
 
     is_over: bool = False
-    """True once the deltas are known to be pieces; nothing is to be asked any more."""
+    """True once the deltas are known to be pieces: later ones need no check."""
     _last: str = ""
     _held: str = ""
     """The text before the last one, where that one is held."""
@@ -75,7 +75,7 @@ def _parse(data: bytes) -> Any:  # noqa: ANN401 - any JSON
 
 
 class TextBeginning:
-    """The chunks of one stream until its text is known to come in pieces; to its end where it does not."""
+    """Reads the chunks of one stream until its text is known to come in pieces; a growing one to its end."""
 
     def __init__(self) -> None:
         self._text = GrowingText()
@@ -83,7 +83,7 @@ class TextBeginning:
 
     @property
     def is_over(self) -> bool:
-        """True once the text is known to come in pieces: the chunks pass without a look from then on."""
+        """True once the text is known to come in pieces: later chunks need no check."""
         return self._text.is_over
 
     @property

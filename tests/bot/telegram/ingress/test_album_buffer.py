@@ -1,6 +1,6 @@
 """AlbumBuffer: which parts of a group's album are stored, and when."""
 
-from bot.telegram.ingress.classification import EXPIRY_S, MAX_ALBUMS, AlbumBuffer
+from bot.telegram.ingress.classification import ALBUM_LIFETIME_S, MAX_ALBUMS, AlbumBuffer
 from services.inbox.album_parts import MAX_PARTS
 from tests.support.clock import ManualClock
 from tests.support.fake_telegram.messages import GROUP, message
@@ -47,11 +47,11 @@ def test_join_is_idempotent_per_message(clock: ManualClock) -> None:
 def test_an_album_expires_after_its_last_part(clock: ManualClock) -> None:
     albums = AlbumBuffer(clock)
     joined(albums, 1)
-    clock.shift(EXPIRY_S - 1)
+    clock.shift(ALBUM_LIFETIME_S - 1)
     joined(albums, 2)
-    clock.shift(EXPIRY_S - 1)
+    clock.shift(ALBUM_LIFETIME_S - 1)
     assert joined(albums, 3, is_wanted=True) == [1, 2, 3]
-    clock.shift(EXPIRY_S)
+    clock.shift(ALBUM_LIFETIME_S)
     assert joined(albums, 4, is_wanted=True) == [4]
 
 
