@@ -34,14 +34,6 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Balance:
-    """The amounts of one budget on one day, in billionths of a dollar."""
-
-    spent: int = 0
-    reserved: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Settlement:
     """A finished request. One that could not be reserved names the scopes and the day that its cost counts in."""
 
@@ -102,13 +94,11 @@ class BudgetAccounts:
             )
             return bool(gone.all())
 
-    async def balance(self, account: Account, day: date) -> Balance:
-        """Returns the amounts of a budget: of its account, else of the ledger."""
+    async def spent(self, account: Account, day: date) -> int:
+        """Returns the amount that is spent of a budget: by its account, else by the ledger."""
         async with self._database.reading() as session:
             row = await session.get(BudgetDayRow, (account.scope, day))
-            if row is not None:
-                return Balance(row.spent, row.reserved)
-            return Balance(await self._ledger_sum(session, account, day))
+            return row.spent if row is not None else await self._ledger_sum(session, account, day)
 
     async def reserve(
         self, request: str, accounts: Sequence[Account], amount: int, day: date, expires_at: datetime

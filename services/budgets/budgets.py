@@ -52,7 +52,6 @@ class BudgetState:
 
     limit_usd: float | None
     spent_usd: float
-    reserved_usd: float
     renews_at: datetime
 
 
@@ -238,10 +237,8 @@ class Budgets:
 
     async def _state(self, kind: BudgetKind, reference: str, limit: int | None) -> BudgetState:
         account = Account(kind, self.limits.scope(kind, reference), reference, UNLIMITED if limit is None else limit)
-        balance = await self._accounts.balance(account, self.today)
-        return BudgetState(
-            None if limit is None else limit / NANO, balance.spent / NANO, balance.reserved / NANO, self.renews_at
-        )
+        spent = await self._accounts.spent(account, self.today)
+        return BudgetState(None if limit is None else limit / NANO, spent / NANO, self.renews_at)
 
     async def set_limit(self, kind: BudgetKind, reference: str, usd: float | None) -> None:
         """Sets a budget in place of that of the settings; None for no limit.
