@@ -1,4 +1,4 @@
-"""Ownership of background tasks: start, report a failure, cancel at shutdown."""
+"""Background tasks: their owner, restarts, one report for each outage, cancellation at shutdown."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -70,6 +70,22 @@ async def restart_on_error(
             await clock.sleep(pause_s)
         else:
             return
+
+
+class Outage:
+    """An outage of something that a loop tries again and again: it is reported once, not at each try."""
+
+    def __init__(self) -> None:
+        self._is_on = False
+
+    def begins(self) -> bool:
+        """Notes a failure. Returns whether it is the first one since the outage before ended."""
+        was_on, self._is_on = self._is_on, True
+        return not was_on
+
+    def end(self) -> None:
+        """Notes a success."""
+        self._is_on = False
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:

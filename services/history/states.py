@@ -8,6 +8,7 @@ from enum import StrEnum
 import structlog
 from sqlalchemy import Connection, delete, func, select, update
 
+from core.background import Outage
 from core.clock import Clock
 from core.db.database import Database
 from core.db.usage_tables import ProviderSpanRow
@@ -108,16 +109,15 @@ class StateHistory:
 
     async def run(self) -> None:
         """Records changes and thins the history until cancelled. While the database fails, it tries again."""
-        is_down = False
+        outage = Outage()
         while True:
             try:
                 await self.step()
             except StorageError as error:
-                if not is_down:
+                if outage.begins():
                     log.warning("history.not_recorded", error=str(error))
-                is_down = True
             else:
-                is_down = False
+                outage.end()
             await self._clock.sleep(self._timing.poll_s)
 
     async def step(self) -> None:

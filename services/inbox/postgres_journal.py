@@ -13,6 +13,7 @@ from psycopg.pq import DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGconn
 from sqlalchemy import select
 
+from core.background import Outage
 from core.clock import Clock
 from core.db.database import Database
 from core.db.job_tables import PendingSendRow
@@ -56,7 +57,7 @@ class PostgresSendJournal:
 
     async def run(self) -> None:
         """Keeps the connection open until cancelled."""
-        is_lost = False
+        outage = Outage()
         while True:
             try:
                 async with asyncio.timeout(CONNECT_S):
@@ -69,13 +70,11 @@ class PostgresSendJournal:
                         keepalives_idle=5,
                         tcp_user_timeout=10_000,
                     )
-                is_lost = False
+                outage.end()
                 async with connection:
                     await self._serve(connection.pgconn)
             except (psycopg.Error, OSError, TimeoutError) as error:
-                if not is_lost:
-                    # Once an outage, not once a try.
-                    is_lost = True
+                if outage.begins():
                     log.info("inbox.journal_disconnected", error=type(error).__name__)
             await self._clock.sleep(RECONNECT_S)
 

@@ -6,7 +6,7 @@ import gc
 import pytest
 from structlog.testing import capture_logs
 
-from core.background import BackgroundTasks, cancel_and_wait, restart_on_error, wait_first
+from core.background import BackgroundTasks, Outage, cancel_and_wait, restart_on_error, wait_first
 from core.clock import Backoff
 from tests.support.clock import ManualClock, settle
 
@@ -179,3 +179,10 @@ async def test_restart_on_error_starts_failed_work_again_after_growing_pauses(cl
     assert [(entry["event"], entry["task"], entry["restart_in_s"]) for entry in logs] == [
         ("task.failed", "worker", pause_s) for pause_s in (1, 2, 1, 2)
     ]
+
+
+def test_outage_begins_once_until_it_ends() -> None:
+    outage = Outage()
+    assert [outage.begins(), outage.begins()] == [True, False]
+    outage.end()
+    assert [outage.begins(), outage.begins()] == [True, False]

@@ -8,6 +8,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict
 from redis.asyncio import Redis
 
+from core.background import Outage
 from core.bounded_json import parse_json
 from core.clock import Clock
 from core.messages import ConversationKey, Surface
@@ -83,20 +84,18 @@ class ReplyCancellation:
 
     async def run(self) -> None:
         """Executes stop requests of other replicas until cancelled."""
-        is_lost = False
+        outage = Outage()
         while self._redis is not None:
             try:
                 async with self._redis.pubsub() as pubsub:
                     await subscribe(pubsub, self._channel)
-                    is_lost = False
+                    outage.end()
                     while True:
                         message = await read_message(pubsub, self._timing.listen_s)
                         if message is not None:
                             await self._handle_request(self._redis, message["data"])
             except REDIS_ERRORS as error:
-                if not is_lost:
-                    # Once an outage, not once a try.
-                    is_lost = True
+                if outage.begins():
                     log.info("cancellation.subscription_failed", error=type(error).__name__)
                 await self._clock.sleep(self._timing.reconnect_s)
 
