@@ -109,7 +109,11 @@ class TestPostgres:
         database = Database(postgres_url)
         await database.start()
         async with database.session() as session:
-            await session.execute(text("INSERT INTO threads VALUES (1, 'telegram', 7, 0, NULL, true, now())"))
+            thread = (
+                "INSERT INTO threads (id, surface, chat_id, topic_id, is_current, created_at) "
+                "VALUES (1, 'telegram', 7, 0, true, now())"
+            )
+            await session.execute(text(thread))
             turns = text(
                 "INSERT INTO turns (id, thread_id, created_at, status, speaker_id, prompt, estimated_tokens, "
                 "attachment_count) SELECT id, 1, now(), 'running', 7, '', 0, 0 FROM generate_series(1, 2) AS id"
