@@ -17,7 +17,6 @@ _SPEAKER = re.compile(r'("(?:[^"\\]|\\.)*"|[^\n:]{1,200}): ')
 _AFTER_QUOTE = "[The message itself:]\n"
 _UPDATE_FIELDS = frozenset({"message_id", "date", "chat", "message_thread_id", "is_topic_message"})
 """Fields that are left of another's message that is quoted."""
-_TREE = list[Any] | dict[str, Any]  # Any: JSON of any shape
 
 
 class NameErasure:

@@ -1,7 +1,7 @@
 """The routed model: a pydantic-ai model that gets its candidates from the fallback service on every request.
 
-It owns the deadlines (one `asyncio.timeout` per candidate): the library's own deadlines reach an inner model as a
-cancellation that looks like the user's Stop. A stream is committed at its first output. Before that, events are held
+It owns the deadlines (`bounds.Deadline`): the library's own deadlines reach an inner model as a cancellation that
+looks like the user's Stop. A stream is committed at its first output. Before that, events are held
 back and a failure moves on to the next candidate; after it, a failure keeps the text and never switches.
 """
 

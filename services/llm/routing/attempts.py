@@ -161,7 +161,7 @@ class Attempts:
         )
 
     def queue_other_model(self, candidate: Candidate) -> bool:
-        """Asks the provider's next listed model before the next provider; returns False if there is none."""
+        """Asks the provider's next listed model before others that fit as well; returns False if there is none."""
         tried = {attempt.model for attempt, _ in self._failed if attempt.provider == candidate.provider.id}
         model = self.recourse.find_other_model(candidate, tried)
         if model is not None:

@@ -162,6 +162,7 @@ class LLMProviderFallback:
             probe,
             is_reordered=fits is not None and [each.provider.id for each in candidates] != order,
             is_withheld=is_withheld,
+            fits=fits,
         )
         return Attempts(
             self.recorder, self._admission, route, spec, messages, window or _unknown_window, shape, patience

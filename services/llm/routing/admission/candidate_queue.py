@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.config.providers import ProviderKind
 from services.llm.request import Candidate
@@ -20,12 +20,14 @@ class Route:
         is_reordered: a provider that would come first cannot take the request, so an answer of another one does not
             make that one preferred.
         is_withheld: remote providers were excluded because the chat has not consented to them.
+        fits: returns whether a candidate can take the request as it is; None where every one can.
     """
 
     candidates: tuple[Candidate, ...]
     probe: str | None = None
     is_reordered: bool = False
     is_withheld: bool = False
+    fits: Callable[[Candidate], bool] | None = None
 
 
 class CandidateQueue:
@@ -38,6 +40,7 @@ class CandidateQueue:
     def __init__(self, recorder: OutcomeRecorder, route: Route, window: Callable[[Candidate], int | None]) -> None:
         self._recorder = recorder
         self._window = window
+        self._fits = route.fits
         self._left = deque(route.candidates)
         self._passed: list[Candidate] = []
         """Candidates with a gate that stood still."""
@@ -77,8 +80,9 @@ class CandidateQueue:
         return candidate
 
     def put_first(self, candidate: Candidate) -> None:
-        """Asks a candidate before the others of its rank."""
-        self._left.appendleft(candidate)
+        """Asks a candidate before the others of its rank; one that cannot take the request as it is comes last."""
+        is_misfit = candidate.by_order and self._fits is not None and not self._fits(candidate)
+        self._left.appendleft(replace(candidate, misfit=is_misfit))
 
     def pass_over(self, candidate: Candidate) -> None:
         """Asks a candidate with a queue that stands still after the others."""

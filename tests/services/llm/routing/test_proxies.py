@@ -5,6 +5,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from pydantic_ai.messages import BinaryContent, ModelMessage, ModelRequest, UserPromptPart
 from redis.asyncio import Redis
 
 from core.errors import AllProvidersFailed, AnswerInterrupted
@@ -136,3 +137,26 @@ async def test_picked_model_that_breaks_off_rests_alone(redis: Redis, proxy: LLM
         assert replica.cooling() == {}
         [resting] = replica.fallback.get_provider_status().providers[0].resting
         assert resting.model == "proxy-large"
+
+
+async def test_other_model_without_vision_answers_no_picture_before_another_provider(
+    redis: Redis, proxy: LLMServer
+) -> None:
+    """The models of one provider may differ in what they see."""
+    proxy.default = of_models(
+        **{"4o": llm.status(503, openai("gpt-4o is over capacity")), "model": llm.answer("blind")}
+    )
+    async with LLMServer() as second:
+        second.default = llm.answer("from the second")
+        providers = [
+            provider("proxy", proxy.url, models=("gpt-4o", "text-model")),
+            provider("second", second.url, models=("gpt-4o",)),
+        ]
+        async with bench(redis, providers) as replica:
+            picture = BinaryContent(b"\x89PNG\r\n\x1a\n", media_type="image/png")
+            question: list[ModelMessage] = [ModelRequest([UserPromptPart(["What is this?", picture])])]
+            assert answered_by(await replica.ask(streamed=True, messages=question)) == "second"
+            # A text is answered by the other model, and so is the picture where no other provider sees.
+            assert answered_by(await replica.ask(streamed=True)) == "proxy"
+            second.default = llm.status(401)
+            assert answered_by(await replica.ask(streamed=True, messages=question)) == "proxy"
