@@ -18,7 +18,7 @@ from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.spec import ModelSpec
 from services.llm.request import Candidate, RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.faults.outcomes import EmptyAnswer
+from services.llm.routing.faults.reasons import EmptyAnswer
 from services.llm.server_words import find_message
 from services.llm.usage import text_tokens
 

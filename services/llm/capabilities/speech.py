@@ -11,7 +11,7 @@ from services.llm.capabilities.wire import fetch_body, open_client
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Candidate, RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.faults.outcomes import EmptyAnswer
+from services.llm.routing.faults.reasons import EmptyAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -6,7 +6,7 @@ from typing import cast
 from pydantic_ai.usage import RequestUsage
 
 from core.bounded_json import parse_json
-from services.llm.routing.faults.outcomes import EmptyAnswer
+from services.llm.routing.faults.reasons import EmptyAnswer
 
 TOKENS_A_SECOND = 10
 """A second of sound where a server counts no tokens: what OpenAI's models count. A price of `<ID>_PRICES` per million

@@ -18,7 +18,7 @@ from pydantic_ai.exceptions import (
 from core.config.providers import ProviderKind
 from services.llm.providers.openai import build_azure_client, build_client
 from services.llm.providers.spec import ModelSpec
-from services.llm.routing.faults.outcomes import EmptyAnswer
+from services.llm.routing.faults.reasons import EmptyAnswer
 
 HTTPErrorCategory = type[
     ModelAuthenticationError | ModelNotFoundError | ModelOverloadedError | ModelQuotaExceededError | ModelRateLimitError

@@ -8,7 +8,8 @@ from pydantic_ai.messages import ModelResponsePart, TextPart, ThinkingPart
 from pydantic_ai.models import StreamedResponse
 
 from services.llm.providers.wire.tolerant_streams import TolerantStream
-from services.llm.routing.faults.outcomes import AnswerGivenUp, classify
+from services.llm.routing.faults.outcomes import classify
+from services.llm.routing.faults.reasons import AnswerGivenUp
 from services.llm.routing.faults.refusal_words import Fault
 
 AFTER_FINISH_S = 2.0

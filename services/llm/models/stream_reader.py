@@ -16,7 +16,7 @@ from services.llm.models.stream_ends import (
 from services.llm.models.stream_start import Event, OpenedStream
 from services.llm.providers.wire.response_hooks import Pacing
 from services.llm.request import Candidate
-from services.llm.routing.faults.outcomes import AnswerGivenUp
+from services.llm.routing.faults.reasons import AnswerGivenUp
 
 
 class StreamReader:

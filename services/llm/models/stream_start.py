@@ -34,7 +34,7 @@ from services.llm.models.stream_ends import (
 )
 from services.llm.providers.wire.tolerant_streams import TolerantStream
 from services.llm.request import Candidate
-from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer
+from services.llm.routing.faults.reasons import AnswerGivenUp, EmptyAnswer
 
 Event = ModelResponseStreamEvent
 

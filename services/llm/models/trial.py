@@ -29,7 +29,8 @@ from services.llm.models.stream_ends import emptiness, is_answer
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import suggest_version
 from services.llm.request import Capability
-from services.llm.routing.faults.outcomes import EmptyAnswer, Outcome, classify
+from services.llm.routing.faults.outcomes import Outcome, classify
+from services.llm.routing.faults.reasons import EmptyAnswer
 from services.llm.server_words import find_server_words, mask_secrets
 
 INSTRUCTIONS = "You are being tested. Follow the request."

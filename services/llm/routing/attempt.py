@@ -18,7 +18,8 @@ from services.llm.request import Adaptation, Capability
 from services.llm.routing.admission.request_admission import Admitted
 from services.llm.routing.events import AttemptEnded, AttemptResult
 from services.llm.routing.faults.failures import read_failure, to_surfaced
-from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, Outcome
+from services.llm.routing.faults.outcomes import Outcome
+from services.llm.routing.faults.reasons import AnswerGivenUp, EmptyAnswer
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.recourse import LastResort
 from services.llm.usage import NOTHING, RequestEnd, RequestReport, TokenUse

@@ -8,7 +8,8 @@ from pydantic_ai.messages import ModelMessage
 
 from core.config.providers import ProviderSettings
 from core.errors import ContentRefused
-from services.llm.routing.faults.outcomes import Outcome, classify, provider_message
+from services.llm.routing.faults.outcomes import Outcome, classify
+from services.llm.routing.faults.reasons import provider_message
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.faults.refusals import KnownWords
 from services.llm.server_words import find_server_words, mask_quotes, mask_secrets

@@ -11,7 +11,7 @@ from pydantic_ai.usage import RequestUsage
 from core.errors import BudgetExhausted, ContentRefused, ProviderError
 from services.llm.capabilities.images import PICTURE_TOKENS, read_picture
 from services.llm.request import RequestSpec
-from services.llm.routing.faults.outcomes import EmptyAnswer
+from services.llm.routing.faults.reasons import EmptyAnswer
 from services.llm.routing.status import ProviderState
 from tests.support.api_harness import endpoint
 from tests.support.fake_llm.server import PNG, LLMServer, status

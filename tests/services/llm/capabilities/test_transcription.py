@@ -5,7 +5,7 @@ import json
 import pytest
 
 from services.llm.capabilities.transcripts import MAX_TRANSCRIPT, read_transcript
-from services.llm.routing.faults.outcomes import EmptyAnswer
+from services.llm.routing.faults.reasons import EmptyAnswer
 
 HELLO = "Hello there."
 DELTA = '{"type":"transcript.text.delta","delta":"Hel"}'

@@ -19,7 +19,7 @@ from pydantic_ai.exceptions import (
 )
 
 from core.errors import ContentRefused
-from services.llm.routing.faults.outcomes import EmptyAnswer
+from services.llm.routing.faults.reasons import EmptyAnswer
 
 COOLDOWN_S = 300.0
 
