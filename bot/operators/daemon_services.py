@@ -1,7 +1,7 @@
 """The services of the Telegram daemon that the console uses while the daemon runs in the same process."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,7 +39,11 @@ class NotAnAdmin(Exception):
 
 
 class ModerationQueue:
-    """The incidents of all groups for operators. Each act is recorded in the audit log."""
+    """The incidents of all groups for operators. Each act is recorded in the audit log.
+
+    Args:
+        titles_s: longest wait for the titles of groups; a page that is shown later has them from the cache.
+    """
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class ModerationQueue:
         admins: AdminDirectory,
         audit: Audit,
         figures: FigureReader,
+        titles_s: float = 1.0,
     ) -> None:
         self._incidents = incidents
         self._actions = actions
@@ -56,6 +61,7 @@ class ModerationQueue:
         self._admins = admins
         self._audit = audit
         self._figures = figures
+        self._titles_s = titles_s
 
     async def read_figures(self) -> ModerationFigures:
         """Returns the counts of all groups, which every operator may see.
@@ -86,6 +92,16 @@ class ModerationQueue:
         allowed = await asyncio.gather(*(self._is_admin(group, actor_id) for group in groups))
         rights = dict(zip(groups, allowed, strict=True))
         return [QueuedIncident(each, rights[each.finding.group_id], _open_decisions(each)) for each in found]
+
+    async def find_titles(self, groups: Iterable[int]) -> Mapping[int, str]:
+        """Returns the titles of groups by id, without those that Telegram does not tell in time."""
+        lookups = {group: asyncio.ensure_future(self._admins.get_admins(group)) for group in set(groups)}
+        if lookups:
+            await asyncio.wait(lookups.values(), timeout=self._titles_s)
+        for lookup in lookups.values():
+            lookup.cancel()
+        found = {group: lookup.result() for group, lookup in lookups.items() if lookup.done()}
+        return {group: each.title for group, each in found.items() if each is not None and each.title}
 
     async def resolve(self, incident_id: int, resolution: Resolution, actor_id: int) -> ResolveResult | None:
         """Carries out a decision as a button of the card does; None if the incident or its group is gone.

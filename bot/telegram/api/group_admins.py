@@ -161,8 +161,13 @@ class GroupAdmins:
         return await asyncio.shield(task)
 
     async def _fetch(self, group_id: int) -> Administrators | None:
-        user_ids, linked = await asyncio.gather(self._fetch_user_ids(group_id), self._fetch_linked_channel(group_id))
-        admins = None if user_ids is None or linked is None else Administrators(user_ids, linked or None)
+        user_ids, chat = await asyncio.gather(self._fetch_user_ids(group_id), self._fetch_chat(group_id))
+        admins = None
+        if user_ids is not None and chat is not None:
+            linked, title = chat.get("linked_chat_id"), chat.get("title")
+            admins = Administrators(
+                user_ids, linked if isinstance(linked, int) else None, title if isinstance(title, str) else None
+            )
         self._cache[group_id] = _CacheEntry(admins, self._clock.monotonic())
         return admins
 
@@ -181,22 +186,20 @@ class GroupAdmins:
                     return None
         return frozenset(member.user.id for member in members)
 
-    async def _fetch_linked_channel(self, group_id: int) -> int | None:
-        """Returns the linked channel, 0 if there is none, None when the look-up failed."""
+    async def _fetch_chat(self, group_id: int) -> Mapping[str, object] | None:
+        """Returns the group as Telegram's object; None when the look-up failed."""
         try:
             chat = await self._bot.get_chat(group_id, request_timeout=CALL_TIMEOUT_S)
         except (TelegramAPIError, ClientDecodeError) as error:
             match _payload(error):
-                case {"linked_chat_id": int(linked)}:
-                    return linked
-                case {"id": _}:
-                    return 0
+                case {"id": _, **fields}:
+                    return fields
                 case _:
                     log.warning(
                         "group_admins.channel_lookup_failed", group_id=group_id, reason=describe_api_error(error)
                     )
                     return None
-        return chat.linked_chat_id or 0
+        return {"linked_chat_id": chat.linked_chat_id, "title": chat.title}
 
 
 def _standing(status: str) -> Standing:

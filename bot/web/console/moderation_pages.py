@@ -45,6 +45,9 @@ class ModerationPages:
         queue = self._frame.parts.daemon.moderation
         is_decided = request.query.get("show") == "done"
         rows = None if queue is None else await queue.list(session.actor_id, is_decided=is_decided)
+        figures = await self._figures()
+        groups = {row.incident.finding.group_id for row in rows or ()}
+        groups |= {group.group_id for group in figures.groups} if figures is not None else set()
         return self._frame.render(
             request,
             session,
@@ -52,7 +55,8 @@ class ModerationPages:
             title="web-moderation",
             page="moderation",
             rows=rows,
-            figures=await self._figures(),
+            figures=figures,
+            titles={} if queue is None else await queue.find_titles(groups),
             is_decided=is_decided,
             text_of=_format_text,
             moment=self._frame.moment,

@@ -34,10 +34,11 @@ class ActionResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Administrators:
-    """The admins of a group, bots included, and its linked channel."""
+    """The admins of a group, bots included, its linked channel and its title, as one look-up returns them."""
 
     user_ids: frozenset[int]
     linked_channel: int | None = None
+    title: str | None = None
 
 
 class Standing(StrEnum):

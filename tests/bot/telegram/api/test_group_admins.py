@@ -33,7 +33,7 @@ async def test_get_admins_shares_one_request_between_concurrent_callers(
     admins: GroupAdmins, server: TelegramServer
 ) -> None:
     found = await asyncio.gather(*(admins.get_admins(GROUP) for _ in range(5)))
-    assert found == [Administrators(frozenset({1, 2}), -900)] * 5
+    assert found == [Administrators(frozenset({1, 2}), -900, "Group 100")] * 5
     assert lookups(server) == 1
 
 
@@ -66,7 +66,9 @@ async def test_get_admins_reads_ids_from_a_response_that_aiogram_rejects(
 ) -> None:
     body = '{"ok": true, "result": [{"user": {"id": 1, "is_bot": false, "first_name": "A"}, "status": "czar"}]}'
     server.garble("getChatAdministrators", body=body)
-    assert await admins.get_admins(GROUP) == Administrators(frozenset({1}), -900)
+    body = '{"ok": true, "result": {"id": -100, "type": "guild", "title": "Cats", "linked_chat_id": -901}}'
+    server.garble("getChat", body=body)
+    assert await admins.get_admins(GROUP) == Administrators(frozenset({1}), -901, "Cats")
 
 
 async def test_fetch_standing_is_asked_for_anew(admins: GroupAdmins, server: TelegramServer) -> None:

@@ -173,7 +173,7 @@ class TestModeration:
         assert str(GROUP) in page
 
     async def test_figures_and_groups_are_shown_to_every_operator(self, browser: ConsoleBrowser) -> None:
-        harness, _ = await offer_moderation(browser, admin=1)
+        harness, group = await offer_moderation(browser, admin=1)
         for number, text in enumerate(("remote work one, write to https://t.me/scam", "two, at https://t.me/scams")):
             author = Author(NEWCOMER + number, AuthorKind.USER, "Ann")
             await harness.pipeline.handle(replace(harness.message(text, 10 + number), author=author), harness.settings)
@@ -190,6 +190,10 @@ class TestModeration:
         assert f"group {GROUP} enforcing standard" in page
         assert page.index(f"group {GROUP}") < page.index("group -5 off")
         assert "job scam 1 of 2" in page
+        group.admins = replace(group.admins, title="Cats & Dogs")
+        page = await browser.open("/console/moderation")
+        assert page.count("Cats &amp; Dogs") == 3, "on the card and in the list of groups, in place of their ids"
+        assert f"group {GROUP}" not in page
         assert "remote work" not in page
 
     async def test_second_decision_is_told_that_it_is_late(self, browser: ConsoleBrowser) -> None:
