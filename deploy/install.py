@@ -12,14 +12,17 @@ from pathlib import Path
 COUNTED = ("Collecting ", "Processing ", "Requirement already satisfied")
 
 
-SEEDED = "setuptools"
-"""Python 3.11 puts it into each virtual environment, with a hook that every start imports; nothing here uses it."""
+SEEDED = ("setuptools", "pip")
+"""Removed where they are not locked: nothing here uses them, and they take 17 MB. Python 3.11 puts setuptools into each
+virtual environment, with a hook that every start imports. Pip returns for the next installation."""
 
 
 def main(lock: Path) -> int:
     """Install the packages of a lock file. Returns pip's exit code, after its whole output where it failed."""
     locked = lock.read_text(encoding="utf-8").splitlines()
     total = sum("==" in line for line in locked)
+    if importlib.util.find_spec("pip") is None:
+        subprocess.run([sys.executable, "-m", "ensurepip"], check=True, stdout=subprocess.DEVNULL)
     # Each module is compiled at its first import: pip would compile five times as many, most never used.
     compiling = () if sys.dont_write_bytecode else ("--no-compile",)
     pip = _start_pip("install", *compiling, "--progress-bar", "off", "--require-hashes", "-r", str(lock))
@@ -37,8 +40,9 @@ def main(lock: Path) -> int:
     _show(f"Installing {lock.name}: {'done' if code == 0 else 'failed'}.", end="\n")
     if code != 0:
         sys.stderr.write("".join(output))
-    elif importlib.util.find_spec(SEEDED) and not any(line.startswith(f"{SEEDED}==") for line in locked):
-        _start_pip("uninstall", "--yes", SEEDED).communicate()
+    else:
+        named = {line.partition("==")[0] for line in locked}
+        _start_pip("uninstall", "--yes", *(name for name in SEEDED if name not in named)).communicate()
     return code
 
 
