@@ -161,10 +161,19 @@ class AnswerProducer:
         if self._image_generator is None:
             return None
 
+        begun = len(run.reply.pictures)
+
         async def draw(description: str) -> bool:
-            if len(run.reply.pictures) >= MOST_PICTURES:
+            nonlocal begun
+            # Counted before it is drawn: a model calls the tool several times at once.
+            if begun >= MOST_PICTURES:
                 return False
-            await self._draw(run, description)
+            begun += 1
+            try:
+                await self._draw(run, description)
+            except BaseException:
+                begun -= 1
+                raise
             return True
 
         return draw

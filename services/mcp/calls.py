@@ -77,13 +77,17 @@ class CallLimits:
     purge_s: float = 3600.0
 
 
+class TooManyCalls(Exception):
+    """An answer asks its user about as many calls as it may."""
+
+
 class ToolCalls:
     """Stores calls and permissions. Each method raises StorageError where the database fails."""
 
     def __init__(self, database: Database, clock: Clock, limits: CallLimits | None = None) -> None:
         self._database = database
         self._clock = clock
-        self.limits = limits or CallLimits()
+        self._limits = limits or CallLimits()
 
     async def open(
         self,
@@ -98,6 +102,9 @@ class ToolCalls:
         """Stores a call. Returns it, and whether it is new: a repeated job, or a Retry, finds the call of the first.
 
         A question that is stale by then is asked anew.
+
+        Raises:
+            TooManyCalls: it is a question, and the answer asks enough of them.
         """
         text = storable(json.dumps(arguments, sort_keys=True, ensure_ascii=False))
         digest = hashlib.sha256(f"{server}\0{tool}\0{text}".encode()).hexdigest()[:32]
@@ -116,9 +123,19 @@ class ToolCalls:
         }
         insert = self._database.insert(ToolCallRow).values(values).on_conflict_do_nothing(index_elements=["key"])
         async with self._database.session() as session:
+            if status is CallStatus.ASKED:
+                # A model calls several tools at once.
+                await self._database.lock(session, f"calls:{origin}")
+                rows = await session.execute(
+                    select(ToolCallRow.key, ToolCallRow.status).where(ToolCallRow.origin == origin)
+                )
+                known = {row.key: row.status for row in rows}
+                asked = list(known.values()).count(CallStatus.ASKED)
+                if values["key"] not in known and asked >= self._limits.asked_at_once:
+                    raise TooManyCalls
             new_id = await session.scalar(insert.returning(ToolCallRow.id))
             row = (await session.scalars(select(ToolCallRow).where(ToolCallRow.key == values["key"]))).one()
-            if row.status == CallStatus.ASKED and row.created_at <= self._clock.now() - self.limits.answer_within:
+            if row.status == CallStatus.ASKED and row.created_at <= self._clock.now() - self._limits.answer_within:
                 row.created_at = self._clock.now()
             return _to_call(row), new_id is not None
 
@@ -152,7 +169,7 @@ class ToolCalls:
         is_open = (
             ToolCallRow.id == call.id,
             ToolCallRow.status == CallStatus.ASKED,
-            ToolCallRow.created_at > self._clock.now() - self.limits.answer_within,
+            ToolCallRow.created_at > self._clock.now() - self._limits.answer_within,
         )
         async with self._database.session() as session:
             change = update(ToolCallRow).where(*is_open).values(status=status).returning(ToolCallRow.id)
@@ -185,7 +202,7 @@ class ToolCalls:
     async def run_purge(self) -> None:
         """Deletes old calls every hour until cancelled."""
         while True:
-            await self._clock.sleep(self.limits.purge_s)
+            await self._clock.sleep(self._limits.purge_s)
             try:
                 await self.purge()
             except StorageError as error:
@@ -194,7 +211,7 @@ class ToolCalls:
     async def purge(self) -> None:
         """Deletes old calls."""
         async with self._database.session() as session:
-            before = self._clock.now() - self.limits.keep
+            before = self._clock.now() - self._limits.keep
             await session.execute(delete(ToolCallRow).where(ToolCallRow.created_at < before))
 
 

@@ -18,7 +18,7 @@ from core.messages import Surface
 from core.shortening import shorten_line
 from services.chat.agent import TurnContext
 from services.chat.reply import AskedCall
-from services.mcp.calls import CallStatus, ToolCall, ToolCalls
+from services.mcp.calls import CallStatus, ToolCall, ToolCalls, TooManyCalls
 from services.mcp.servers import McpServers, ServerTool
 
 log = structlog.get_logger()
@@ -115,10 +115,11 @@ class McpTools(AbstractToolset[TurnContext]):
             return "The arguments are too long, so nothing was done."
         key, user_id, origin = turn.conversation, turn.user_id, turn.origin or ""
         is_granted = await self._calls.is_granted(key.surface, user_id, tool.server.name, tool.name)
-        if not is_granted and len(await self._calls.asked(origin)) >= self._calls.limits.asked_at_once:
-            return "The user is asked about enough calls already, so nothing was done. End your answer now."
         status = CallStatus.BEGUN if is_granted else CallStatus.ASKED
-        call, is_new = await self._calls.open(origin, key, user_id, tool.server.name, tool.name, arguments, status)
+        try:
+            call, is_new = await self._calls.open(origin, key, user_id, tool.server.name, tool.name, arguments, status)
+        except TooManyCalls:
+            return "The user is asked about enough calls already, so nothing was done. End your answer now."
         if call.status is CallStatus.ASKED:
             return ASKED
         # A known call was made before in the same answer, before a crash, or before a Retry.

@@ -1,5 +1,6 @@
 """McpTools in a turn: permissions, idempotent acts of repeated jobs, and the tools that a chat is offered."""
 
+import asyncio
 import re
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from core.messages import ConversationKey, Surface
 from services.chat.media.file_tools import DocumentTools, picture_tools
 from services.chat.store.files import DocumentStore
 from services.files.sandbox import Sandbox
-from services.mcp.calls import CallStatus, Decision, ToolCalls
+from services.mcp.calls import CallStatus, Decision, ToolCalls, TooManyCalls
 from services.mcp.servers import ServerTool
 from services.mcp.tools import McpTools, describe_call, model_name
 from services.schedule.schedules import Schedules
@@ -292,6 +293,21 @@ async def test_a_permission_is_stale_after_a_day(calls: ToolCalls, clock: Manual
     clock.shift(timedelta(days=7).total_seconds())
     await calls.purge()
     assert await calls.find(call.id) is None
+
+
+async def test_limit_holds_for_calls_that_are_made_at_one_instant(database: Database, clock: ManualClock) -> None:
+    """A model calls several tools at once; a repeated job finds its calls beyond the limit too."""
+    calls = ToolCalls(database, clock)
+
+    async def ask(room: int) -> int:
+        arguments = {"room": room}
+        call, _ = await calls.open("job-1", PRIVATE, ANN.user_id, "home", "light.on", arguments, CallStatus.ASKED)
+        return call.id
+
+    asked = await asyncio.gather(*map(ask, range(6)), return_exceptions=True)
+    assert [type(each) for each in asked].count(TooManyCalls) == 3
+    room = next(room for room, each in enumerate(asked) if isinstance(each, int))
+    assert await ask(room) == asked[room]
 
 
 async def test_an_answer_asks_for_three_calls_at_most(

@@ -1,5 +1,7 @@
 """Pictures of a turn."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -14,7 +16,7 @@ from services.chat.store.files import KEPT_PICTURES, PictureStore
 from services.llm.capabilities.asking import Picture
 from services.llm.request import RequestSpec
 from tests.support.chat_harness import PRIVATE, ChatHarness, chat_harness, message
-from tests.support.fake_llm.server import LLMServer, answer, tool_call
+from tests.support.fake_llm.server import LLMServer, answer, status, tool_call
 from tests.support.llm_harness import provider
 
 
@@ -27,6 +29,7 @@ class FakeImageGenerator:
 
     async def draw(self, description: str, spec: RequestSpec) -> Picture:
         self.asked.append((description, spec))
+        await asyncio.sleep(0)  # other calls go on meanwhile
         if self.error is not None:
             raise self.error
         return Picture(f"{description} {len(self.asked)}".encode(), "image/png", "b", "draw")
@@ -88,6 +91,23 @@ async def test_the_model_draws_a_few_pictures_an_answer(
     first.script(tool_call("draw_picture", {"description": "fox"}), answer("Sorry."))
     assert (await drawing.say("One more")).text == "Sorry."
     assert "No picture could be drawn" in str(first.requests[-1].json["messages"])
+
+
+async def test_limit_holds_for_pictures_that_the_model_draws_at_one_instant(
+    drawing: ChatHarness, image_generator: FakeImageGenerator, first: LLMServer
+) -> None:
+    calls = [
+        {"id": f"call-{n}", "function": {"name": "draw_picture", "arguments": json.dumps({"description": f"fox {n}"})}}
+        for n in range(MOST_PICTURES + 2)
+    ]
+    together = {"choices": [{"message": {"tool_calls": calls}, "finish_reason": "tool_calls"}]}
+    first.script(status(200, together), answer("Here they are."))
+    reply = await drawing.say("Draw foxes")
+    assert (reply.text, len(reply.pictures), len(image_generator.asked)) == (
+        "Here they are.",
+        MOST_PICTURES,
+        MOST_PICTURES,
+    )
 
 
 async def test_no_tool_is_offered_where_nothing_draws(harness: ChatHarness, first: LLMServer) -> None:
