@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import structlog
 from pydantic_ai.messages import BinaryContent, CompactionPart, ModelMessage, ModelRequest
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, delete, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, bindparam, delete, select, tuple_, update
 
 from core.db.database import Database
 from core.db.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
@@ -143,9 +143,18 @@ def key_conditions(key: ConversationKey) -> list[ColumnElement[bool]]:
     ]
 
 
+_CURRENT = select(THREADS).where(
+    ThreadRow.surface == bindparam("surface"),
+    ThreadRow.chat_id == bindparam("chat"),
+    ThreadRow.topic_id == bindparam("topic"),
+    ThreadRow.is_current,
+)
+
+
 def read_current(connection: Connection, key: ConversationKey) -> Thread | None:
     """Reads the current thread of a chat or topic."""
-    row = connection.execute(select(THREADS).where(*key_conditions(key), ThreadRow.is_current)).first()
+    of_key = {"surface": key.surface, "chat": key.chat_id, "topic": key.topic_id}
+    row = connection.execute(_CURRENT, of_key).first()
     return None if row is None else to_thread(row)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from pydantic_ai.messages import ModelMessage
-from sqlalchemy import ColumnElement, Connection, Table, select
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, select
 
 from core.clock import Clock
 from core.db.database import Database
@@ -25,6 +25,21 @@ KEPT_ATTACHMENTS = 4
 """The newest files of a conversation that are sent to a model again."""
 _PAGE = 64
 """Turn sizes read by one query; a budget rarely holds more turns."""
+
+
+_REMEMBERED = select(MEMORIES.c.start_id, MEMORIES.c.summary).where(MEMORIES.c.thread_id == bindparam("thread"))
+_SIZES = (
+    select(TurnRow.id, TurnRow.estimated_tokens, TurnRow.attachment_count)
+    .where(
+        TurnRow.thread_id == bindparam("thread"),
+        TurnRow.status.in_(ANSWERED),
+        TurnRow.id >= bindparam("first"),
+        TurnRow.id < bindparam("before"),
+    )
+    .order_by(TurnRow.id.desc())
+)
+_NO_TURN = (1 << 63) - 1
+"""An id that is larger than any."""
 
 
 class HistoryBudget:
@@ -113,9 +128,7 @@ class ThreadMemories:
 
 def read_recall(connection: Connection, thread: Thread, token_budget: int, before_turn: int | None) -> Recall:
     """Reads the history from a thread's start on; see `ThreadMemories.recall`."""
-    row = connection.execute(
-        select(MEMORIES.c.start_id, MEMORIES.c.summary).where(MEMORIES.c.thread_id == thread.id)
-    ).first()
+    row = connection.execute(_REMEMBERED, {"thread": thread.id}).first()
     remembered = Remembered() if row is None else Remembered(row.start_id, row.summary)
     room = max(token_budget - remembered.tokens, token_budget // 2)
     sizes = _read_sizes(connection, thread.id, remembered.start_id, before_turn)
@@ -127,12 +140,9 @@ def _read_sizes(
     connection: Connection, thread_id: int, start_id: int, before_turn: int | None
 ) -> list[tuple[int, int]]:
     """Reads id and tokens of each turn from the start on; only the newest files count, as only they are sent."""
-    columns = (TurnRow.id, TurnRow.estimated_tokens, TurnRow.attachment_count)
-    query = select(*columns).where(TurnRow.thread_id == thread_id, TurnRow.status.in_(ANSWERED), TurnRow.id >= start_id)
-    if before_turn is not None:
-        query = query.where(TurnRow.id < before_turn)
+    of_thread = {"thread": thread_id, "first": start_id, "before": _NO_TURN if before_turn is None else before_turn}
     files, sizes = KEPT_ATTACHMENTS, list[tuple[int, int]]()
-    for turn_id, tokens, attachments in connection.execute(query.order_by(TurnRow.id.desc())):
+    for turn_id, tokens, attachments in connection.execute(_SIZES, of_thread):
         shown = min(files, attachments)
         files -= shown
         sizes.append((turn_id, tokens + shown * ATTACHMENT_TOKENS))

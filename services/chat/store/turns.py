@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
-from sqlalchemy import BigInteger, Connection, and_, delete, literal, select, update
+from sqlalchemy import BigInteger, Connection, and_, bindparam, delete, literal, select, update
 
 from core.clock import Clock
 from core.db.database import Database
@@ -37,6 +37,13 @@ from services.preferences import read_preferences
 
 log = structlog.get_logger()
 
+_OPENED = (
+    select(TURNS.c.thread_id, TURNS.c.replaces_id, TURNS.c.prompt, TURNS.c.estimated_tokens)
+    .where(TURNS.c.id == bindparam("turn"))
+    .with_for_update()
+)
+_CLOSE = update(TURNS).where(TURNS.c.id == bindparam("turn"))
+
 
 class TurnStore:
     """Stores turns.
@@ -49,6 +56,8 @@ class TurnStore:
         self._database = database
         self._clock = clock
         self._answer_writes = GroupCommit(database)
+        insert = database.insert(TurnRow).on_conflict_do_nothing(index_elements=["origin"])
+        self._insert = insert.returning(TurnRow.id)
 
     async def warm(self) -> None:
         """Builds the message serialisers, which would delay the first turn by 0.2 s."""
@@ -178,8 +187,7 @@ class TurnStore:
         }
 
         def work(connection: Connection) -> bool:
-            columns = select(TURNS.c.thread_id, TURNS.c.replaces_id, TURNS.c.prompt, TURNS.c.estimated_tokens)
-            row = connection.execute(columns.where(TURNS.c.id == turn_id).with_for_update()).first()
+            row = connection.execute(_OPENED, {"turn": turn_id}).first()
             if row is None:
                 return False
             values: dict[str, Any] = dict(ending)  # Any: values of several columns
@@ -193,7 +201,7 @@ class TurnStore:
                     "attachment_count": len(transcript.digests(whole.messages)),
                 }
                 self._keep_attachments(connection, turn_id, whole)
-            connection.execute(update(TURNS).where(TURNS.c.id == turn_id).values(values))
+            connection.execute(_CLOSE, {"turn": turn_id, **values})
             if status in ANSWERED and row.replaces_id is not None:
                 replaced = and_(TURNS.c.id == row.replaces_id, TURNS.c.thread_id == row.thread_id)
                 connection.execute(update(TURNS).where(replaced).values(status=TurnStatus.SUPERSEDED))
@@ -302,8 +310,7 @@ class TurnStore:
             "origin": origin,
             "question_id": question_id,
         }
-        insert = self._database.insert(TurnRow).values(row).on_conflict_do_nothing(index_elements=["origin"])
-        turn_id = connection.scalars(insert.returning(TurnRow.id)).one_or_none()
+        turn_id = connection.scalars(self._insert, row).one_or_none()
         if turn_id is None:
             existing = read_turn(connection, select(TURNS).where(TurnRow.origin == origin))
             if existing is None:

@@ -197,8 +197,8 @@ class Attempts:
             _, refusal = next(iter(unpaid.values()))
             log.info("provider.budget_exhausted", purpose=self.spec.purpose, budget=refusal.kind)
             return BudgetExhausted(refusal.kind, refusal.renews_at)
-        # A provider that is busy has not failed; background work gives way to people's requests.
-        write = log.error if self._failed else log.info
+        # A provider that is busy has not failed; background work gives way to people's requests, again and again.
+        write = log.error if self._failed else log.debug if self.spec.stands_back else log.info
         write(
             "provider.all_failed",
             purpose=self.spec.purpose,

@@ -219,7 +219,9 @@ class RequestAdmission:
 
     def _shed(self, candidate: Candidate) -> None:
         provider = candidate.provider.id
-        log.info("provider.shed", provider=provider, purpose=self._spec.purpose)
+        # A request of our own that stands back is shed at every try; its caller logs that it is put off.
+        write = log.debug if self._spec.stands_back else log.info
+        write("provider.shed", provider=provider, purpose=self._spec.purpose)
         self._recorder.publish(Shed(provider))
         self._queue.shed(candidate)
 
