@@ -20,6 +20,7 @@ from pydantic_ai.settings import ModelSettings
 from benchmarks.measuring import Rounds, Work, compare, machine, print_table
 from benchmarks.processes import Contestant, contestant, llm_process
 from benchmarks.replica import Replica, listened, plain, provider, streamed
+from bot.event_loop import run
 from tests.support.fake_llm.server import refusing_url
 from tests.support.processes.redis_server import RedisServer
 
@@ -147,4 +148,4 @@ if __name__ == "__main__":
     parser.add_argument("--litellm", help="an interpreter that has LiteLLM installed")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    asyncio.run(main(options.rounds, options.repeat, options.pause, options.litellm))
+    run(main(options.rounds, options.repeat, options.pause, options.litellm))

@@ -4,12 +4,14 @@ import asyncio
 import os
 import sys
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 if sys.platform == "win32":
     from asyncio import new_event_loop as _new_loop
 else:
     from uvloop import new_event_loop as _new_loop
+
+ResultT = TypeVar("ResultT")
 
 RESOLVER_THREADS = 16
 """Threads of uvloop that look up host names. Its default of four could all wait for silent name servers."""
@@ -22,7 +24,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return _new_loop()
 
 
-def run(main: Coroutine[Any, Any, int]) -> int:
-    """Runs a program to its end and returns its exit code, like `asyncio.run`."""
+def run(main: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Runs a program to its end and returns its result, like `asyncio.run`."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(main)
