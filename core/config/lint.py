@@ -1,4 +1,4 @@
-"""Warnings about variables: those without effect (misspelt, or of an unlisted provider), and values seldom meant."""
+"""Finds variables without effect (misspelt, or of an unlisted provider), values seldom meant, and ids that clash."""
 
 import difflib
 import json
@@ -117,3 +117,21 @@ def find_unlikely(values: Mapping[str, str], history_tokens: int, provider_ids: 
     for name in sorted(known & values.keys()):
         if name.endswith("TIMEOUT") and (seconds := float(values[name])) >= LONGEST_TIMEOUT_S:
             yield f"{name}={values[name]} is {format_duration(seconds)}: it counts seconds, not milliseconds"
+
+
+def find_clashes(provider_ids: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Returns a line for each id that would share a variable with another id or with a common setting.
+
+    Args:
+        provider_ids: the ids of AVAILABLE_PROVIDERS.
+        others: names of the common settings.
+    """
+    owners = {name: f"the setting {name}" for name in others}
+    found: list[str] = []
+    for provider_id in provider_ids:
+        own = ProviderVariables.variable_names(variable_prefix(provider_id))
+        shared = next((name for name in own if name in owners), None)
+        if shared:
+            found.append(f'"{provider_id}" and {owners[shared]} would share {shared}: choose another id')
+        owners.update((name, f'"{provider_id}"') for name in own if name not in owners)
+    return found

@@ -229,24 +229,6 @@ def variable_prefix(provider_id: str) -> str:
     return re.sub(r"[^A-Z0-9]", "_", provider_id.upper()) + "_"
 
 
-def find_clashes(provider_ids: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Returns a line for each id that would share a variable with another id or with a common setting.
-
-    Args:
-        provider_ids: the ids of AVAILABLE_PROVIDERS.
-        others: names of the common settings.
-    """
-    owners = {name: f"the setting {name}" for name in others}
-    found: list[str] = []
-    for provider_id in provider_ids:
-        own = ProviderVariables.variable_names(variable_prefix(provider_id))
-        shared = next((name for name in own if name in owners), None)
-        if shared:
-            found.append(f'"{provider_id}" and {owners[shared]} would share {shared}: choose another id')
-        owners.update((name, f'"{provider_id}"') for name in own if name not in owners)
-    return found
-
-
 def read_provider(
     provider_id: str, models: tuple[str, ...], variables: Mapping[str, str]
 ) -> tuple[ProviderSettings, list[str]]:

@@ -22,7 +22,7 @@ from core.config.fields import (
     quote_name,
     require_pattern,
 )
-from core.config.providers import find_clashes
+from core.config.lint import find_clashes
 from core.config.timezone import Timezone
 from core.config.tool_servers import EXAMPLE as TOOL_SERVERS_EXAMPLE
 from core.config.tool_servers import ToolServers

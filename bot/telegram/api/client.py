@@ -1,6 +1,10 @@
-"""Creates the Bot API client: checks the token at startup and publishes the command menus."""
+"""The Bot API client: checks the token at startup, publishes the command menus, downloads files within bounds."""
 
+import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING
 
 import structlog
 from aiogram import Bot
@@ -28,9 +32,13 @@ from core.clock import Backoff, Clock
 from core.errors import StartupError
 from core.i18n import DEFAULT_LANGUAGE, Texts
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 log = structlog.get_logger()
 
 CALL_TIMEOUT_S = 10
+DOWNLOAD_TIMEOUT_S = 30
 MENU_SCOPES = {
     CommandMenu.DEFAULT: None,
     CommandMenu.GROUPS: BotCommandScopeAllGroupChats(),
@@ -138,3 +146,48 @@ async def _delete_webhook(bot: Bot) -> None:
     except ClientDecodeError as error:
         if classify_api_error(error) is not ApiFailure.DONE:
             raise
+
+
+class FileTooLarge(Exception):
+    """A file is larger than its limit, whether or not Telegram reported its size."""
+
+
+@dataclass(slots=True)
+class Allowance:
+    """Bytes that several files may still have together."""
+
+    left: int
+
+
+async def download_bounded(bot: Bot, file_id: str, limit: int, allowance: Allowance) -> bytes:
+    """Downloads a file.
+
+    Args:
+        limit: bytes of the file.
+        allowance: bytes of all files of its kind in a message; what is downloaded is taken from it.
+
+    Raises:
+        FileTooLarge: it exceeds the limit or the allowance.
+        TimeoutError: it took longer than `DOWNLOAD_TIMEOUT_S`.
+    """
+    target = _BoundedBuffer(limit, allowance)
+    async with asyncio.timeout(DOWNLOAD_TIMEOUT_S):
+        await bot.download(file_id, destination=target, timeout=DOWNLOAD_TIMEOUT_S)
+    return target.getvalue()
+
+
+class _BoundedBuffer(BytesIO):
+    """Takes a download up to a number of bytes, its own and those of the whole message."""
+
+    def __init__(self, limit: int, allowance: Allowance) -> None:
+        super().__init__()
+        self._left = limit
+        self._allowance = allowance
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        size = memoryview(data).nbytes
+        self._left -= size
+        self._allowance.left -= size
+        if self._left < 0 or self._allowance.left < 0:
+            raise FileTooLarge
+        return super().write(data)

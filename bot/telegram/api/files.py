@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from io import BytesIO
-from typing import TYPE_CHECKING
 
 import structlog
 from aiogram import Bot
@@ -16,14 +14,12 @@ from aiogram.exceptions import ClientDecodeError, TelegramAPIError
 from aiogram.types import Audio, Document, Message, PhotoSize, VideoNote, Voice
 from aiohttp import ClientError
 
+from bot.telegram.api.client import Allowance, FileTooLarge, download_bounded
 from bot.telegram.api.errors import describe_api_error
 from core.messages import Attachment, TextFile
 from core.ogg import is_ogg_opus, ogg_seconds
 from services.files.encodings import decode
 from services.files.sandbox import DOCUMENT_LIMITS, SOUND_LIMITS, FileRefused, Refusal, Sandbox, Task
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 log = structlog.get_logger()
 
@@ -35,7 +31,6 @@ MAX_TEXT_FILE_BYTES = 200 * 1024
 MAX_SOUND_BYTES = 20 * 1024 * 1024
 """The largest file that the Bot API hands out."""
 LONGEST_SOUND_S = 20 * 60
-DOWNLOAD_TIMEOUT_S = 30
 LARGE_BYTES = 1024 * 1024
 LARGE_AT_ONCE = 4
 """Files over `LARGE_BYTES` that are in memory at once, over all chats; others wait, and smaller ones do not."""
@@ -120,13 +115,6 @@ class _File:
     name: str | None = None
 
 
-@dataclass(slots=True)
-class _Allowance:
-    """Bytes that the files of a message may still have together."""
-
-    left: int
-
-
 class FileReader:
     """Reads the files of messages.
 
@@ -151,7 +139,7 @@ class FileReader:
             if isinstance(replied, Unreadable):
                 return replied
             files = [replied]
-        allowances = {kind: _Allowance(limits.message) for kind, limits in _LIMITS.items()}
+        allowances = {kind: Allowance(limits.message) for kind, limits in _LIMITS.items()}
         for kind, allowance in allowances.items():
             if sum(file.size for file in files if file.kind is kind) > allowance.left:
                 return Unreadable("file-too-large")
@@ -220,12 +208,12 @@ class FileReader:
             return None if is_left_out else found
         return None
 
-    async def _read(self, bot: Bot, file: _File, allowance: _Allowance) -> Attachment | TextFile | Unreadable:
+    async def _read(self, bot: Bot, file: _File, allowance: Allowance) -> Attachment | TextFile | Unreadable:
         is_large = file.size > LARGE_BYTES or (not file.size and _LIMITS[file.kind].file > LARGE_BYTES)
         async with self._large if is_large else nullcontext():
             return await self._read_now(bot, file, allowance)
 
-    async def _read_now(self, bot: Bot, file: _File, allowance: _Allowance) -> Attachment | TextFile | Unreadable:
+    async def _read_now(self, bot: Bot, file: _File, allowance: Allowance) -> Attachment | TextFile | Unreadable:
         data = await _download(bot, file, allowance)
         if isinstance(data, Unreadable):
             return data
@@ -320,41 +308,17 @@ def _largest_photo(sizes: Sequence[PhotoSize]) -> _File:
     return _File(best.file_id, _Kind.IMAGE, "image/jpeg", best.file_size or 0)
 
 
-class _TooLarge(Exception):
-    """The file is larger than the limit, whether or not Telegram reported its size."""
-
-
-class _BoundedBuffer(BytesIO):
-    """Takes a download up to a number of bytes, its own and those of the whole message."""
-
-    def __init__(self, limit: int, allowance: _Allowance) -> None:
-        super().__init__()
-        self._left = limit
-        self._allowance = allowance
-
-    def write(self, data: "ReadableBuffer", /) -> int:
-        size = memoryview(data).nbytes
-        self._left -= size
-        self._allowance.left -= size
-        if self._left < 0 or self._allowance.left < 0:
-            raise _TooLarge
-        return super().write(data)
-
-
-async def _download(bot: Bot, file: _File, allowance: _Allowance) -> bytes | Unreadable:
-    target = _BoundedBuffer(_LIMITS[file.kind].file, allowance)
+async def _download(bot: Bot, file: _File, allowance: Allowance) -> bytes | Unreadable:
     try:
-        async with asyncio.timeout(DOWNLOAD_TIMEOUT_S):
-            await bot.download(file.file_id, destination=target, timeout=DOWNLOAD_TIMEOUT_S)
-    except _TooLarge:
+        return await download_bounded(bot, file.file_id, _LIMITS[file.kind].file, allowance)
+    except FileTooLarge:
         return Unreadable("file-too-large")
     except (TelegramAPIError, ClientDecodeError, ClientError, OSError, TimeoutError) as error:
         log.warning("attachment.download_failed", reason=describe_api_error(error))
         return Unreadable("file-not-fetched")
-    return target.getvalue()
 
 
 async def download_picture(bot: Bot, file_id: str, media_type: str) -> Attachment | None:
     """Downloads a picture; None where that fails, or it is too large."""
-    data = await _download(bot, _File(file_id, _Kind.IMAGE, media_type, 0), _Allowance(MAX_IMAGE_BYTES))
+    data = await _download(bot, _File(file_id, _Kind.IMAGE, media_type, 0), Allowance(MAX_IMAGE_BYTES))
     return None if isinstance(data, Unreadable) else Attachment(data, media_type)

@@ -1,6 +1,5 @@
 """Sends, edits and deletes messages: idempotent per job, with fallbacks for rejected parts."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -39,12 +38,9 @@ from services.inbox.sent_messages import SentMessages
 
 log = structlog.get_logger()
 
-
 T = TypeVar("T")
 
 _SUCCEEDED = frozenset({ApiFailure.DONE, ApiFailure.UNCHANGED})
-
-
 _PROGRESS_RESULTS = {
     ApiFailure.UNKNOWN: SendResult.UNKNOWN,
     ApiFailure.MESSAGE_GONE: SendResult.GONE,
@@ -93,29 +89,20 @@ class Delivery:
         final: bool = True,
     ) -> Sent | None:
         """Sends a text, or a file with the text as its caption. Returns None if that was impossible, and logs why."""
-
-        async def post() -> Sent | None:
-            return (
-                await self.post(
-                    chat_id, rendered, topic_id=topic_id, reply_to=reply_to, markup=markup, file=file, final=final
-                )
-            ).sent
-
-        if self._sent_messages is None:
-            return await post()
-        return await self._send_once(self._sent_messages, chat_id, post)
-
-    async def _send_once(
-        self, sent_messages: SentMessages, chat_id: int, post: Callable[[], Awaitable[Sent | None]]
-    ) -> Sent | None:
         sent: Sent | None = None
 
-        async def send() -> int | None:
+        async def post() -> int | None:
             nonlocal sent
-            sent = await post()
+            outcome = await self.post(
+                chat_id, rendered, topic_id=topic_id, reply_to=reply_to, markup=markup, file=file, final=final
+            )
+            sent = outcome.sent
             return sent.message_id if sent is not None else None
 
-        message_id = await sent_messages.send_once(chat_id, send)
+        if self._sent_messages is None:
+            await post()
+            return sent
+        message_id = await self._sent_messages.send_once(chat_id, post)
         return sent if sent is not None or message_id is None else Sent(self._calls.current_id(chat_id), message_id)
 
     async def post(
@@ -201,24 +188,14 @@ class Delivery:
         """Sets the bot's reaction on a message, or removes it. A chat without reactions is no failure."""
         reaction: list[ReactionTypeUnion] = [ReactionTypeEmoji(emoji=emoji)] if emoji is not None else []
         method = SetMessageReaction(chat_id=chat_id, message_id=message_id, reaction=reaction)
-        try:
-            await self._calls.call(method, chat_id, final=False, repeatable=True)
-        except ChatHeld:
-            pass
-        except API_ERRORS as error:
-            log.debug("delivery.reaction_failed", chat_id=chat_id, reason=describe_api_error(error))
+        await self._call_if_free("delivery.reaction_failed", method, chat_id)
 
     async def typing(self, chat_id: int, *, topic_id: int | None = None) -> None:
         """Shows the typing indicator, unless the chat is held or too many chats show it."""
         if not self._may_type():
             return
         method = SendChatAction(chat_id=chat_id, action="typing", message_thread_id=topic_id)
-        try:
-            await self._calls.call(method, chat_id, final=False, repeatable=True)
-        except ChatHeld:
-            pass
-        except API_ERRORS as error:
-            log.debug("delivery.typing_failed", chat_id=chat_id, reason=describe_api_error(error))
+        await self._call_if_free("delivery.typing_failed", method, chat_id)
 
     def _may_type(self) -> bool:
         second = int(self._clock.monotonic())
@@ -312,13 +289,17 @@ class Delivery:
             if self._metrics is not None:
                 self._metrics.count_lost(act)
             return SendResult.LOST
-        log.debug(
-            "delivery.progress_dropped",
-            act=act,
-            chat_id=chat_id,
-            **_describe(error),
-        )
+        log.debug("delivery.progress_dropped", act=act, chat_id=chat_id, **_describe(error))
         return _PROGRESS_RESULTS.get(fault, SendResult.SKIPPED)
+
+    async def _call_if_free(self, failure: str, method: TelegramMethod[bool], chat_id: int) -> None:
+        """Tries a call once, unless flood control holds the chat; `failure` is the event of an error."""
+        try:
+            await self._calls.call(method, chat_id, final=False, repeatable=True)
+        except ChatHeld:
+            pass
+        except API_ERRORS as error:
+            log.debug(failure, chat_id=chat_id, reason=describe_api_error(error))
 
     async def _call_or_log(self, act: str, method: TelegramMethod[T], chat_id: int) -> bool:
         try:
@@ -327,12 +308,7 @@ class Delivery:
             fault = classify_api_error(error)
             if fault in _SUCCEEDED:
                 return True
-            log.info(
-                "delivery.call_failed",
-                act=act,
-                chat_id=chat_id,
-                **_describe(error),
-            )
+            log.info("delivery.call_failed", act=act, chat_id=chat_id, **_describe(error))
             return act == "delete" and fault is ApiFailure.MESSAGE_GONE and "not found" in describe_api_error(error)
         return True
 
