@@ -32,6 +32,8 @@ from services.llm.providers.wire.response_hooks import Pacing, find_pacing, fini
 
 MAX_BODY_BYTES = 8 << 20
 """Bytes of a response after decompression."""
+_STREAM_TYPES = ("event-stream", "ndjson", "jsonl", "json-lines")
+"""Parts of the content types of streams."""
 MAX_ERROR_BYTES = 256 << 10
 """Bytes of an error's body; the rest is left unread."""
 FREE_STREAM_BYTES = 64 << 10
@@ -149,10 +151,6 @@ class Transport(httpx2.AsyncBaseTransport):
         return proxy
 
 
-_STREAM_TYPES = ("event-stream", "ndjson", "jsonl", "json-lines")
-"""Parts of the content types of streams."""
-
-
 class _Body(httpx2.AsyncByteStream):
     """Streams the body of a response: decompressed, bounded, in short pieces, event streams in their common form.
 
@@ -186,7 +184,7 @@ class _Body(httpx2.AsyncByteStream):
         self._pacing = pacing
         self._encoding = find_encoding(response.headers.get("Content-Encoding", ""))
         self._is_error = response.status >= HTTPStatus.BAD_REQUEST
-        content_type = response.headers.get("Content-Type", "")
+        content_type = response.headers.get("Content-Type", "").lower()
         self._is_event_stream = not self._is_error and any(each in content_type for each in _STREAM_TYPES)
         if path.endswith("/chat/completions"):
             self.events = EventStream(ChatChunks(self._pacing), None)
