@@ -18,6 +18,7 @@ from tests.support.fake_llm.server import (
     LLMServer,
     answer,
     content_filter,
+    content_filter_rejected,
     cut,
     gate,
     hang,
@@ -155,7 +156,11 @@ async def test_empty_answer_counts_its_tokens(counted: Counted, *, streamed: boo
 @STREAMED
 @pytest.mark.parametrize(
     ("behaviour", "error", "end"),
-    [(content_filter(), ContentRefused, R), (status(400), RequestRejected, F)],
+    [
+        (content_filter(), ContentRefused, R),
+        (content_filter_rejected(), ContentRefused, R),
+        (status(400), RequestRejected, F),
+    ],
 )
 async def test_surfaced_errors_are_no_provider_failures(
     counted: Counted, behaviour: Answer, error: type[Exception], end: RequestEnd, *, streamed: bool
