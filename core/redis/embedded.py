@@ -9,10 +9,10 @@ from typing_extensions import override
 def open_embedded() -> FakeAsyncRedis:
     """Returns a client of a store of its own that decodes responses to strings."""
     # With a timeout redis-py sends by `asyncio.wait_for` as well.
-    return FakeAsyncRedis(decode_responses=True, socket_timeout=None, connection_class=_Connection)
+    return FakeAsyncRedis(decode_responses=True, socket_timeout=None, connection_class=_EmbeddedConnection)
 
 
-class _Connection(FakeAsyncRedisConnection):
+class _EmbeddedConnection(FakeAsyncRedisConnection):
     """Raises the cancellation that `asyncio.wait_for` swallows on Python 3.11 if it arrives with the result.
 
     fakeredis waits by it. The task would go on, and its owner wait for its end.
