@@ -14,6 +14,10 @@ from services.llm.providers.wire.chat_fields import Fields, dump
 
 SHORTEST_PROOF = 8
 """Characters of a text that is no piece where one delta repeats it and the stream ends: shorter ones occur twice."""
+_FEWEST_KINDS = 3
+"""Different characters of a text that proves anything: pieces of a line of equals signs begin with each other too."""
+_HALF_CHARACTER = "\ufffd"
+"""Stands at the end of a text so far whose last character is incomplete."""
 
 
 @dataclass(slots=True)
@@ -24,7 +28,9 @@ class GrowingText:
     """True once the deltas are known to be pieces: later ones need no check."""
     _last: str = ""
     _held: str = ""
-    """The text before the last one, where that one is held."""
+    """The text before the first one that is held."""
+    _pieces: str = ""
+    """The deltas that are held, as pieces."""
     is_proven: bool = False
     """True once the deltas are known to hold the text so far."""
 
@@ -37,6 +43,7 @@ class GrowingText:
         """Returns what a delta adds to the text that was passed on before; None to hold it."""
         last = self._last
         if self.is_proven:
+            text = text.rstrip(_HALF_CHARACTER)
             if not text.startswith(last):
                 # The last one may hold less, or nothing.
                 return "" if last.startswith(text) else text
@@ -46,11 +53,13 @@ class GrowingText:
             self._last = text
             return text
         if len(text) > len(last) and text.startswith(last):
-            if self._held:
+            if self._held and _is_varied(text):
+                text = text.rstrip(_HALF_CHARACTER)
                 added = text[len(self._held) :]
                 self._held, self._last, self.is_proven = "", text, True
                 return added
-            self._held, self._last = last, text
+            self._held, self._last = self._held or last, text
+            self._pieces += text
             return None
         self.is_over = True
         return self.release() + text
@@ -60,11 +69,15 @@ class GrowingText:
         held, self._held = self._held, ""
         if not held:
             return ""
-        if not self.is_over and len(held.strip()) >= SHORTEST_PROOF:
+        if not self.is_over and len(held.strip()) >= SHORTEST_PROOF and _is_varied(held):
             self.is_proven = True
             return self._last[len(held) :]
         self.is_over = True
-        return self._last
+        return self._pieces
+
+
+def _is_varied(text: str) -> bool:
+    return len(set(text)) >= _FEWEST_KINDS
 
 
 def _parse(data: bytes) -> Any:  # noqa: ANN401 - any JSON
