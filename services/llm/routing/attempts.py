@@ -36,6 +36,9 @@ BUSY = "busy"
 OVER_BUDGET = "over budget"
 """The reason of a candidate that was not asked because a budget is used up."""
 
+MODELS_IN_A_ROW = 2
+"""Models of one provider that fail before others are asked: a proxy that is down may name each of a long list."""
+
 
 class Attempts:
     """The attempts of one request, as an asynchronous iterator: failover, retries, and the wait for busy providers.
@@ -161,11 +164,14 @@ class Attempts:
         )
 
     def queue_other_model(self, candidate: Candidate) -> bool:
-        """Asks the provider's next listed model before others that fit as well; returns False if there is none."""
+        """Asks the provider's next listed model, before other providers that fit as well or after them.
+
+        Returns False if there is none.
+        """
         tried = {attempt.model for attempt, _ in self._failed if attempt.provider == candidate.provider.id}
         model = self.recourse.find_other_model(candidate, tried)
         if model is not None:
-            self.queue.put_first(replace(candidate, model=model))
+            self.queue.put_back(replace(candidate, model=model), is_first=len(tried) < MODELS_IN_A_ROW)
         return model is not None
 
     def note_answer(self, attempt: Attempt) -> None:

@@ -79,10 +79,11 @@ class CandidateQueue:
             return self.pop()
         return candidate
 
-    def put_first(self, candidate: Candidate) -> None:
-        """Asks a candidate before the others of its rank; one that cannot take the request as it is comes last."""
+    def put_back(self, candidate: Candidate, *, is_first: bool) -> None:
+        """Asks a candidate before or after the others of its rank; one that cannot take the request comes last."""
         is_misfit = candidate.by_order and self._fits is not None and not self._fits(candidate)
-        self._left.appendleft(replace(candidate, misfit=is_misfit))
+        place = 0 if is_first else len(self._left)
+        self._left.insert(place, replace(candidate, misfit=is_misfit))
 
     def pass_over(self, candidate: Candidate) -> None:
         """Asks a candidate with a queue that stands still after the others."""

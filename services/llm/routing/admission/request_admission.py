@@ -198,7 +198,7 @@ class RequestAdmission:
             self._queue.note_failing(provider)
         if (is_worse or health > 0.0) and self._queue.has_better(candidate):
             self.return_lease()
-            self._queue.put_first(candidate)
+            self._queue.put_back(candidate, is_first=True)
             return False
         return True
 

@@ -104,6 +104,29 @@ async def test_proxy_with_dead_models_only_cools_down(redis: Redis, proxy: LLMSe
     assert [request.model for request in proxy.requests] == ["proxy-model", "proxy-large"]
 
 
+@pytest.mark.parametrize("has_second", [True, False])
+async def test_long_list_of_dead_models_does_not_delay_the_next_provider(
+    redis: Redis, proxy: LLMServer, *, has_second: bool
+) -> None:
+    """Two are asked, the others by later requests; all of them where no other provider answers."""
+    proxy.default = llm.status(*litellm(429, "RateLimitError: the limit of the account is reached", "throttling_error"))
+    models = tuple(f"proxy-{number}" for number in range(5))
+    async with LLMServer() as second:
+        second.default = llm.answer("from the second")
+        providers = [provider("proxy", proxy.url, models=models), provider("second", second.url)]
+        async with bench(redis, providers if has_second else providers[:1]) as replica:
+            if has_second:
+                assert answered_by(await replica.ask(streamed=True)) == "second"
+                assert [request.model for request in proxy.requests] == ["proxy-0", "proxy-1"]
+                for _ in range(3):
+                    assert answered_by(await replica.ask(streamed=True)) == "second"
+            else:
+                with pytest.raises(AllProvidersFailed):
+                    await replica.ask(streamed=True)
+            assert [request.model for request in proxy.requests] == list(models)
+            assert list(replica.cooling()) == ["proxy"]
+
+
 async def test_failure_that_names_no_model_is_the_one_of_its_server(redis: Redis, proxy: LLMServer) -> None:
     """Another model would hide that the server is down."""
     proxy.default = of_models(model=llm.status(500), large=llm.answer("alive"))
