@@ -70,7 +70,7 @@ class ThinkingTags:
             if self._assumed is not None and piece.strip():
                 self._assumed = None
                 self._habit.confirm()
-            return [piece]
+            return self._quote(piece)
         text, self._held = self._held + piece, ""
         pieces: list[str] = []
         while text:
@@ -96,7 +96,7 @@ class ThinkingTags:
         ended = [self._closing] if self._closings else []
         self._closings = ()
         text = "".join(assumed)
-        return [*ended, text] if text.strip() else ended
+        return [*ended, *self._quote(text)] if text.strip() else ended
 
     def flush(self, *, is_end: bool) -> list[str]:
         """Returns the text that is held back: all of it at the end, the part outside thinking before a tool call."""
@@ -114,7 +114,7 @@ class ThinkingTags:
         held, self._held = self._held, ""
         if self._assumed is not None and self._closings:
             self._assumed.append(held)
-        return [held] if held else []
+        return self._quote(held) if held else []
 
     def _split_start(self, text: str, pieces: list[str]) -> str:
         stripped = text.lstrip()
@@ -165,7 +165,7 @@ class ThinkingTags:
 
     def _pass_assumed(self, text: str, pieces: list[str]) -> None:
         if text and self._assumed is not None:
-            pieces.append(text)
+            pieces += self._quote(text)
             self._assumed.append(text)
 
     def _is_closing(self, line: str) -> bool:
@@ -189,8 +189,12 @@ class ThinkingTags:
         held = max(_overlap(text, closing) for closing in self._closings)
         self._held = text[len(text) - held :]
         if rest := text[: len(text) - held]:
-            pieces.append(rest)
+            pieces += self._quote(rest)
         return ""
+
+    def _quote(self, text: str) -> list[str]:
+        """Returns the pieces of a text that is no tag: the library takes each piece for one that looks like one."""
+        return [text[:1], text[1:]] if text in {self._opening, self._closing} else [text]
 
 
 def _overlap(text: str, tag: str) -> int:

@@ -174,6 +174,17 @@ def test_closing_tag_that_is_quoted_hides_nothing_where_thinking_is_assumed(text
         assert [content for kind, content in finish(habit, *pieces) if kind is TextPart] == [text]
 
 
+@pytest.mark.parametrize("tag", ["<think>", "</think>"])
+@pytest.mark.parametrize("is_learned", [False, True])
+def test_tag_that_is_quoted_is_text_where_it_comes_as_one_piece(tag: str, *, is_learned: bool) -> None:
+    """It is one token of many models."""
+    habit = ThinkingHabit()
+    if is_learned:
+        habit.learn(OPENED)
+    pieces = ["Write `", tag, "` around ", "it."]
+    assert [content for kind, content in finish(habit, *pieces) if kind is TextPart] == ["".join(pieces)]
+
+
 def test_thinking_that_quotes_its_closing_tag_is_hidden_to_its_end() -> None:
     habit = ThinkingHabit()
     habit.learn(OPENED)
