@@ -91,7 +91,7 @@ async def test_check_passes_and_creates_nothing(tmp_path: Path) -> None:
         ("AVAILABLE_PROVIDERS={}", "warning: AVAILABLE_PROVIDERS: lists no provider", "for example"),
         ("AVAILABLE_PROVIDERS={\n}\n", "AVAILABLE_PROVIDERS: is JSON over several lines", "on one line"),
         ("OLLAMA_BASE_URL=http://h/v1/chat/completions", "OLLAMA_BASE_URL: must not end in", "for example"),
-        ("DATABASE_URL=postgresql://u:p@ss@h/d", "DATABASE_URL: has a user name or password", "(@ as %40)"),
+        ("DATABASE_URL=postgresql://u:p@ss@h/d", "DATABASE_URL: must have its user name and password", "(@ as %40)"),
         ("OPENIA_API_KEY=x", "warning: OPENIA_API_KEY is ignored", "did you mean OPENAI_API_KEY?"),
         ("WEB_TOKEN=short", "WEB_TOKEN: must be 16 characters or more", "for example"),
         ("TIMEZONE=Nowhere", "TIMEZONE: is not the name of a time zone", "for example TIMEZONE=Europe/Berlin"),

@@ -178,7 +178,7 @@ class ApiGateway:
                 id=id_,
                 client=call.token.name if call is not None else None,
                 path=path,
-                status=status,
+                status=int(status),
                 seconds=round(time.monotonic() - began, 3),
                 **(call.facts if call is not None else {}),
             )
