@@ -13,14 +13,17 @@ else:
 
 ResultT = TypeVar("ResultT")
 
-RESOLVER_THREADS = 16
-"""Threads of uvloop that look up host names. Its default of four could all wait for silent name servers."""
+LOOK_UPS = 32
+"""Host names that are looked up at once. By default two are, which could both wait for silent name servers; the end of
+a program waits for those that have begun and for those that wait for them."""
+_POOL_SHARE = 2
+"""libuv gives look-ups half of its threads."""
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """Returns an event loop; on Windows, which uvloop does not support, asyncio's."""
     # Read by libuv at the first look-up of the process.
-    os.environ.setdefault("UV_THREADPOOL_SIZE", str(RESOLVER_THREADS))
+    os.environ.setdefault("UV_THREADPOOL_SIZE", str(_POOL_SHARE * LOOK_UPS))
     return _new_loop()
 
 
