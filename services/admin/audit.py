@@ -45,7 +45,7 @@ _PREFIXES = {
 
 @dataclass(frozen=True, slots=True)
 class AuditDetail:
-    """How an act changed its target, for surfaces to word in their reader's language.
+    """The change that an act made to its target, for surfaces to word in their reader's language.
 
     Args:
         key: names the kind of detail, and with it the text.

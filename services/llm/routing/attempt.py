@@ -181,17 +181,12 @@ class Attempt:
         if outcome.fault is Fault.UNCLEAR:
             return
         candidate = self.candidate
-        is_pick = self._request.is_pick(candidate)
-        if not is_pick and not outcome.is_of_one_model:
-            self._recorder.failed(candidate.provider, outcome, self._purpose)
-            return
-        is_reachable = not (isinstance(error, ModelConnectionError) and error.phase == "connect")
-        has_another = is_reachable and self._request.queue_other_model(candidate)
-        if is_pick or has_another:
-            is_listed = candidate.model in candidate.provider.models
-            self._recorder.model_failed(candidate, outcome, self._purpose, is_listed=is_listed)
-        else:
-            self._recorder.failed(candidate.provider, outcome, self._purpose)
+        of_model = self._request.is_pick(candidate)
+        if of_model or outcome.is_of_one_model:
+            is_reachable = not (isinstance(error, ModelConnectionError) and error.phase == "connect")
+            has_another = is_reachable and self._request.queue_other_model(candidate)
+            of_model = of_model or has_another
+        self._request.record_failure(candidate, outcome, of_model=of_model)
 
     async def _pause_before_retry(self, outcome: Outcome) -> bool:
         """Waits, and returns whether to ask the same candidate again.

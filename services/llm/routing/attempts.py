@@ -147,7 +147,11 @@ class Attempts:
     def blame(self, candidate: Candidate, outcome: Outcome) -> None:
         """Records a failure of a provider; of one model, where the user picked it or where others may answer."""
         has_another = outcome.is_of_one_model and self.recourse.find_other_model(candidate, {candidate.model})
-        if self.is_pick(candidate) or has_another:
+        self.record_failure(candidate, outcome, of_model=self.is_pick(candidate) or bool(has_another))
+
+    def record_failure(self, candidate: Candidate, outcome: Outcome, *, of_model: bool) -> None:
+        """Records a failure of one model, which rests alone, or of its provider."""
+        if of_model:
             is_listed = candidate.model in candidate.provider.models
             self.recorder.model_failed(candidate, outcome, self.spec.purpose, is_listed=is_listed)
         else:

@@ -50,7 +50,7 @@ class Replica:
         return (await self.budgets.state(kind, reference)).spent_usd
 
     async def amounts(self, kind: BudgetKind = BudgetKind.USER, reference: str = ANN) -> tuple[float, float]:
-        """What is spent and reserved, in USD."""
+        """Return the amounts spent and reserved, in USD."""
         async with self.database.reading() as session:
             row = await session.get(BudgetDayRow, (self.budgets.limits.scope(kind, reference), self.budgets.today))
         return (row.spent / NANO, row.reserved / NANO) if row is not None else (0, 0)

@@ -74,7 +74,7 @@ async def test_attempt_returns_the_error_that_prevented_it(delivery: Delivery, s
     method = DeleteMessage(chat_id=PERSON, message_id=first.message_id)
     assert isinstance(await delivery.attempt(method, PERSON), TelegramBadRequest)
     assert len(server.chat(PERSON).answers()) == 1
-    # What is as it should be already is no failure.
+    # A call that finds everything as wanted has not failed.
     server.fail("deleteMessage", 1, status=400, description="Bad Request: message is not modified")
     assert await delivery.attempt(method, PERSON) is None
 

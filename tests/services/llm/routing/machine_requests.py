@@ -114,7 +114,7 @@ class RequestsMachine(ReplicasMachine):
         if candidate not in request.wished and better:
             assert not known.is_cooling(candidate, now), "a provider in cooldown is asked before a healthy one"
             assert known.is_well(candidate) or candidate == request.trial, "only its probe asks who is on trial"
-        assert candidate == expected, "everybody is asked in order"
+        assert candidate == expected, "the candidates are asked in order"
         request.left.remove(candidate)
         request.retries = 1
         request.lateness = known.lateness(candidate, now)
@@ -153,7 +153,7 @@ class RequestsMachine(ReplicasMachine):
             expected = ConsentNeeded
         if len(request.unclear) == 2:
             expected = RequestRejected
-        assert isinstance(error, expected), "the error says what kept everybody from answering"
+        assert isinstance(error, expected), "the error names the reason of the failure"
         # One that was waited for has a reason for each time.
         failed = dict.fromkeys(attempt.provider for attempt in request.attempts.failures)
         assert list(failed) == request.failed, "each with its reason"

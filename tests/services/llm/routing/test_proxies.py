@@ -48,7 +48,7 @@ def litellm(status: int, message: str, kind: str = "internal_server_error") -> t
     return status, openai(said, str(status), kind)
 
 
-# What the proxy says, and how long the model rests.
+# The words of the proxy, and the seconds that the model rests.
 FAILURES: dict[str, tuple[int, object, float]] = {
     "LiteLLM, nothing listens": (*litellm(500, "InternalServerError: OpenAIException - Connection error."), 300),
     "LiteLLM, 502": (*litellm(502, "BadGatewayError: OpenAIException - Error code: 502"), 300),
@@ -152,7 +152,7 @@ async def test_unclear_refusal_of_a_lone_provider_asks_its_next_model(
 
 
 async def test_picked_model_that_breaks_off_rests_alone(redis: Redis, proxy: LLMServer) -> None:
-    """After its first words nobody else may go on, and the provider still serves everybody's default."""
+    """After its first words no other model continues, and the provider still serves its default model."""
     proxy.default = of_models(model=llm.answer("alive"), large=llm.cut())
     async with bench(redis, [provider("proxy", proxy.url)]) as replica:
         with pytest.raises(AnswerInterrupted):

@@ -36,7 +36,7 @@ def test_growing_text_is_read_once_and_pieces_are_all_read(deltas: list[str], ad
 
 @pytest.mark.parametrize("end", ["finish", "stop"])
 def test_end_that_repeats_the_beginning_is_read(end: str) -> None:
-    """What the end of a stream adds to a text so far is a piece, whatever it begins with."""
+    """The end of a stream may add a piece that begins like the text so far."""
     stream = EventStream(ChatChunks())
     texts = ["One by one, ", "One by one, One by one"]
     events = b"".join(b"data: %b\n\n" % to_json({"choices": [{"delta": {"content": text}}]}) for text in texts)
