@@ -1,4 +1,4 @@
-"""Reads the text of a document; in a child process only: parsers are native code or trust the file.
+"""Extracts the text of a document. Runs in a child process only, since parsers are native code or trust the file.
 
 The content decides the kind, and only the parser of that kind is imported.
 """
@@ -40,19 +40,19 @@ _ENCRYPTED_STREAM = "EncryptedPackage".encode("utf-16-le")
 _WORKBOOK_STREAM = "Workbook".encode("utf-16-le")
 _ODS = b"application/vnd.oasis.opendocument.spreadsheet"
 _PDF_PASSWORD = 4
-"""PDFium's code of a document that needs a password."""
+"""PDFium's error code for a document that needs a password."""
 _EXACT = 1e15
-"""Whole numbers below are exact in a float."""
+"""Integers below this are exact as floats."""
 _DRAWING = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 _SLIDE = re.compile(r"ppt/slides/slide(\d+)\.xml")
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w-]{1,20})""", re.IGNORECASE)
 
 Pieces = Iterator[str]
-"""The text, piece by piece; a page, a row or a slide each."""
+"""Pieces of the text: a page, a row or a slide each."""
 
 
 def load(data: bytes, options: Options) -> Callable[[], Answer]:
-    """Returns the work on a document, its parser imported.
+    """Imports the parser of a document. Returns the function that extracts its text.
 
     Args:
         data: the file.

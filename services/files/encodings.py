@@ -1,7 +1,7 @@
-"""Decodes text files, of which few say their encoding: by a byte order mark, as UTF-8, or by their letters.
+"""Decodes text files: by a byte order mark, as UTF-8, or by detecting the encoding from their letters.
 
-A guess is named as one, and bytes that are no text in any encoding are refused: unreadable characters must never reach
-a model as if they were the text.
+A detected encoding is reported as a guess. Bytes that are not text in any encoding are refused: garbled characters must
+never reach a model as the text of the file.
 """
 
 import codecs
@@ -22,19 +22,19 @@ CANDIDATES: Sequence[str] = (
     "cp1251", "koi8_r", "koi8_u", "cp866", "iso8859_5", "mac_cyrillic", "cp1252", "cp1250", "iso8859_2", "cp1253",
     "cp1254", "cp1255", "cp1256", "cp1257", "shift_jis", "euc_jp", "gb18030", "big5", "euc_kr",
 )  # fmt: skip
-"""Encodings that are told apart by their letters; of two that fit equally well, the first."""
+"""Encodings to detect; the earlier one wins if two fit equally well."""
 LOOKED_AT = 65_536
-"""Bytes by which an encoding is found: a few milliseconds."""
+"""Bytes examined for detection, which takes a few milliseconds."""
 _FOREIGN = re.compile(rb"[\x80-\xff][^\n]*")
-"""A line from its first letter outside of ASCII on."""
+"""A line from its first non-ASCII letter on."""
 _CONTEXT = 200
-"""Bytes before that letter on its line that are looked at with it."""
+"""Bytes before that letter that are examined as its context."""
 _MIXED = re.compile(r"[A-Za-z][\u0370-\u06ff]|[\u0370-\u06ff][A-Za-z]")
-"""A Latin letter beside one of another alphabet, within a word."""
+"""A Latin letter next to one of another alphabet within a word."""
 _DAMAGED_SHARE = 0.02
-"""Largest share of damaged characters among those outside of ASCII."""
+"""Maximum share of damaged characters among the non-ASCII ones."""
 _TEXT_SHARE = 0.95
-"""Least share of characters of the usual alphabets in a text that counts as UTF-16 without a mark."""
+"""Minimum share of characters of the usual alphabets in UTF-16 without a byte order mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Decoded:
     """A decoded text.
 
     Args:
-        guessed_encoding: set where the file does not tell its encoding; else empty.
+        guessed_encoding: name of a detected encoding; empty if the file declares its encoding or is UTF-8.
     """
 
     text: str
@@ -50,7 +50,7 @@ class Decoded:
 
 
 def decode(data: bytes) -> Decoded | None:
-    """Returns the text of a file; None where it is no text in any known encoding."""
+    """Returns the text of a file; None if it is not text in any known encoding."""
     for mark, encoding in MARKS:
         if data.startswith(mark):
             return Decoded(data.decode(encoding, "replace"))

@@ -21,7 +21,7 @@ _HEADER_BYTES = 64 * 1024
 
 
 class Task(StrEnum):
-    """The work of a child."""
+    """A task for a child process."""
 
     SOUND = "sound"
     """Any recording, or the sound of a video, to OGG/Opus or MP3."""
@@ -30,7 +30,7 @@ class Task(StrEnum):
 
 
 class Refusal(StrEnum):
-    """The reason why a file was not read."""
+    """Reason why a file was refused."""
 
     BROKEN = "broken"
     EMPTY = "empty"
@@ -85,7 +85,7 @@ class Sandbox:
     """Reads files in children.
 
     Args:
-        at_once: children that run at a time; more files wait.
+        at_once: maximum number of concurrent children; further files wait.
     """
 
     def __init__(self, at_once: int = 2) -> None:

@@ -1,4 +1,4 @@
-"""Converts the sound of a file to mono OGG/Opus or MP3; in a child only, as FFmpeg's parsers are native."""
+"""Converts audio to mono OGG/Opus or MP3. Runs in a child process only, since FFmpeg's parsers are native code."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Figures of the providers: sums by minute, thinned to hours and days as they age, and the series read from them."""
+"""Metrics of the providers: sums per minute, downsampled to hours and days with age, and the series read from them."""
 
 import asyncio
 from collections import defaultdict
@@ -51,12 +51,12 @@ class HistoryTiming:
     """Ages of the steps and limits of the history.
 
     Args:
-        minutes: figures of a minute are kept so long, then summed by the hour.
-        hours: the same of hours, which are then summed by the day.
-        days: days are deleted after it.
-        cache_s: how long a series of a day that was read is shown again, in seconds.
-        long_cache_s: the same of a month and a year, whose points are hours and days apart.
-        read_s: longest time of reading one, in seconds.
+        minutes: retention of sums per minute, which are then added up by the hour.
+        hours: retention of sums per hour, which are then added up by the day.
+        days: retention of sums per day.
+        cache_s: lifetime of the cached series of a day, in seconds.
+        long_cache_s: lifetime of the cached series of a month or a year, in seconds.
+        read_s: timeout for reading a series, in seconds.
     """
 
     minutes: timedelta = timedelta(days=1)

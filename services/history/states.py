@@ -1,4 +1,4 @@
-"""Spans of the providers' states: recorded once a second, and summed by the hour when they are a day old."""
+"""Time spans of the providers' states, sampled once a second and added up by the hour when they are a day old."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -51,13 +51,12 @@ class StateTiming:
     """Intervals and limits of the recording.
 
     Args:
-        poll_s: between two looks at the states; a state that lasts shorter may be missed.
-        seen_s: between two confirmations of the present spans.
-        gap_s: a span that was confirmed no later than so long ago goes on; otherwise there is a gap.
-        thin_s: between two runs of the thinning.
-        kept_spans: newest spans of a provider that are kept whole for a day; of one that changes all the time, older
-            ones are summed sooner.
-        cache_s: how long spans that were read are shown again: many operators look at the same time.
+        poll_s: sampling interval; a shorter state may be missed.
+        seen_s: interval at which the open spans are confirmed in the database.
+        gap_s: maximum age of the last confirmation of a span that continues; an older one leaves a gap.
+        thin_s: interval of downsampling.
+        kept_spans: number of spans per provider kept for a day; those of a flapping provider are added up sooner.
+        cache_s: lifetime of cached spans, since many operators read them at the same time.
     """
 
     poll_s: float = 1.0

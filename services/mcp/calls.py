@@ -1,4 +1,4 @@
-"""Stores calls of tools that act: pending for a day, decided by their user, executed at most once."""
+"""Stores calls of tools with side effects: pending for a day, confirmed by their user, executed at most once."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ class CallStatus(StrEnum):
     ALLOWED = "allowed"
     DENIED = "denied"
     BEGUN = "begun"
-    """Carried out now, or cut off by a crash."""
+    """Running, or interrupted by a crash."""
     DONE = "done"
 
 
@@ -42,11 +42,11 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a tool that acts.
+    """A call of a tool with side effects.
 
     Args:
-        origin: the job in which the model asked for it.
-        result: once it is done.
+        origin: id of the job whose answer requested the call.
+        result: set once the call is done.
     """
 
     id: int
@@ -62,13 +62,13 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """Bounds of calls.
+    """Limits of calls.
 
     Args:
-        answer_within: how long the user may take to answer.
-        keep: retention of calls.
-        asked_at_once: calls that one answer may ask for.
-        purge_s: pause between two purges.
+        answer_within: time for the user's decision.
+        keep: retention of finished and undecided calls.
+        asked_at_once: pending confirmations of one answer.
+        purge_s: interval of purges.
     """
 
     answer_within: timedelta = timedelta(days=1)

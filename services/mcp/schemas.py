@@ -1,4 +1,4 @@
-"""Checks the JSON schemas of servers: one that a provider's conversion cannot take would end every turn.
+"""Validates the JSON schemas of servers: a schema that a provider's conversion rejects would fail every turn.
 
 The conversions of pydantic-ai recurse, inline references and raise on invalid schemas.
 """
@@ -13,9 +13,10 @@ from pydantic_ai.profiles.openai import OpenAIJsonSchemaTransformer
 from core.bounded_json import parse_json
 
 DEEPEST = 32
-"""Levels of nesting; the conversions need several calls each."""
+"""Maximum nesting; the conversions recurse several calls per level."""
 MOST_VALUES = 4_000
-"""Values once references are inlined: a few short definitions that name each other become thousands."""
+"""Maximum number of values after references are inlined: a few short definitions that refer to each other expand to
+thousands."""
 
 
 @lru_cache(maxsize=512)
@@ -26,7 +27,7 @@ def find_schema_fault(text: str) -> str | None:
     try:
         schema = cast("dict[str, Any]", parse_json(text))  # Any: JSON
         if schema.get("type") != "object":
-            return "its arguments are no object"
+            return "its arguments are not an object"
         if not _is_shallow(schema) or _count_values(schema, schema, {}) > MOST_VALUES:
             return "its schema is too large"
         for conversion in (InlineDefsJsonSchemaTransformer, OpenAIJsonSchemaTransformer, GoogleJsonSchemaTransformer):

@@ -29,20 +29,20 @@ LONGEST_SHOWN_NAME = 40
 
 @dataclass(frozen=True, slots=True)
 class McpLimits:
-    """Bounds of connections and of messages from servers.
+    """Limits of connections and of messages from servers.
 
     Args:
-        connect_s: of a connection with its list of tools.
-        call_s: of a call.
-        resume_s: for which a call that was allowed before a restart waits for its server.
-        check_s: pause between two looks whether a server still answers, which also update its list of tools; a
-            connection that was held that long begins the pauses of `backoff` anew.
-        backoff: pauses before a connection is tried again.
-        tools: of a server; the rest is left out.
-        schema: characters of a tool's schema; a tool with a longer one is left out.
-        description: characters of a tool's description.
-        result: characters of a result that the model is given.
-        transport: bounds of messages from the server.
+        connect_s: timeout for connecting and listing the tools.
+        call_s: timeout of a call.
+        resume_s: time that a call allowed before a restart waits for its server.
+        check_s: interval of health checks, which also refresh the list of tools; a connection that lasted this long
+            resets `backoff`.
+        backoff: delays between connection attempts.
+        tools: number of tools per server; further ones are ignored.
+        schema: maximum characters of a tool's schema; a tool that exceeds it is ignored.
+        description: characters kept of a tool's description.
+        result: characters of a result passed to the model.
+        transport: limits of messages from the server.
     """
 
     connect_s: float = 30.0

@@ -1,4 +1,4 @@
-"""Takes a person out of stored JSON: the transcripts of groups, and copies of updates."""
+"""Removes a person from stored JSON: the transcripts of groups, and copies of updates."""
 
 import json
 import re
@@ -12,11 +12,11 @@ ERASED_PAYLOAD = '{"kind":"erased"}'
 ERASED_LANE = "erased"
 SHORTEST_NAME = 2
 _TEXTS = frozenset({"content", "args", "transcript"})
-"""Fields of a transcript that hold text; the names of its kinds and tools stay as they are."""
+"""Fields of a transcript that hold text; names of kinds and tools are not changed."""
 _SPEAKER = re.compile(r'("(?:[^"\\]|\\.)*"|[^\n:]{1,200}): ')
 _AFTER_QUOTE = "[The message itself:]\n"
 _UPDATE_FIELDS = frozenset({"message_id", "date", "chat", "message_thread_id", "is_topic_message"})
-"""Fields that are left of another's message that is quoted."""
+"""Fields kept of a quoted message by another person."""
 
 
 class NameErasure:

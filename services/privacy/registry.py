@@ -25,12 +25,12 @@ from core.db.usage_tables import BudgetLimitRow, UsageRequestRow
 from core.messages import ChatRef, Surface, UserRef, chat_ref, user_ref
 
 ANYONE = "someone"
-"""In place of the name of a person who was forgotten."""
+"""Replaces the name of an erased person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """The person to be forgotten.
+    """The person to erase.
 
     Args:
         names: the full name, then the others: first name, `@username`.
@@ -318,4 +318,4 @@ FILES: Mapping[str, str] = {
     "console.pictures": "pictures that were drawn in the terminal console; erased by its /forget",
     "inbox.failure": "a time",
 }
-"""Files in DATA_DIR."""
+"""Files in DATA_DIR with personal data."""

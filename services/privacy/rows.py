@@ -28,7 +28,7 @@ OF_EVERY_SURFACE = frozenset(
 log = structlog.get_logger()
 SWEEP_S = 24 * 3600.0
 BATCH = 500
-"""Turns that are deleted in one transaction, so that answers do not wait for a long one."""
+"""Turns deleted per transaction, so that answers do not wait for a long one."""
 
 
 def erase_rows(connection: Connection, database: Database, person: Person) -> None:
@@ -107,7 +107,7 @@ def _erase_from_groups(connection: Connection, person: Person) -> NameErasure:
 
 
 def _anonymise_usage(connection: Connection, database: Database, person: Person) -> None:
-    """Adds the sums of a person to those of the same day without one: the totals of the operator stay right."""
+    """Adds the sums of a person to the anonymous ones of the same day, so that the operator's totals stay correct."""
     row = UsageDayRow
     theirs = or_(row.speaker == person.user, row.chat == person.chat)
     table = _table("usage_days")

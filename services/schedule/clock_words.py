@@ -1,4 +1,4 @@
-"""Reads times of day at the beginning of a text: `9:30`, `at nine`, `9 pm`, `в 9 вечера`, `noon`.
+"""Parses times of day at the beginning of a text: `9:30`, `at nine`, `9 pm`, `в 9 вечера`, `noon`.
 
 It also has the numbers in words, and the names of months and weekdays, which tell where a time ends.
 """
@@ -29,7 +29,7 @@ _TENS: Mapping[str, int] = {
 _VALUES: Mapping[str, int] = {**_UNITS, **_TEENS, **_TENS}
 _UNIT = "|".join(_UNITS)
 NUMBER = rf"(?:(?:{'|'.join(_TENS)})(?:[\s-]+(?:{_UNIT}))?|{'|'.join(_TEENS)}|{_UNIT})"
-"""Pattern of a number; the end of its last word is left to the caller."""
+"""Pattern of a number; the caller matches the end of its last word."""
 
 
 def to_number(text: str) -> int:
@@ -101,21 +101,21 @@ _CONTINUATION = re.compile(
     rf"|{_ZONE}",
     re.IGNORECASE,
 )
-"""Text that shows that only a part of a time was read."""
+"""Text after a match that shows that only a part of the time was parsed."""
 _MORE_MINUTES = re.compile(rf"{NUMBER}\b", re.IGNORECASE)
-"""Text behind an hour in words that may be its minutes."""
+"""Text after an hour in words that may be its minutes."""
 _AFTER = rf"(?P<clock>\s*(?:o['’]?\s?clock|час(?:а|ов)?))?(?:\s*(?P<part>{'|'.join(_PARTS_AFTER)}))?"
 """Words after an hour."""
 
 
 class Words:
-    """A text that is read from its beginning, ignoring case."""
+    """A text consumed from its beginning, case-insensitively."""
 
     def __init__(self, text: str) -> None:
         self.rest = text
 
     def take(self, pattern: str) -> re.Match[str] | None:
-        """Removes a match that ends at the end of a word, with the white space and punctuation after it."""
+        """Consumes a match that ends at a word boundary, with the white space and punctuation after it."""
         found = re.match(rf"(?:{pattern})(?![\w:]|['’]\w)", self.rest, re.IGNORECASE)
         if found is not None:
             self.rest = self.rest[found.end() :].lstrip(" \t\r\n,")

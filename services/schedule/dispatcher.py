@@ -15,12 +15,12 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class DispatchTiming:
-    """Pauses of the dispatcher.
+    """Intervals of the dispatcher.
 
     Args:
-        longest_s: between two looks at the table; below the least time between now and a due time, so that entries that
-            other replicas store are seen in time.
-        batch: entries enqueued in one transaction.
+        longest_s: maximum polling interval; below `ScheduleLimits.soonest`, so that entries stored by other replicas
+            are seen before they are due.
+        batch: entries enqueued per transaction.
     """
 
     longest_s: float = 15.0

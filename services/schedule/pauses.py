@@ -1,4 +1,4 @@
-"""Reads pauses in words, English and Russian: `in 1 hour 30 minutes`, `через полчаса`."""
+"""Parses relative times in words, English and Russian: `in 1 hour 30 minutes`, `через полчаса`."""
 
 import calendar
 import re
@@ -11,7 +11,7 @@ from services.schedule.clock_words import NUMBER, WEEKDAYS, Words, take_clock, t
 from services.schedule.times import When, to_instant
 
 MOST_AMOUNTS = 8
-"""Numbers with units of one pause."""
+"""Maximum number of amounts in one relative time."""
 _SHORT_UNITS = {
     r"(?:minutes?|mins?|минут[уы]?|мин)": timedelta(minutes=1),
     r"(?:hours?|hrs?|h|час(?:а|ов)?|ч)": timedelta(hours=1),
@@ -28,12 +28,12 @@ _FRACTIONS = {
     r"an hour and a half|полтора часа": timedelta(minutes=90),
 }
 _SINGLE_UNIT = r"minute|hour|day|week|month|year|минуту|час|день|неделю|месяц|год"
-"""Units that mean one of it without a number."""
+"""Units that mean one of them without a number."""
 _MORE_OF_A_PAUSE = (
     rf"(?:and|и|or|или|to|до)\s+(?:so|an?|half|quarter|пол|\d+|{NUMBER})|[-–—]\s*(?:\d+|{NUMBER})"
     r"|с\s+(?:половиной|четвертью)"
 )
-"""Text behind a pause that shows that only a part of it was read."""
+"""Text after a relative time that shows that only a part of it was parsed."""
 
 
 @dataclass(slots=True)

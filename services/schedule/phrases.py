@@ -1,7 +1,7 @@
-"""Reads times at the beginning of a text, in English and Russian.
+"""Parses times at the beginning of a text, in English and Russian.
 
-An unknown form is refused rather than guessed: the words after a time are the text of the reminder, so that half a
-time that is read becomes a reminder at the wrong hour.
+An unknown form is refused rather than guessed: the words after a time are the text of the reminder, so a time that is
+parsed in part would become a reminder at the wrong hour.
 """
 
 import calendar
@@ -27,9 +27,9 @@ from services.schedule.times import Frequency, Recurrence, When, to_instant
 
 LONGEST_MONTH = 31
 MOST_HOURS = 24 * 7
-"""Longest pause of a recurrence in hours."""
+"""Maximum interval of a recurrence in hours."""
 LEAP_YEARS = 9
-"""Years within which each date occurs."""
+"""Years within which each date occurs, 29 February included."""
 
 
 def parse_when(text: str, now: datetime, zone: tzinfo) -> tuple[When, str]:
@@ -62,7 +62,7 @@ _LIMIT = (
     rf"|(?:at|в)\s+:?\d+|(?:for|from|с|до)\s+(?:\d+|{NUMBER}|{'|'.join((*MONTHS, *WEEKDAYS))}|the|next|tomorrow"
     r"|завтра|следующ\w*|конца)"
 )
-"""Text behind a recurrence that limits it, which no rule can."""
+"""Text after a recurrence that limits it, which rules do not support."""
 _EVERY = r"(?:every|each|кажд(?:ый|ую|ое|ые))"
 _MORE_DAYS = (
     rf"{_EVERY}|(?:daily|weekly|monthly|ежедневно|еженедельно|ежемесячно)"
@@ -71,7 +71,7 @@ _MORE_DAYS = (
     rf"|(?:on\s+)?(?:the\s+)?\d{{1,2}}(?:st|nd|rd|th|-?го|\s+числа)"
     rf"|(?:on\s+)?(?:the\s+)?\d{{1,2}}(?:\s+of)?\s+(?:{'|'.join(MONTHS)})|(?:on\s+)?(?:{'|'.join(MONTHS)})\s+\d{{1,2}}"
 )
-"""Text behind a time that repeats it, or moves it to another day: `9:00 every day`, `9:00 on 2 December`."""
+"""Text after a time that repeats it or moves it to another day: `9:00 every day`, `9:00 on 2 December`."""
 _ON = r"on|next|this|(?:во?\s+)?(?:эт|следующ)(?:ий|ую|ее|ей|у|от|о)|в(?=\s+\D)|во"
 _NEXT = r"next|(?:в\s+)?следующ\w+"
 _OFFSET = r"(?:\s*(z|[+-]\d{2}:?\d{2}))?"

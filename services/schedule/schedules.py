@@ -1,4 +1,4 @@
-"""Stores schedules, which their users make, list, pause and cancel within limits."""
+"""Stores schedules, which users create, list, pause and cancel within limits."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -19,18 +19,18 @@ from services.schedule.times import Recurrence, When
 log = structlog.get_logger()
 
 LONGEST_TIME = 300
-"""Characters before the text of an entry that may be its time."""
+"""Maximum characters of the time before the text of an entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleLimits:
-    """Bounds of schedules.
+    """Limits of schedules.
 
     Args:
         per_user: entries of a user over all chats.
         text: characters of an entry.
-        soonest: least time between now and the first due time.
-        latest: longest time between them.
+        soonest: minimum time until the first due time.
+        latest: maximum time until the first due time.
     """
 
     per_user: int = 20
@@ -41,7 +41,7 @@ class ScheduleLimits:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleOwner:
-    """A user, and the conversation in which an entry of theirs is delivered."""
+    """A user, and the conversation to which their entry is delivered."""
 
     key: ConversationKey
     speaker: Speaker

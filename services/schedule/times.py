@@ -1,4 +1,4 @@
-"""Times of schedules: rules of recurring ones, and when they are due next."""
+"""Recurrence rules of schedules and their next due times."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -16,11 +16,11 @@ class Frequency(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Recurrence:
-    """A rule for the next time.
+    """A recurrence rule.
 
     Args:
-        hours: pause in hours, of `HOURS`.
-        at: local time of day, of the others.
+        hours: interval of `HOURS`.
+        at: local time of day of the other frequencies.
         days: weekdays of `WEEK` (Monday is 0), or the day of `MONTH`; a shorter month has its last day instead.
     """
 

@@ -1,4 +1,4 @@
-"""Tools by which the model makes, lists and cancels schedules in words of the user."""
+"""Tools for the model: create, list and cancel schedules as the user words them."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""One call to the first provider of a capability that answers it."""
+"""Sends a request of a capability to its providers in order, until one answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +18,7 @@ ValueT = TypeVar("ValueT")
 ValueT_co = TypeVar("ValueT_co", covariant=True)
 
 Call = Callable[[Candidate], Awaitable[tuple[ValueT, RequestUsage]]]
-"""Asks one candidate; an error of it is classified like one of a chat."""
+"""Sends the request to one candidate; its errors are classified like those of a chat request."""
 Convert = Callable[[bytes], Awaitable[bytes | None]]
 """Converts a sound; returns None where that is impossible."""
 Prepare = Callable[[Adaptation], Awaitable[None]]
@@ -45,23 +45,23 @@ class Picture:
 
     @property
     def name(self) -> str:
-        """A file name."""
+        """File name for an upload."""
         return f"picture.{self.media_type.rpartition('/')[2]}"
 
 
 class SizedRequest(Indivisible):
-    """The shape of a request whose messages do not tell its size, such as a recording.
+    """Size of a request that cannot be estimated from its messages, such as a recording.
 
     Args:
-        input_tokens: of the request, for its budget.
-        output_tokens: the limit of its answer.
+        input_tokens: estimated tokens of the request, for budgets.
+        output_tokens: upper limit of the answer.
     """
 
     def __init__(self, input_tokens: int, output_tokens: int) -> None:
         self._size = (input_tokens, output_tokens)
 
     def size(self) -> tuple[int, int]:
-        """Returns both."""
+        """Returns the input and output tokens."""
         return self._size
 
 

@@ -69,7 +69,7 @@ class Space:
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """The members as patterns of a request."""
+        """The members as model patterns of a `RequestSpec`."""
         return tuple(glob.escape(f"{provider}/{model}") for provider, model in self.members)
 
 
@@ -219,7 +219,7 @@ class Embeddings:
         return self._dimensions.get(model)
 
     async def _remember(self, model: str, dimensions: int) -> int:
-        """Keeps the dimensions of a space; another replica's that was faster count."""
+        """Stores the dimensions of a space; if another replica stored them first, its value wins."""
         statement = self._database.insert(EmbeddingSpaceRow).values(model=model, dimensions=dimensions)
         async with self._database.session() as session:
             await session.execute(statement.on_conflict_do_nothing(index_elements=["model"]))
@@ -266,7 +266,7 @@ def _require_vectors(vectors: Sequence[Sequence[float]], count: int, dimensions:
     """Checks the shape of an answer.
 
     Raises:
-        UnexpectedModelBehavior: it is another one, which is the provider's failure.
+        UnexpectedModelBehavior: the shape differs; it counts as a failure of the provider.
     """
     sizes = {len(vector) for vector in vectors}
     if len(vectors) != count or len(sizes) != 1 or not 0 < min(sizes) <= MAX_DIMENSIONS:

@@ -23,19 +23,19 @@ from services.llm.server_words import find_message
 from services.llm.usage import text_tokens
 
 PICTURE_TOKENS = 1000
-"""Output tokens of a picture whose server counts none; a price of `<ID>_PRICES` is that of a thousand pictures."""
+"""Output tokens charged for a picture if the server reports none: `<ID>_PRICES` is then the price of 1,000 pictures."""
 LONGEST_PICTURE = 6500
-"""Output tokens that are reserved for a picture: those of OpenAI's best quality."""
+"""Output tokens reserved for a picture: those of OpenAI's best quality."""
 MAX_DESCRIPTION = 4000
 _OWN_FORMAT = ("gpt-image", "chatgpt-image")
-"""Models of OpenAI's that answer with the bytes in any case, and refuse to be asked for them."""
+"""OpenAI models that always return the bytes and reject `response_format`."""
 _MAGIC: Mapping[bytes, str] = {
     b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp",
 }  # fmt: skip
 _DATA_URL = "data:image/"
 _MAX_COUNTED = 10_000_000
 _DEEPEST = 8
-"""Levels of nesting that are searched for pictures; no known answer has as many."""
+"""Maximum nesting searched for pictures; known answers have fewer levels."""
 
 
 class ImageGenerator:
@@ -50,7 +50,7 @@ class ImageGenerator:
         self._fallback = fallback
         self._builder = builder
         self._plain: set[str] = set()
-        """Providers whose server refused to be asked for the bytes."""
+        """Providers that rejected `response_format`."""
 
     async def draw(self, description: str, spec: RequestSpec) -> Picture:
         """Draws a picture.
@@ -126,7 +126,7 @@ async def _draw_with_gemini(spec: ModelSpec, description: str) -> bytes:
 
 
 def _google_status(body: object) -> str | None:
-    """Returns the code of an error of Google's, such as `RESOURCE_EXHAUSTED`."""
+    """Returns the status of a Google API error, such as `RESOURCE_EXHAUSTED`."""
     match body:
         case {"error": {"status": str(code)}}:
             return code
@@ -138,8 +138,8 @@ def read_picture(body: bytes, usage: RequestUsage) -> tuple[tuple[bytes, str], R
     """Returns the first picture in an answer with its media type, and the tokens.
 
     Args:
-        body: of a response with a status of success.
-        usage: where the answer counts none.
+        body: body of a successful response.
+        usage: returned if the answer reports none.
 
     Raises:
         EmptyAnswer: there is no picture in it.
@@ -160,7 +160,7 @@ def read_picture(body: bytes, usage: RequestUsage) -> tuple[tuple[bytes, str], R
 
 
 def _find_encoded(tree: object, depth: int) -> Iterator[str]:
-    """Yields the pictures in an answer: of an endpoint, of a chat as data URLs, of Gemini."""
+    """Yields encoded pictures of an images endpoint, of data URLs in a chat answer, and of Gemini."""
     if depth > _DEEPEST:
         return
     if isinstance(tree, list):

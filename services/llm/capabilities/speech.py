@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 DEFAULT_VOICE = "alloy"
 VOICE_MARK = "@"
-"""Between a model and its voice in SPEECH_PROVIDERS."""
+"""Separates a model from its voice in SPEECH_PROVIDERS."""
 _SOUNDS = (b"OggS", b"RIFF", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"fLaC")
-"""Beginnings of OGG, WAV, MP3, AAC and FLAC."""
+"""Magic bytes of OGG, WAV, MP3, AAC and FLAC."""
 
 
 class SpeechSynthesizer:

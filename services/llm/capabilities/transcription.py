@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 BYTES_A_SECOND = 4000
-"""Of sound whose length is unknown: voice messages have 2,000 to 4,000."""
+"""Bytes per second assumed for audio of unknown length; voice messages have 2,000 to 4,000."""
 _WORDS_A_SECOND = 4
 
 
@@ -32,7 +32,7 @@ class Recording:
     """Speech to transcribe.
 
     Args:
-        name: a file name, by whose ending servers know the format.
+        name: file name; servers infer the format from its extension.
         language: an ISO 639-1 code, if known.
         prompt: words that may occur, such as names.
     """
@@ -46,7 +46,7 @@ class Recording:
 
     @property
     def seconds(self) -> float:
-        """Its length; an estimate by its size where it is no OGG/Opus."""
+        """Length in seconds, estimated from the size unless the data is OGG/Opus."""
         return ogg_seconds(self.data) if is_ogg_opus(self.data) else len(self.data) / BYTES_A_SECOND
 
 
@@ -151,7 +151,7 @@ class _Sending(SizedRequest):
         self._convert = convert
 
     def uses(self) -> frozenset[Capability]:
-        """Returns the format, as long as it may be the cause of a refusal."""
+        """Returns the format while it may still be the cause of a refusal."""
         is_suspect = not self.is_read and is_ogg_opus(self._original.data)
         return frozenset({Capability.OPUS}) if is_suspect else frozenset()
 

@@ -1,4 +1,4 @@
-"""Reads the answers of transcription servers, in every format that they have."""
+"""Parses the answers of transcription servers: JSON, event streams, subtitles and plain text."""
 
 import re
 from typing import cast
@@ -9,23 +9,23 @@ from core.bounded_json import parse_json
 from services.llm.routing.faults.reasons import EmptyAnswer
 
 TOKENS_A_SECOND = 10
-"""A second of sound where a server counts no tokens: what OpenAI's models count. A price of `<ID>_PRICES` per million
-tokens is that of 27.8 hours."""
+"""Tokens charged per second of audio if the server reports none, as OpenAI's models count them. A price per million
+tokens in `<ID>_PRICES` is then the price of 27.8 hours."""
 MAX_COUNTED = 10_000_000
-"""Tokens or seconds of a recording; a server that counts more is not believed."""
+"""Largest plausible usage of a recording in tokens or seconds; larger reports are ignored."""
 MAX_TRANSCRIPT = 100_000
-"""Characters; an hour of quick speech has 60,000."""
+"""Maximum characters of a transcript; an hour of fast speech has 60,000."""
 _TIMESTAMP = re.compile(r"^(\d+|(\d+:)?\d+:\d+[.,]\d+ --> .*|WEBVTT.*|NOTE\b.*)$")
 _SILENCE = re.compile(r"^[\[(*]+\s*(blank[_ ]audio|silence|no speech|inaudible)\s*[\])*]+$", re.IGNORECASE)
-"""Words that servers of Whisper write for nothing."""
+"""Placeholders that Whisper servers return for silence."""
 
 
 def read_transcript(body: bytes, tokens: int) -> tuple[str, RequestUsage]:
-    """Reads an answer: JSON with a text or segments, an event stream, subtitles, or the plain text.
+    """Parses an answer: JSON with a text or segments, an event stream, subtitles, or plain text.
 
     Args:
-        body: of a response with a status of success.
-        tokens: of the recording, where the answer counts none.
+        body: body of a successful response.
+        tokens: estimated usage, returned if the answer reports none.
 
     Raises:
         EmptyAnswer: it is an error, a page, or no text.

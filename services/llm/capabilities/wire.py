@@ -1,4 +1,4 @@
-"""Requests of OpenAI's protocol beside chat: the client, its errors, and responses as bytes."""
+"""HTTP requests of OpenAI's protocol beside chat: the client, its errors, and raw responses."""
 
 from collections.abc import Awaitable, Mapping
 from typing import Any, cast
@@ -51,7 +51,7 @@ def to_http_error(
     code: str | None = None,
     kind: str | None = None,
 ) -> ModelHTTPError:
-    """Returns the error of a status, of the category that the models of a chat give it."""
+    """Converts an API status error to the exception that a chat model raises for it."""
     return ModelHTTPError.for_category(
         None if _is_flagged(body) else _CATEGORIES.get(status),
         status_code=status,
@@ -64,13 +64,13 @@ def to_http_error(
 
 
 def _is_flagged(body: object) -> bool:
-    """Returns whether OpenRouter's moderation flagged the input: its 403 is about no key then."""
+    """Returns whether a 403 of OpenRouter reports flagged input rather than a rejected key."""
     details = cast("Mapping[str, object]", body).get("metadata") if isinstance(body, dict) else None
     return isinstance(details, dict) and not {"flagged_input", "reasons"}.isdisjoint(cast("dict[str, object]", details))
 
 
 async def fetch_body(call: Awaitable[Any], model: str) -> bytes:
-    """Returns the body of a response unparsed: servers answer in other formats than the requested one.
+    """Returns the raw body of a response, since servers may answer in another format than the requested one.
 
     Args:
         call: a request through `with_raw_response`.
