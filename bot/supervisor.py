@@ -23,9 +23,9 @@ class RestartTiming:
     """Pauses between restarts, in seconds.
 
     Args:
-        first_s: after the first crash; doubled after each further one.
+        first_s: delay after the first crash, doubled after each further one.
         longest_s: upper bound of a pause.
-        healthy_s: after a run of this length the pauses begin anew.
+        healthy_s: uptime after which the delays are reset.
     """
 
     first_s: float = 1.0

@@ -63,7 +63,7 @@ class StorageError(UnderstudyError):
 
     Args:
         message: one line for the log, without stored data.
-        permanent: the same statement can never succeed, so a retry is pointless.
+        permanent: True if the same statement can never succeed, so that a retry is pointless.
     """
 
     def __init__(self, message: str, *, permanent: bool = False) -> None:
@@ -75,8 +75,8 @@ class ScheduleRefused(UnderstudyError):
     """A schedule that cannot be made.
 
     Args:
-        key: of the text with the reason.
-        arguments: of the text.
+        key: key of the text with the reason.
+        arguments: arguments of the text.
     """
 
     def __init__(self, key: str, **arguments: str | int) -> None:
@@ -155,7 +155,7 @@ class BudgetExhausted(ProviderError):
     """No candidate was asked: a budget that the request counts in is used up.
 
     Args:
-        budget: its owner: `user`, `chat`, `provider` or `all`.
+        budget: owner of the budget: `user`, `chat`, `provider` or `all`.
         renews_at: seconds since the epoch.
     """
 

@@ -116,7 +116,7 @@ class Consent:
     """Reads and changes the consent of a chat. Methods raise StorageError where the database fails.
 
     Args:
-        fallbacks: of the chat, and of every other capability that sends parts of it to providers.
+        fallbacks: fallback services of the chat, and of other capabilities that send parts of it to providers.
         is_asked: whether REMOTE_CONSENT is `ask`; otherwise the operator has decided for all chats.
     """
 

@@ -16,7 +16,7 @@ class Pseudonyms:
     """Names people and chats by HMAC-SHA256 under a random key of this installation.
 
     Args:
-        key: the same for all replicas; with another one every name changes.
+        key: secret shared by all replicas; another key changes every pseudonym.
     """
 
     def __init__(self, key: bytes) -> None:

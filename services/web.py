@@ -32,12 +32,12 @@ class WebLimits:
     """Bounds of a fetch and of a search.
 
     Args:
-        total_s: of a fetch with its redirects.
-        page_bytes: of a page, on the wire and after decompression.
-        characters: of a page's text that the model is given.
-        search_s: of a search.
-        search_bytes: of a search server's answer.
-        results: of a search.
+        total_s: timeout of a fetch, redirects included.
+        page_bytes: maximum size of a page, on the wire and after decompression.
+        characters: characters of a page's text passed to the model.
+        search_s: timeout of a search.
+        search_bytes: maximum size of a search server's response.
+        results: number of search results passed to the model.
     """
 
     total_s: float = 15.0
@@ -124,7 +124,7 @@ class SearxSearch:
     """Searches through a SearXNG server, whose settings must admit the format `json`.
 
     Args:
-        url: of the server.
+        url: address of the search server.
     """
 
     def __init__(self, url: str, limits: WebLimits | None = None) -> None:
@@ -245,7 +245,7 @@ class WebTools:
     """The web of a turn; none of it where the chat keeps its messages on the operator's machines.
 
     Args:
-        search: for models without a search of their own; None: those are told that they cannot search.
+        search: search for models without a native one; None tells such models that they cannot search.
         is_native: whether models search by themselves where they can, which some providers bill apart.
     """
 

@@ -28,7 +28,7 @@ def print_banner(
     """Prints the state of each provider, warnings and a hint.
 
     Args:
-        settings: as the services use them, with the demo provider where it was added.
+        settings: effective settings, with the demo provider if it was added.
         probes: one per usable provider.
     """
     for probe in probes:

@@ -31,7 +31,7 @@ class AuditReports:
     """The `/audit` command of Telegram and the console. Methods raise StorageError where the database fails.
 
     Args:
-        zone: of the instants that are shown.
+        zone: time zone of displayed times.
     """
 
     def __init__(self, audit: Audit, texts: Texts, zone: tzinfo) -> None:

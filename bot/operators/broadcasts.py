@@ -17,7 +17,7 @@ class BroadcastReports:
     """Texts of `/broadcast`.
 
     Args:
-        zone: of the instants that are shown.
+        zone: time zone of displayed times.
     """
 
     def __init__(self, broadcasts: Broadcasts, texts: Texts, zone: tzinfo) -> None:

@@ -22,7 +22,7 @@ class ConsoleLinks:
 
     Args:
         redis: a client with `decode_responses=True`.
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
         ttl_s: lifetime of a code, in seconds.
     """
 
@@ -75,7 +75,7 @@ class ConsoleCommand:
     """The `/console` command, in the language of the operator.
 
     Args:
-        address: where operators reach the console, without a slash at its end; None while it is off.
+        address: public URL of the console without a trailing slash; None if it is off.
     """
 
     def __init__(self, links: ConsoleLinks, audit: Audit, address: str | None, texts: Texts | None = None) -> None:

@@ -20,7 +20,7 @@ class DeadLetterCommands:
     """The `/dead` command and its buttons. Each act is recorded in the audit log.
 
     Args:
-        zone: of the instants that are shown.
+        zone: time zone of displayed times.
     """
 
     def __init__(self, inbox: Inbox, audit: Audit, zone: tzinfo, texts: Texts | None = None) -> None:
@@ -50,7 +50,7 @@ class DeadLetterCommands:
 
         Args:
             arguments: empty for the list, or `replay` or `drop` with the number of a letter.
-            actor_id: for the audit log.
+            actor_id: id recorded in the audit log.
 
         Raises:
             StorageError: the database fails.

@@ -51,7 +51,7 @@ class BanCommands:
 
     Args:
         is_operator: whether a user, by their id, is one of ADMIN_IDS.
-        zone: of the instants that are shown.
+        zone: time zone of displayed times.
         surface: prefix of the ids that operators give.
     """
 

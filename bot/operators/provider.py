@@ -37,8 +37,8 @@ def provider_table(
     Args:
         now: seconds since the epoch.
         today: usage of all replicas per provider; None while the database is unavailable.
-        zone: of the instants that are shown.
-        words: of the reader's language; None for English.
+        zone: time zone of displayed times.
+        words: texts in the reader's language; None for English.
     """
     words = words or Wording(Texts())
     blocks = [
@@ -171,8 +171,8 @@ class ProviderCommands:
     """The `/provider` command of Telegram and the console.
 
     Args:
-        zone: of the instants that are shown.
-        texts: in every language; each call names that of its reader.
+        zone: time zone of displayed times.
+        texts: texts in all languages; each call names that of its reader.
     """
 
     def __init__(self, admin: ProviderAdmin, clock: Clock, zone: tzinfo = UTC, texts: Texts | None = None) -> None:
@@ -196,8 +196,8 @@ class ProviderCommands:
 
         Args:
             arguments: empty for the table, or `force`, `clear`, `test`, `cooldown` or `reset` with theirs.
-            actor_id: for the audit log.
-            language: of the reader.
+            actor_id: id recorded in the audit log.
+            language: IETF tag of the reader's language.
         """
         written, say = arguments.split(), Wording(self._texts, language)
         match [word.lower() for word in written[:1]], written[1:]:

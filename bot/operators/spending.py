@@ -91,7 +91,7 @@ class BudgetChange:
     """A budget that was set.
 
     Args:
-        name: its owner.
+        name: owner of the budget.
         before: the former one, as `set_limit` takes it.
         after: the one that was set, in the same form.
         audit_id: the act's entry in the audit log; None if the database rejected it.

@@ -30,11 +30,11 @@ class WebTiming:
     """Deadlines of connections, in seconds.
 
     Attributes:
-        head_s: for the head of a request, from the connection or the previous response on.
-        body_s: for the body, from the end of the head on.
-        response_s: for the client to read a response; a streamed one has no deadline.
-        linger_s: for the rest of a rejected request's body, so that its sender receives the answer.
-        shutdown_s: for the requests in flight at shutdown.
+        head_s: timeout for the head of a request, from the connection or the previous response on.
+        body_s: timeout for the body, from the end of the head on.
+        response_s: timeout for the client to read a response; a streamed one has none.
+        linger_s: time to read the rest of a rejected request's body, so that the client receives the response.
+        shutdown_s: time for the requests in flight to finish at shutdown.
         client_check_s: pause between two looks whether clients have hung up.
     """
 

@@ -135,7 +135,7 @@ class ProviderSettings:
         max_concurrency: limit of requests in flight over all replicas; None for no limit.
         live_models: who may pick models that are not configured.
         remote: whether prompts leave the operator's own machines.
-        api_version: for Azure only.
+        api_version: API version, Azure only.
         deployments: the Azure deployment of each model.
         families: the actual model behind a name, such as that of a deployment.
         prices: prices that the price library lacks.
@@ -235,8 +235,8 @@ def read_provider(
     """Parses one provider's variables.
 
     Args:
-        provider_id: its id in AVAILABLE_PROVIDERS.
-        models: its models in AVAILABLE_PROVIDERS.
+        provider_id: key in AVAILABLE_PROVIDERS.
+        models: models listed in AVAILABLE_PROVIDERS.
         variables: all variables that are set.
 
     Returns:

@@ -43,9 +43,9 @@ class Settings(CommonVariables):
     Args:
         providers: every provider of `available_providers` in order, including unusable ones.
         embedders: every provider of `embedding_providers` in order, including unusable ones.
-        transcribers: the same of `voice_providers`.
-        speakers: the same of `speech_providers`.
-        painters: the same of `image_providers`.
+        transcribers: configured providers of `voice_providers`.
+        speakers: configured providers of `speech_providers`.
+        painters: configured providers of `image_providers`.
         warnings: lines for the operator about providers that are left out and variables that look unintended.
         variables: all variables that are set, in plain text.
     """

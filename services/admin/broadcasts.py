@@ -52,10 +52,10 @@ class Broadcast:
     """A broadcast.
 
     Args:
-        formatting: of the surface that delivers it; opaque here.
+        formatting: formatting of the surface that delivers it; opaque here.
         total: chats that were counted with the draft.
         card: chat and message that show its progress.
-        language: of the operator.
+        language: IETF tag of the operator's language.
     """
 
     id: int

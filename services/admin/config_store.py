@@ -97,7 +97,7 @@ class StoredValue:
     """A variable as an operator set it.
 
     Args:
-        value: its text; None for a secret that SECRETS_KEY does not open.
+        value: stored text; None for a secret that SECRETS_KEY does not decrypt.
         at: the instant of the change.
         actor_id: the operator, a Telegram user id; 0 for one who signed in by WEB_TOKEN.
     """

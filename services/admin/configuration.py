@@ -63,7 +63,7 @@ class ProviderConfiguration:
     """The configuration in effect, and its changes.
 
     Args:
-        variables: of the environment, by name.
+        variables: environment variables by name.
         providers: those of the environment, used while nothing is stored.
         box: encrypts keys; None without SECRETS_KEY.
     """

@@ -49,7 +49,7 @@ class AdminNotices:
 
     Args:
         redis: a client with `decode_responses=True`; replicas agree there on who sends.
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
         send: words an event and delivers it to every operator.
     """
 

@@ -45,7 +45,7 @@ class ProviderAct:
     """Result of an act on a provider.
 
     Args:
-        status: of the provider after the act.
+        status: status of the provider after the act.
         seconds: duration of the act; 0 where it has none.
     """
 

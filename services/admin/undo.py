@@ -79,7 +79,7 @@ class UndoStore:
 
     Args:
         redis: a client with `decode_responses=True`.
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
     """
 
     def __init__(self, redis: Redis, prefix: str) -> None:

@@ -75,7 +75,7 @@ class Contests:
 
     Args:
         asks_consent: whether a chat must agree before its messages go to remote providers.
-        zone: of the instants that users are told.
+        zone: time zone of displayed times.
     """
 
     def __init__(

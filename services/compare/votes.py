@@ -88,7 +88,7 @@ class VoteTally:
     """All votes of a period.
 
     Args:
-        pairs: by pair of models, in whichever order they were shown; a pair may occur twice.
+        pairs: results by pair of models, whose order is that of display; a pair may occur twice.
         thumbs: thumbs up and down under answers, by model.
     """
 
@@ -161,7 +161,7 @@ class Comparison:
     """A comparison.
 
     Args:
-        models: of the sides a and b, as `<provider>/<model>`.
+        models: models of the sides a and b, as `<provider>/<model>`.
         winner: None before the vote.
     """
 

@@ -97,9 +97,9 @@ class Sandbox:
         """Executes a task on a file.
 
         Args:
-            task: of `Task`.
+            task: task to run.
             data: the file, given on standard input.
-            options: of the task.
+            options: options of the task.
 
         Raises:
             FileRefused: the file cannot be read within the limits.

@@ -76,8 +76,8 @@ class LLM(Generic[VerdictT]):
         """Returns a model that names conversations.
 
         Args:
-            language: of the names, an IETF tag.
-            max_length: of a name, in characters.
+            language: IETF tag of the language of the names.
+            max_length: maximum characters of a name.
         """
         return self._factory.create_name_generator_model(language, max_length)
 
@@ -96,8 +96,8 @@ class LLM(Generic[VerdictT]):
         """Returns the model that answered, as `<provider>/<model>`, and its text.
 
         Args:
-            messages: in OpenAI's format: `[{"role": "user", "content": "Hello?"}]`.
-            temperature: of the sampling.
+            messages: messages in OpenAI's format: `[{"role": "user", "content": "Hello?"}]`.
+            temperature: sampling temperature.
             model: `<provider>` or `<provider>/<model>` that is asked first.
             max_tokens: limit of the answer.
 
@@ -139,7 +139,7 @@ class LLM(Generic[VerdictT]):
         """Returns a vector for each text, in order.
 
         Args:
-            texts: at least one.
+            texts: texts to embed, at least one.
             model: `auto` for the first model of EMBEDDING_PROVIDERS, another model, or `<provider>/<model>`.
 
         Raises:
@@ -163,7 +163,7 @@ async def open_llm(settings: Settings | None = None, *, clock: Clock | None = No
 
     Args:
         settings: None for those of the environment and of `.env`.
-        clock: for tests.
+        clock: source of time.
 
     Raises:
         ConfigurationError: a setting is wrong.

@@ -120,7 +120,7 @@ def validate(adapter: TypeAdapter[ValueT], value: object, prefix: str = "") -> V
     """Returns a value of a request.
 
     Args:
-        adapter: its type.
+        adapter: validator of the type.
         value: JSON.
         prefix: the field that holds it.
 

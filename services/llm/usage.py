@@ -123,7 +123,7 @@ class RequestReport:
     Args:
         at: seconds since the epoch.
         is_failure: whether the provider is at fault.
-        first_output_s: of an answer, seconds to its first output; of a plain one, to its end.
+        first_output_s: seconds to the first output of a streamed answer, or to the end of a plain one.
     """
 
     at: float
@@ -148,8 +148,8 @@ def used_whole(usage: RequestUsage, parts: Sequence[ModelResponsePart], sent: Se
     """Returns the usage of a completed request, estimated where the provider did not report it.
 
     Args:
-        usage: as reported by the provider.
-        parts: of the response.
+        usage: usage reported by the provider.
+        parts: parts of the response.
         sent: the messages of the request.
     """
     is_answer = not any(isinstance(part, ToolCallPart) for part in parts)

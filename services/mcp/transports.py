@@ -42,11 +42,11 @@ class TransportLimits:
     """Bounds of a server's messages.
 
     Args:
-        message_bytes: of one message: a line of a process, a JSON body, an event.
+        message_bytes: maximum size of a message: a line of a process, a JSON body, an event.
         burst_bytes: read at any pace.
         bytes_per_s: read beyond those; a server that sends more waits.
         exit_s: time that a process has to end after its input was closed, and again after SIGTERM.
-        http_s: between two pieces of a response.
+        http_s: timeout between two pieces of a response.
     """
 
     message_bytes: int = 4 * 1024 * 1024

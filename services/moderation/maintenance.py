@@ -27,8 +27,8 @@ class MaintenanceTiming:
     """Intervals in seconds.
 
     Args:
-        round_s: between two looks at pending messages, and at orphaned incidents.
-        retention_s: between two passes over expired data.
+        round_s: interval of scans for pending messages and orphaned incidents.
+        retention_s: interval of deleting expired data.
         step_s: the longest pass over orphans or expired data.
         probes: pending messages that are judged first in a round; the outage goes on if none of them gets a verdict.
         parallel: pending messages that are judged at once after that.

@@ -43,8 +43,8 @@ class ReportTiming:
 
     Args:
         burst: messages that are sent without a pause.
-        pause_s: until another one may be sent.
-        retry_s: after a failure.
+        pause_s: minimum interval between two reports.
+        retry_s: delay after a failure.
     """
 
     burst: int = 5
@@ -259,7 +259,7 @@ class AdminAlerts:
     """Sends alerts, each by one replica and with a growing pause.
 
     Args:
-        reminders: its keys start with `<REDIS_PREFIX>:mod`.
+        reminders: once-markers with keys below `<REDIS_PREFIX>:mod`.
     """
 
     def __init__(self, reporter: IncidentReporter, reminders: NotifyOnce) -> None:

@@ -44,7 +44,7 @@ class Eraser:
 
     Args:
         redis: a client with `decode_responses=True`.
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
         jobs: the inbox; None where there is none, as in the console.
         follow_up_s: delay of the second pass.
         on_erased: drops the person's data in the memory of this process.

@@ -23,7 +23,7 @@ class NameErasure:
     """Replaces the names of a person.
 
     Args:
-        names: as they were known; the first name alone is replaced in the person's own turns only, where it cannot mean
+        names: known names; the first name alone is replaced in the person's own turns only, where it cannot mean
             another one.
     """
 

@@ -276,8 +276,8 @@ class KeyFamily:
 
     Args:
         source: the module that writes it.
-        pattern: with `*` for the variable parts.
-        holds: for people and operators.
+        pattern: pattern of the keys, with `*` for variable parts.
+        holds: description for people and operators.
     """
 
     source: str

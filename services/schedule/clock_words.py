@@ -138,7 +138,7 @@ def require_clock(words: Words, part: str | None = None) -> time:
     """Reads a time of day.
 
     Args:
-        part: of the day, where the words before named one.
+        part: part of the day, if the preceding words named one.
 
     Raises:
         ScheduleRefused: there is none.

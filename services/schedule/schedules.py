@@ -101,9 +101,9 @@ class Schedules:
 
         Args:
             request: the time, then the text, such as `tomorrow 09:00 call Ann`.
-            text: of the entry, where the request is the time alone.
+            text: text of the entry if the request holds only the time.
             is_prompt: whether a model answers the text when it is due.
-            origin: the same for a repeated call, which returns the entry of the first.
+            origin: idempotency key; a repeated call returns the entry of the first.
 
         Raises:
             ScheduleRefused: the time cannot be read or is out of range, the text is missing, or there are too many.

@@ -51,7 +51,7 @@ class Recurrence:
 
         Args:
             due: the time before it; pauses in hours count from there.
-            zone: of the time of day. A time that a clock change skips is due as much later.
+            zone: time zone of the time of day. A time skipped by a clock change is due as much later.
         """
         if self.frequency is Frequency.HOURS:
             pause = timedelta(hours=self.hours)

@@ -75,7 +75,7 @@ class UsageLedger:
     """Records requests.
 
     Args:
-        history: of the providers; thinned daily.
+        history: metrics history of the providers, downsampled daily.
         limit: requests that may wait for the database.
         zone: the days of the sums start at its midnight.
     """

@@ -29,11 +29,11 @@ class ApiError(Exception):
 
     Args:
         status: the HTTP status, where no output was sent yet.
-        message: for the person who runs the program.
-        code: for the program; None where OpenAI has none.
+        message: text for the user of the client program.
+        code: machine-readable code; None if OpenAI defines none.
         param: the field at fault, such as `messages.0.content`.
         kind: the `type` of OpenAI's error object.
-        headers: of the response.
+        headers: further headers of the response.
         is_retryable: whether the same request may succeed later; clients honour it as `x-should-retry`.
     """
 
@@ -110,8 +110,8 @@ def to_api_error(error: UnderstudyError, cooldown_s: float) -> ApiError:
     """Returns the error of a request that the providers did not answer.
 
     Args:
-        error: its cause.
-        cooldown_s: until the next provider is asked again, where all have failed.
+        error: exception raised by the request.
+        cooldown_s: seconds until the next provider is tried again, if all have failed.
     """
     match error:
         case ContextWindowExceeded():

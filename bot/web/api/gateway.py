@@ -48,7 +48,7 @@ class ApiCall:
     """One admitted request.
 
     Args:
-        facts: of the log line, filled by the handler: the model that answered, tokens.
+        facts: fields of the log event, filled by the handler: the model that answered, tokens.
     """
 
     token: ApiToken

@@ -51,7 +51,7 @@ class ModelDirectory:
 
     Args:
         fallback: orders the providers.
-        catalog: their live models.
+        catalog: live model lists of the providers.
         admission: the consent of tokens.
         started_at: the instant at which the list says that its models were made.
         history_tokens: the length of the bot's own conversations.

@@ -98,7 +98,7 @@ class ChunkEncoder:
     """Encodes the events of one streamed answer as chunks.
 
     Args:
-        id_: of the completion.
+        id_: id of the completion.
         created: seconds since the epoch.
         model: the model that answers.
         with_usage: whether the caller asked for the usage: every chunk has the field then.

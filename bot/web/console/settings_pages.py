@@ -86,7 +86,7 @@ class SettingView:
     """One variable.
 
     Args:
-        value: its text; None for a secret, of which only `is_set` is shown.
+        value: text; None for a secret, of which only `is_set` is shown.
         changed: when the console set it, in words.
     """
 

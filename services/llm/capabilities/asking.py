@@ -76,11 +76,11 @@ async def ask_first(
     """Asks the candidates in order until one answers; its whole answer is due within its timeout.
 
     Args:
-        fallback: of the capability.
+        fallback: fallback service of the capability.
         spec: the request.
-        sent: its text, to estimate tokens and to mask quotes of it in the words of servers.
+        sent: text of the request, to estimate tokens and to mask quotes of it in servers' messages.
         call: asks one candidate.
-        shape: its size, where `sent` does not tell it.
+        shape: size of the request if `sent` does not determine it.
         prepare: called before `call`.
 
     Raises:

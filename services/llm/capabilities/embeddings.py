@@ -42,9 +42,9 @@ class BatchLimits:
     """Bounds of one request to a provider; more texts are sent in several.
 
     Args:
-        texts: by kind of provider.
-        other_texts: for the other kinds. A server that takes fewer says so, and is remembered.
-        tokens: of all texts together, as estimated.
+        texts: maximum number of texts by kind of provider.
+        other_texts: maximum for other kinds. A server that takes fewer says so, which is remembered.
+        tokens: maximum estimated tokens of all texts.
     """
 
     texts: Mapping[ProviderKind, int]
@@ -93,7 +93,7 @@ class Embeddings:
 
     Args:
         fallback: the providers of EMBEDDING_PROVIDERS, with a health of their own.
-        builder: their connections.
+        builder: builds the clients of the providers.
         database: keeps the dimensions of each space.
     """
 
@@ -143,9 +143,9 @@ class Embeddings:
         """Embeds texts, in batches where they are many.
 
         Args:
-            texts: at least one.
+            texts: texts to embed, at least one.
             spec: the request; its models and choice are set to those of the space.
-            name: of the space.
+            name: name of the space.
             dimensions: wanted size of the vectors, where the model can shorten them.
 
         Raises:

@@ -43,7 +43,7 @@ class ImageGenerator:
 
     Args:
         fallback: the providers of IMAGE_PROVIDERS, with a health of their own.
-        builder: their connections.
+        builder: builds the clients of the providers.
     """
 
     def __init__(self, fallback: LLMProviderFallback, builder: ModelBuilder) -> None:

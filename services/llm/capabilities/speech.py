@@ -28,7 +28,7 @@ class SpeechSynthesizer:
 
     Args:
         fallback: the providers of SPEECH_PROVIDERS, with a health of their own.
-        builder: their connections.
+        builder: builds the clients of the providers.
         convert: converts a sound to OGG/Opus, for servers that answer in another format than the one that is asked for.
     """
 

@@ -64,7 +64,7 @@ class Transcriber:
 
     Args:
         fallback: the providers of VOICE_PROVIDERS, with a health of their own.
-        builder: their connections.
+        builder: builds the clients of the providers.
         convert: converts OGG/Opus to MP3, for servers that cannot read it; None where it is damaged.
     """
 

@@ -74,7 +74,7 @@ async def fetch_body(call: Awaitable[Any], model: str) -> bytes:
 
     Args:
         call: a request through `with_raw_response`.
-        model: for errors.
+        model: name of the model for errors.
 
     Raises:
         ModelHTTPError: the server refused.

@@ -61,7 +61,7 @@ class RuleSet:
     """The rules of a group. The default allows everything.
 
     Args:
-        version: of the stored format.
+        version: version of the stored format.
         banned: words and phrases; `stem*` matches every word that starts with it, `*stem` every word that ends with it.
         links: which links are allowed.
         domains: targets that every policy allows: domains with their subdomains, `t.me/name` or `site.org/path`.
@@ -137,7 +137,7 @@ class GroupSettings:
     """The settings that a group's admins chose.
 
     Args:
-        language: of cards and notices.
+        language: IETF tag of the language of cards and notices.
         ban_allowed: whether the bot may ban by itself; otherwise only an admin bans.
         remote: whether messages may be sent to providers that do not run on the operator's own machines.
         cards_to: id of the chat that gets the cards: an admin's private one, or another; None is the group itself.

@@ -86,7 +86,7 @@ class Budget:
     Redis is unreachable each replica counts for itself.
 
     Args:
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
         kind: tells the budget of pictures from that of messages.
     """
 

@@ -78,8 +78,8 @@ class PictureJudge:
         """Returns the verdict on a message's pictures, or the reason why there is none.
 
         Args:
-            message: with at least one picture.
-            settings: of its group.
+            message: message with at least one picture.
+            settings: settings of the group.
             limit: judgements of pictures that the group allows a day.
         """
         pictures = message.pictures[:MAX_PICTURES]

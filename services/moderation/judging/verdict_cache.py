@@ -62,7 +62,7 @@ class VerdictCache:
     """Looks up verdicts, or has them made once.
 
     Args:
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
     """
 
     def __init__(self, redis: Redis, prefix: str, clock: Clock, timing: VerdictCacheTiming | None = None) -> None:

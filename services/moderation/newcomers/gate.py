@@ -27,7 +27,7 @@ class EntryTiming:
     """Times of joins.
 
     Args:
-        window: in which joins are counted.
+        window: period in which joins are counted.
         raid: length of a raid after the rate was last reached.
         manual_raid: length of a raid that an admin started.
         notice: age at which the message that asks newcomers to pass is posted again.

@@ -103,7 +103,7 @@ class NewcomerStore:
     """Entries of groups and their newcomers. Methods raise StorageError when the database fails.
 
     Args:
-        pseudonyms: of forgotten people, whose entries are stored under an alias.
+        pseudonyms: aliases of erased people, under which their entries are stored.
     """
 
     def __init__(self, database: Database, clock: Clock, pseudonyms: Pseudonyms | None = None) -> None:

@@ -152,7 +152,7 @@ class ModerationFigures:
         today: counters of the current day (UTC).
         month: those of the last `DAYS` days.
         pending: messages that wait for a provider to judge them.
-        groups: at most `MOST_GROUPS`, those with the most messages first.
+        groups: the busiest groups, at most `MOST_GROUPS`.
         group_count: all groups in which moderation was ever switched on.
         moderated: those of them in which it is on.
         categories: the most frequent first.

@@ -30,8 +30,8 @@ class IncidentTiming:
     """Periods of incidents.
 
     Args:
-        lease: for enforcement, flood control waits included; then another replica continues.
-        text_retention: until the text, the evidence and the author's name are erased.
+        lease: time for enforcement, flood control included; then another replica continues.
+        text_retention: age at which the text, the evidence and the author's name are erased.
         shared_card: time after the latest incident on a card in which another one of its author or campaign joins it,
             and in which a member is muted once.
     """

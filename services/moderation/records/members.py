@@ -74,7 +74,7 @@ class WarningLedger:
     """The warnings of all groups. Methods raise StorageError when the database fails.
 
     Args:
-        pseudonyms: of members who were forgotten: their warnings count under an alias.
+        pseudonyms: aliases of erased members, whose warnings still count.
     """
 
     def __init__(self, database: Database, clock: Clock, pseudonyms: Pseudonyms | None = None) -> None:

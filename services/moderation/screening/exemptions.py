@@ -84,7 +84,7 @@ class KnownHam:
     """Stores digests of known ham in Redis. While Redis is unreachable, no text is known.
 
     Args:
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
     """
 
     def __init__(self, redis: Redis, prefix: str) -> None:

@@ -63,7 +63,7 @@ class RateWindows:
 
     Args:
         redis: a client with `decode_responses=True`; None counts in this process only.
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
     """
 
     def __init__(self, redis: Redis | None, prefix: str, limits: WindowLimits | None = None) -> None:

@@ -57,7 +57,7 @@ class CampaignMemory:
     """The campaigns that any group of this bot has seen. While Redis is unreachable, none is known.
 
     Args:
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
     """
 
     def __init__(self, redis: Redis | None, prefix: str) -> None:

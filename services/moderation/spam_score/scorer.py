@@ -42,7 +42,7 @@ class StoredWeights:
         revision: unique per state, also after a deletion.
         weights: None if they are damaged or of another version.
         spam_count: decisions or examples of spam that they were learned from.
-        ham_count: the same for ham.
+        ham_count: number of ham examples.
     """
 
     revision: str

@@ -38,7 +38,7 @@ class Normal:
 
     Args:
         text: NFKC, without invisible characters, white space collapsed (line breaks kept); case kept.
-        folded: for comparison: casefolded, on one line, confusables folded, spaced-out letters joined, marks that
+        folded: form for comparison: casefolded, on one line, confusables folded, spaced-out letters joined, marks that
             change no letter removed, ё as е.
         mixed_words: words that mix scripts, as written.
         hidden: number of invisible characters that only hiding explains.

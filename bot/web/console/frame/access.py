@@ -33,7 +33,7 @@ class AccessRules:
 
     Args:
         session_s: lifetime of a browser's session, in seconds.
-        app_session_s: the same of a Mini App; a new one takes init data that is young enough.
+        app_session_s: lifetime of a Mini App session; a new one requires recent init data.
         init_data_s: age at which init data expires, in seconds.
         skew_s: how far Telegram's clock may be ahead of this one, in seconds.
         init_data_chars: length of init data that is looked at.
@@ -55,7 +55,7 @@ class Credentials:
 
     Args:
         token: WEB_TOKEN. Sessions end when it changes.
-        bot_token: its holder, Telegram, signs init data; None where there is no bot.
+        bot_token: key of the signature of init data; None without a bot.
         admin_ids: ADMIN_IDS; a session of an operator who leaves this list ends.
     """
 
@@ -70,7 +70,7 @@ class OperatorSession:
 
     Args:
         id: the value of the cookie or of the header.
-        actor_id: of the audit log.
+        actor_id: id recorded in the audit log.
         form: the anti-forgery value that every form of this session carries.
     """
 
@@ -92,8 +92,8 @@ class SignInRefused(Exception):
     """The token, the link or the init data is wrong.
 
     Args:
-        key: of the text for the operator.
-        reason: for the log.
+        key: key of the text shown to the operator.
+        reason: cause for the log.
     """
 
     def __init__(self, key: str, reason: str) -> None:
@@ -106,7 +106,7 @@ class ConsoleAccess:
 
     Args:
         redis: a client with `decode_responses=True`; all replicas share the sessions.
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
         links: codes that `/console` has handed out.
     """
 

@@ -62,7 +62,7 @@ class ProviderView:
     """One provider on the overview and in the list.
 
     Args:
-        position: from 1, by priority.
+        position: rank by priority, from 1.
         until: the time of day at which its force or cooldown ends; empty if it has no end.
         first_output: seconds, as median and 95th percentile; None before the first answer.
         today: usage over all replicas; None while the database does not answer.
@@ -116,11 +116,11 @@ class ProviderFacts:
 
     Args:
         order: ids in the order of the next request.
-        configured: by id.
-        key_sources: where each key comes from.
+        configured: providers by id.
+        key_sources: source of each API key.
         today: usage over all replicas by provider; None while the database does not answer.
         now: seconds since the epoch.
-        zone: of the times that are shown.
+        zone: time zone of displayed times.
     """
 
     order: Sequence[str]
