@@ -30,7 +30,7 @@ from services.usage.ledger import UsageLedger
 log = structlog.get_logger()
 
 LONGEST_SPEECH_S = 21 * 60
-"""A minute above the longest recording that is taken."""
+"""One minute above the longest accepted recording."""
 
 if TYPE_CHECKING:
     from services.llm.capabilities.embeddings import Embeddings

@@ -18,11 +18,11 @@ from services.llm.request import ModelChoice
 
 KEY = ConversationKey(Surface.CONSOLE, 0)
 TEXT_WINDOW_S = 0.05
-"""Time for which text is collected before it is printed; longer ones look uneven."""
+"""Interval at which collected text is printed; longer intervals look uneven."""
 WAIT_REFRESH_S = 0.3
-"""Interval at which the line about a wait follows a failover, and after which half a word is printed."""
+"""Refresh interval of the status line during a wait, and delay after which a partial word is printed."""
 USER_ID = 0
-"""Telegram assigns no such user id."""
+"""Id of the console's user, which Telegram never assigns."""
 
 
 class ConsoleChat:

@@ -31,7 +31,7 @@ BARE_HELP = "help"
 """Typed alone it is the command."""
 STANDARD = "standard"
 SIMILAR = 0.7
-"""Ratio of similarity from which a mistyped name gets a suggestion: /shedule is no /help."""
+"""Minimum similarity of a suggestion for a mistyped command."""
 
 
 class Commands:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from unicodedata import category, east_asian_width
 
 MIN_COLUMN = 12
-"""Columns that a wrapped cell keeps at least; below it a row is shown as a list."""
+"""Minimum width of a wrapped cell in columns; narrower rows are shown as lists."""
 GAP = "  "
 MAX_COLUMNS = 30
-"""A table of more is shown as it was written: its cells could be a thousand times its source."""
+"""Maximum columns of a formatted table; a larger one is shown as written, since its cells may expand a thousandfold."""
 _CELL = re.compile(r"((?:[^|\\]|\\.?)*)(?:\||$)")
 _RULE = re.compile(r":?-+:?")
 _LINK = re.compile(r"!?\[([^\]\n]{1,200})\]\(([^()\s]{1,1000})\)")

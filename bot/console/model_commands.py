@@ -14,10 +14,10 @@ from services.llm.routing.fallback import LLMProviderFallback
 from services.preferences import PreferenceStore
 
 AUTOMATIC = "auto"
-"""In place of a provider, or of a language: no choice."""
+"""Argument that resets the choice of a provider or a language."""
 CATALOG_TIMEOUT_S = 2.0
 SHOWN_MODELS = 12
-"""Names shown of a list that may have hundreds."""
+"""Maximum number of names listed; servers may have hundreds."""
 
 
 class ModelCommands:

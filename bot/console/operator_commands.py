@@ -57,7 +57,7 @@ class OperatorCommands:
         self._page: AuditText | None = None
         self._comparison: int | None = None
         self._shown: int | None = None
-        """The broadcast whose text this terminal has shown last."""
+        """The broadcast last shown in this terminal."""
 
     @property
     def commands(self) -> Mapping[str, Callable[[str], Awaitable[None]]]:

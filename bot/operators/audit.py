@@ -10,7 +10,7 @@ from services.admin.audit import Audit, AuditDetail, AuditEntry, AuditKind, Audi
 
 PAGE = 10
 MAX_SHOWN_DETAIL = 160
-"""Characters of a detail on a page; the web console shows all of it."""
+"""Maximum characters of a detail; the web console shows all of it."""
 DETAILS = frozenset(
     {"budget", "config", "cooled", "forced", "incident", "leaders", "limits", "message", "served", "state"}
     | {"test-failed", "tested"}

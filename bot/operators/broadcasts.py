@@ -8,7 +8,7 @@ from services.admin.broadcasts import Broadcast, Broadcasts, BroadcastState
 
 SHOWN = 5
 EXCERPT = 60
-"""Characters of a message that tell broadcasts apart."""
+"""Characters shown of a message in lists."""
 MAX_UNITS = 4096
 """Telegram's limit of a message, in UTF-16 code units."""
 

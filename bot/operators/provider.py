@@ -59,7 +59,7 @@ def provider_table(
 
 
 def capability_tables(statuses: Mapping[str, ServiceStatus], now: float, zone: tzinfo, words: Wording) -> list[str]:
-    """Formats the providers of each capability beside chat, whose health is its own; counts are of this process."""
+    """Formats the providers of each capability beside chat, with the counts of this process."""
     tables: list[str] = []
     for name, status in statuses.items():
         rows = [

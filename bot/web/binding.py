@@ -1,4 +1,4 @@
-"""The address that the web side listens on: whether it is free, and why it cannot be listened on."""
+"""Checks whether the server can bind its address, and words the reason if it cannot."""
 
 import errno
 import http.client

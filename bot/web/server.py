@@ -22,7 +22,7 @@ log = structlog.get_logger()
 BODY_LIMIT = 1024 * 1024
 """Largest request body in bytes; a Telegram update is far smaller."""
 BACKLOG = 1024
-"""Connections that wait to be accepted. The kernel drops those beyond, and their clients try again after seconds."""
+"""Size of the accept queue. The kernel drops further connections, and their clients retry after seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ _FOREIGN_PREFIXES = ("OTEL_",)
 """Variables of the OpenTelemetry SDK, such as OTEL_EXPORTER_OTLP_TIMEOUT."""
 
 SHORTEST_HISTORY = 300
-"""In tokens: a question of some lines with its answer."""
+"""Minimum useful HISTORY_TOKENS: a question of some lines with its answer."""
 
 LONGEST_TIMEOUT_S = 10_000.0
 """Almost three hours; 10,000 milliseconds are a common timeout of other programs."""

@@ -11,7 +11,7 @@ UMASK = OTHERS
 """For the whole process: files are created 0600, folders 0700."""
 
 _NO_MODES = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-"""Errors of network and FUSE file systems that keep no modes, or refuse a change to the owner too."""
+"""Errors of network and FUSE file systems that store no modes, or refuse changes even by the owner."""
 
 
 def restrict_access(directory: Path) -> None:

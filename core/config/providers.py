@@ -69,7 +69,7 @@ _REQUIRED: Mapping[ProviderKind, tuple[str, ...]] = {
 }
 
 ALIASES = ("OLLAMA_URL", "OLLAMA_MODEL_NAME", "OPENAI_MODEL_NAME")
-"""Other names that are accepted: for OLLAMA_BASE_URL, and for the first model of a provider."""
+"""Accepted aliases of OLLAMA_BASE_URL and of a provider's default model."""
 
 EMBEDDING_KINDS = frozenset(
     {
@@ -109,7 +109,7 @@ IMAGE_KINDS = frozenset(
 """Kinds that IMAGE_PROVIDERS may list."""
 
 _MAX_PRICE_USD = 1e6
-"""Per million tokens: a dollar per token is a typing error."""
+"""Maximum price per million tokens: a dollar per token is a typing error."""
 
 
 @dataclass(frozen=True, slots=True)

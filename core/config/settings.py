@@ -34,7 +34,7 @@ from core.config.variables import NO_PROVIDER, CommonVariables, get_example, lis
 from core.errors import ConfigurationError
 
 RESERVED_PATHS = ("/v1", "/battleground", "/console")
-"""Sections of the web server that answer POST requests; deliveries of Telegram there would reach them instead."""
+"""Path prefixes of the web server that accept POST requests, so a webhook below them would never be reached."""
 
 
 class Settings(CommonVariables):

@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 SIDES = ("a", "b")
 QUEUED_EVENTS = 64
-"""Events that may wait for the client; the providers are read no faster than it reads."""
+"""Events buffered for the client; providers are read no faster than it reads."""
 
 _Name = Annotated[str, Field(min_length=1, max_length=300)]
 

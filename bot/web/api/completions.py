@@ -22,7 +22,7 @@ from services.moderation.domain.verdict import Verdict
 log = structlog.get_logger()
 
 SLOW_CLIENT_S = 20.0
-"""A client that takes no piece of its answer for so long is disconnected."""
+"""Timeout of a write, after which a client that does not read is disconnected."""
 EVENT_STREAM = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",

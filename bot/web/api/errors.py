@@ -21,7 +21,7 @@ INVALID = "invalid_request_error"
 STORAGE_RETRY_S = 5
 """`Retry-After` where the database fails."""
 RETRIED_WITHIN_S = 60
-"""OpenAI's clients wait this long at most for a repeat; a longer `Retry-After` makes them repeat at once."""
+"""Longest delay of a retry by OpenAI's clients; a longer `Retry-After` makes them retry at once."""
 
 
 class ApiError(Exception):

@@ -27,7 +27,7 @@ from services.llm.routing.status import ProviderState
 log = structlog.get_logger()
 
 SOON_S = 5.0
-"""`Retry-After` where no cooldown tells when a provider is asked again."""
+"""`Retry-After` if no cooldown determines when a provider is tried again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ from services.api.tokens import UnknownToken
 
 AUDIT_ROWS: Final = 50
 FILE_ROWS: Final = 5000
-"""Entries of the file, the newest ones."""
+"""Number of entries in the CSV file, newest first."""
 _STORED_CHANGE: Final = re.compile(r"change (\d+):")
-"""The detail of an entry that an earlier version wrote."""
+"""Detail of an entry as written by an earlier version."""
 log = structlog.get_logger()
 _REFUSALS = {
     UndoResult.CHANGED: "web-undo-late",

@@ -45,7 +45,7 @@ class BroadcastPages:
         return done("broadcast-drafted", page="broadcasts")
 
     async def confirm_sending(self, request: web.Request, session: OperatorSession) -> web.Response:
-        """Asks before a draft is sent: what has arrived cannot be taken back."""
+        """Returns the confirmation of a draft, since delivered messages cannot be recalled."""
         draft = await self._frame.parts.broadcasts.get(self._frame.number(request))
         if draft is None or draft.state is not BroadcastState.DRAFT:
             return self._frame.refuse(request, session, "web-broadcast-changed", HTTPStatus.CONFLICT)

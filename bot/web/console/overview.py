@@ -1,4 +1,4 @@
-"""The overview: who answers now and why, what it costs, what is broken."""
+"""The overview: the answering provider and the reason, cost, and faults."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

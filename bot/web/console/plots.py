@@ -1,4 +1,4 @@
-"""Graphics of the console: geometry of inline SVG, computed from the history. It goes into attributes, not styles."""
+"""Computes the geometry of the console's inline SVG from the history. It is written as attributes, without styles."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from services.history.figures import DAY, HOUR, Point, Series
 from services.history.states import RecordedState, Span
 
 NARROWEST_S: Final = 180
-"""Shorter states are drawn this wide, so that they can be seen."""
+"""Minimum width of a state in seconds, so that short ones stay visible."""
 COLOURS: Final = 6
 """Colours of plots; the seventh provider has the first one with another dash."""
 EVENTS: Final = 8
 MOST_BARS: Final = 150
-"""Bars of a lane that are drawn one by one; of more, those within ten minutes become one of the worst state."""
+"""Maximum number of separate bars per lane; beyond it, bars within ten minutes are merged into the worst state."""
 MERGED_S: Final = 600
 
 _FULL = (3.0, 25.0)

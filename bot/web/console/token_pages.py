@@ -23,9 +23,9 @@ log = structlog.get_logger()
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 LARGEST: Final = 10**6
-"""Bound of every number in the form."""
+"""Largest number accepted in the form."""
 LONGEST_PATTERN: Final = 200
-"""Characters; far longer than the name of any model."""
+"""Maximum characters of a pattern, far more than any model name has."""
 _CONSENT: Final = {"": None, "yes": True, "no": False}
 
 

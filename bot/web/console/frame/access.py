@@ -35,10 +35,10 @@ class AccessRules:
         session_s: lifetime of a browser's session, in seconds.
         app_session_s: lifetime of a Mini App session; a new one requires recent init data.
         init_data_s: age at which init data expires, in seconds.
-        skew_s: how far Telegram's clock may be ahead of this one, in seconds.
-        init_data_chars: length of init data that is looked at.
-        refusal_s: how long the answer to a wrong token takes, in seconds. No address is locked out: behind a proxy all
-            have the same one, and a stranger could keep operators out.
+        skew_s: tolerance for Telegram's clock being ahead of this one, in seconds.
+        init_data_chars: maximum length of init data.
+        refusal_s: delay of the response to a wrong token, in seconds. No address is locked out: behind a proxy all
+            clients share one, and a stranger could lock operators out.
     """
 
     session_s: int = 12 * 3600
@@ -195,7 +195,7 @@ class ConsoleAccess:
         await self._redis.delete(self._key(session.id))
 
     def set_cookie(self, response: web.StreamResponse, session: OperatorSession, *, is_secure: bool) -> None:
-        """Hands the session to the browser: for this site only, and out of reach of scripts."""
+        """Sets the session cookie: same-site and not readable by scripts."""
         response.set_cookie(
             COOKIE,
             session.id,

@@ -44,12 +44,12 @@ from services.admin.config_store import ConfigConflict, is_secret
 log = structlog.get_logger()
 
 FILE_TIMEOUT_S: Final = 30.0
-"""Longest time in which a file is sent to Telegram."""
+"""Timeout for sending a file to Telegram."""
 SEC_FETCH_SITE: Final = "Sec-Fetch-Site"
 TELEGRAM_WEB: Final = "https://web.telegram.org"
-"""Shows Mini Apps in a frame. A page in a frame has no session but that of its script, since the cookie is strict."""
+"""Embeds Mini Apps in a frame. There only the script has a session, since the cookie is strict."""
 CONFIG_SAVED: Final = "config.save"
-"""The act whose detail begins with the number of the change."""
+"""Audit action whose detail begins with the revision of the configuration."""
 LIVE_S: Final = {
     "overview.html": 3,
     "providers.html": 5,
@@ -59,10 +59,10 @@ LIVE_S: Final = {
     "audit.html": 30,
     "moderation.html": 60,
 }
-"""Interval at which the script fetches a page anew, in seconds; without the script it stays as it is."""
+"""Refresh interval of a page by the script, in seconds; without the script it is static."""
 
 FRAME_LIVE_S: Final = 5
-"""Interval at which the navigation and the strip of any page are fetched anew, in seconds."""
+"""Refresh interval of the navigation and the strip of every page, in seconds."""
 PENDING: Final = web.RequestKey("pending", PendingWork)
 
 Page = Callable[[web.Request, OperatorSession], Awaitable[web.Response]]

@@ -18,7 +18,7 @@ MAIN: Final = (
     ("usage", "i-usage"),
     ("moderation", "i-shield"),
 )
-"""Entries that a phone's navigation has room for, with their icons; the rest is behind `more` there."""
+"""Entries of a phone's navigation with their icons; the others are under `more`."""
 MORE: Final = (
     ("compare", "i-compare"),
     ("dead", "i-dead"),
@@ -28,7 +28,7 @@ MORE: Final = (
     ("settings", "i-settings"),
 )
 MOST_COUNTED: Final = 99
-"""More are shown as this number and a plus sign."""
+"""Largest count shown; larger ones are shown as this number and a plus sign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class CountingTimes:
     """Times of counting, in seconds.
 
     Args:
-        fresh_s: how long counts are shown again. Every page of every operator shows them.
-        read_s: longest time in which they are counted: a page does not wait longer for them.
+        fresh_s: lifetime of cached counts, since every page of every operator shows them.
+        read_s: timeout for counting, after which a page is shown without them.
     """
 
     fresh_s: float = 2.0

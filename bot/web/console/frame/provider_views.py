@@ -23,7 +23,7 @@ class Look:
 
 
 SOON_S: Final = 20 * 3600.0
-"""Instants nearer than this are shown without a date."""
+"""Times less than this away are shown without a date."""
 _COOLING = Look("cool", "i-cool", "web-state-cooling")
 _LOOKS = {
     ProviderState.FORCED: Look("forced", "i-forced", "web-state-forced"),
@@ -53,7 +53,7 @@ _MISCONFIGURED = {
 }
 """Looks by the beginning of the reason. Some servers refuse an empty account with 429 and a code of its own."""
 _ENDING = frozenset({ProviderState.FORCED, ProviderState.COOLING})
-"""States of which the end is shown."""
+"""States shown with their end."""
 _WELL = frozenset({ProviderState.PREFERRED, ProviderState.HEALTHY})
 
 
@@ -85,7 +85,7 @@ class ProviderView:
 
     @property
     def is_over_cap(self) -> bool:
-        """True if it is passed over because today's spending has reached its cap."""
+        """True if it is skipped because today's spending has reached its cap."""
         return self.look is _OVER_CAP
 
     @property
