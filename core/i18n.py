@@ -27,7 +27,7 @@ class Texts:
     A text is parsed on first use, which takes 0.4 ms, and the Fluent library is imported with the first one.
 
     Args:
-        strict: raise on a missing key or argument. Meant for tests: a user is better served by an incomplete text
+        strict: raise on a missing key or argument. Off by default: a user is better served by an incomplete text
             than by none.
     """
 

@@ -69,7 +69,7 @@ class PageReader:
 
     Args:
         sandbox: reads everything but plain text: a page of 2 MB can cost a parser many seconds of CPU.
-        allow_private: admits private addresses, for tests on loopback. Those of cloud metadata stay refused.
+        allow_private: admits private and loopback addresses; those of cloud metadata are always refused.
     """
 
     def __init__(self, sandbox: Sandbox, limits: WebLimits | None = None, *, allow_private: bool = False) -> None:

@@ -23,9 +23,9 @@ from services.admin.audit import Audit, AuditDetail
 log = structlog.get_logger()
 
 BATCH = 500
-"""Recipients that are read at once."""
+"""Number of recipients read per query."""
 MAX_KEPT = 50
-"""Broadcasts that are kept; older ones are deleted with the next draft."""
+"""Maximum number of stored broadcasts; older ones are deleted with the next draft."""
 
 
 class BroadcastState(StrEnum):

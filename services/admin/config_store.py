@@ -25,7 +25,7 @@ _ID_BYTES: Final = 4
 _NONCE_BYTES: Final = 12
 log = structlog.get_logger()
 KEPT = timedelta(days=30)
-"""Time for which a replaced value is kept, so that its change can be undone."""
+"""Retention of replaced values, within which a change can be undone."""
 
 
 class SecretUnreadable(Exception):

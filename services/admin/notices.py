@@ -15,13 +15,13 @@ from services.llm.routing.events import AnswersAgain, LeaderChanged, Misconfigur
 log = structlog.get_logger()
 
 LEADER_PAUSE_S = 300
-"""A notice of each kind is sent at most once in this period."""
+"""Minimum interval between two notices of a kind."""
 MISCONFIGURED_PAUSE_S = 24 * 3600
-"""A rejected key is repeated after a day."""
+"""Interval of notices about a rejected key."""
 DEAD_PAUSE_S = 300
 OUTAGE_PAUSE_S = 300
 OUTAGE_REMINDER_S = 3600
-"""An outage that lasts is told again after this time."""
+"""Interval of reminders during an outage."""
 OUTAGE = "outage"
 QUEUE_LIMIT = 100
 

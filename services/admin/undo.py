@@ -22,11 +22,11 @@ from services.llm.routing.state.rules import OperatorOverrides
 log = structlog.get_logger()
 
 KEPT_S: Final = 1800
-"""Seconds for which an act can be undone."""
+"""Time in seconds within which an act can be undone."""
 CLAIM_S: Final = 30
-"""Seconds for which one undo of an act keeps others out."""
+"""Lifetime in seconds of the lock of an undo."""
 RESTORE_S: Final = 20.0
-"""Longest time of restoring, so that no undo outlives its claim."""
+"""Timeout of restoring in seconds, shorter than the lock."""
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 

@@ -31,11 +31,12 @@ class BudgetTiming:
     """Intervals, in seconds.
 
     Args:
-        hold_s: a reservation that is not extended is given back after it.
-        upkeep_s: interval of extending, giving back and reading the limits that admins set; well below `hold_s`.
+        hold_s: lifetime of a reservation that is not extended.
+        upkeep_s: interval of extending reservations, releasing expired ones and reading the admins' limits; well below
+            `hold_s`.
         poll_s: longest wait of a request for a reservation of another replica.
-        answer_s: limit of the database's answer; without one the request goes on, and its cost is added afterwards.
-        last_write_s: limit of the last settlements at shutdown.
+        answer_s: timeout of the database, after which the request continues and its cost is added later.
+        last_write_s: timeout of the last settlements at shutdown.
     """
 
     hold_s: float = 120.0

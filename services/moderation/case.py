@@ -1,4 +1,4 @@
-"""A message in processing: the checks that the pipeline asks about it, and the result."""
+"""A message in processing, with the ports of the pipeline's checks and their results."""
 
 from dataclasses import dataclass
 from enum import StrEnum

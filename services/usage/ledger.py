@@ -25,7 +25,7 @@ from services.usage.prices import Prices
 log = structlog.get_logger()
 
 BACKLOG_LIMIT = 10_000
-"""Requests that may wait for the database; beyond that the oldest are dropped."""
+"""Maximum number of requests that wait for the database; beyond it the oldest are dropped."""
 WRITE_BATCH = 200
 SWEEP_BATCH = 1000
 REQUEST_RETENTION = timedelta(days=90)
@@ -52,9 +52,9 @@ class LedgerTiming:
     """Intervals of the background work, in seconds.
 
     Args:
-        write_delay_s: requests of this period are written together.
-        retry: pauses after the database failed.
-        last_write_s: limit of the last write at shutdown.
+        write_delay_s: delay of a write, so that requests are written in batches.
+        retry: delays after a failure of the database.
+        last_write_s: timeout of the last write at shutdown.
     """
 
     write_delay_s: float = 1.0
@@ -76,7 +76,7 @@ class UsageLedger:
 
     Args:
         history: metrics history of the providers, downsampled daily.
-        limit: requests that may wait for the database.
+        limit: maximum number of requests that wait for the database.
         zone: the days of the sums start at its midnight.
     """
 

@@ -45,12 +45,12 @@ log = structlog.get_logger()
 CONTEXT = "moderation"
 DAY_S = 24 * 3600
 AUTHOR_SHARE = 4
-"""The part of a group's budget that one author may use: a quarter."""
+"""Share of a group's budget available to one author."""
 SHORTEST_EVIDENCE = 3
-"""Letters and digits of evidence; fewer occur in any text."""
+"""Minimum letters and digits of evidence; shorter strings occur in any text."""
 _WORD = re.compile(r"\w+")
 LOCAL_COUNTERS = 10_000
-"""Bound of the counters that replace Redis while it is unreachable."""
+"""Maximum number of local counters used while Redis is unreachable."""
 
 
 class VerdictModel(Protocol):

@@ -1,4 +1,4 @@
-"""The gate at which those who join a group pass: a button, a question, a request to join."""
+"""Join gate of a group: a button, a question, or an approved join request."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 FOR_GOOD = timedelta(days=400)
-"""Telegram takes more than 366 days for ever."""
+"""Duration that Telegram treats as permanent: more than 366 days."""
 LARGEST_TERM = 9
 
 

@@ -19,7 +19,7 @@ from services.moderation.domain.message import GroupMessage
 from services.moderation.records.counts import Counts, DailyCounts
 
 RETENTION = timedelta(days=7)
-"""A later edit counts as a new message."""
+"""Retention of versions; a later edit counts as a new message."""
 ESTABLISHED_MESSAGES = 3
 ESTABLISHED_AFTER = timedelta(days=7)
 VERSIONS, MEMBERS = cast("Table", ProcessedVersionRow.__table__).c, cast("Table", ModerationMemberRow.__table__).c

@@ -16,14 +16,14 @@ from services.moderation.text.excerpt import cut_long
 from services.moderation.text.normalise import Normal, letter_weight, normalise
 
 SUSPICIOUS_NAME = 30
-"""Local score from which a name is read by the judge; an ordinary one has 5 to 20."""
+"""Minimum local score of a name sent to the judge; ordinary names have 5 to 20."""
 _WORD, _SIGNS = r"[^\W_]{1,24}(?:['’-][^\W_]{1,24})?", r"[^\w@:/$€£₽%+]"
 _PLAIN_NAME = re.compile(rf"{_SIGNS}*{_WORD}(?:{_SIGNS}{{1,4}}{_WORD}){{0,2}}{_SIGNS}*")
 """One to three words, with hearts and flags around them."""
 SIGNAL_POINTS = 20
 """Added to the local score for each signal, below `VERY_HIGH`: in an outage a signal alone deletes nothing."""
 PROVEN_MESSAGES = 5
-"""Meaningful messages of a newcomer that are judged in any case."""
+"""Number of a newcomer's meaningful messages that are always judged."""
 PROVEN_SCORE = 30
 """Local score from which the judge still reads plain talk of a newcomer who has written enough, but not for a week."""
 MEANINGFUL_LETTERS = 10

@@ -7,7 +7,7 @@ cost more CPU than a message may, and an advert behind a long harmless beginning
 import re
 
 LONGEST = 5000
-"""Characters of a text that is read whole."""
+"""Maximum characters of a text that is read in full."""
 HEAD, TAIL, BETWEEN = 2800, 1400, 800
 """Characters that are kept of a longer one; together they are `LONGEST`."""
 GAP = "\n[…]\n"
