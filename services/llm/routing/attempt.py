@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic_ai.exceptions import ModelConnectionError
 
-from core.errors import (
-    AnswerInterrupted,
-    ContentRefused,
-    ProviderError,
-)
+from core.clock import draw_pause_s
+from core.errors import AnswerInterrupted, ContentRefused, ProviderError
 from services.llm.request import Adaptation, Capability
 from services.llm.routing.admission.request_admission import Admitted
 from services.llm.routing.events import AttemptEnded, AttemptResult
@@ -85,7 +82,7 @@ class Attempt:
     def begin(self) -> None:
         """Starts the clock of a request that is sent now."""
         self._state = AttemptState.IN_FLIGHT
-        self._began = self._recorder.time()
+        self._began = self._recorder.clock.time()
         self._asked_at = self._loop.time()
 
     @property
@@ -196,7 +193,7 @@ class Attempt:
         provider = self.candidate.provider.id
         self._retries_left -= 1
         self._state = AttemptState.PAUSED
-        await self._recorder.pause()
+        await self._recorder.clock.sleep(draw_pause_s(*self._recorder.timing.retry_pause_s))
         if self._recorder.health_rank(provider) > self._rank_when_asked and self.has_candidates_left:
             self._state = AttemptState.IN_FLIGHT
             return False
@@ -306,7 +303,7 @@ class Attempt:
         if self._state is not AttemptState.IN_FLIGHT:
             return
         report = RequestReport(
-            at=self._recorder.time(),
+            at=self._recorder.clock.time(),
             provider=self.candidate.provider,
             model=self.candidate.model,
             spec=self._request.spec,

@@ -78,7 +78,7 @@ class Attempts:
             redis_patience or RedisPatience(),
         )
         self._is_withheld = route.is_withheld
-        self._began = recorder.monotonic()
+        self._began = recorder.clock.monotonic()
         self._loading_pause_s = recorder.timing.loading_poll_s[0]
         self._current: Attempt | None = None
         self._failed: list[tuple[FailedAttempt, Fault]] = []
@@ -266,10 +266,10 @@ class Attempts:
         candidate = self.recourse.loading
         if candidate is None or self.spec.stands_back or self.recourse.is_request_at_fault:
             return None
-        left_s = self._began + candidate.provider.timeout_s - self.recorder.monotonic()
+        left_s = self._began + candidate.provider.timeout_s - self.recorder.clock.monotonic()
         if left_s <= self._loading_pause_s:
             return None
-        await self.recorder.sleep(self._loading_pause_s)
+        await self.recorder.clock.sleep(self._loading_pause_s)
         self._loading_pause_s = min(2 * self._loading_pause_s, self.recorder.timing.loading_poll_s[1])
         admitted = await self._admission.approach_again(candidate)
         return self._start(admitted) if admitted is not None else None

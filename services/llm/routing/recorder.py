@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from core.clock import Clock, draw_pause_s
+from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.errors import FailedAttempt
 from services.llm.request import Adaptation, Candidate, Capability
@@ -62,10 +62,10 @@ class OutcomeRecorder:
         self.limits = limits
         self.timing = timing
         self.words = words
+        self.clock = clock
         self.counts = defaultdict[str, ProviderCounts](ProviderCounts)
         self._roster = roster
         self._shared = shared
-        self._clock = clock
         self._affinity = affinity
         self._meter = meter
         self._is_outage = False
@@ -83,27 +83,23 @@ class OutcomeRecorder:
         """Registers a callback for the events of every request. It runs within the request and must be fast."""
         self._watchers.append(watcher)
 
-    def time(self) -> float:
-        """Returns the seconds since the epoch."""
-        return self._clock.time()
-
     def health_rank(self, provider: str) -> float:
         """Returns a sort key: 0 while healthy, `HALF_OPEN_RANK` after a cooldown, its end during one."""
         cooldown = self._shared.routing.cooldowns.get(provider)
         if cooldown is None:
             return 0.0
-        return cooldown.until if cooldown.until > self._clock.time() else HALF_OPEN_RANK
+        return cooldown.until if cooldown.until > self.clock.time() else HALF_OPEN_RANK
 
     def leads(self, provider: str) -> bool:
         """Returns whether no healthy provider has a higher priority."""
-        return rules.leads(self._shared.routing, provider, self._roster.usable, self._clock.time())
+        return rules.leads(self._shared.routing, provider, self._roster.usable, self.clock.time())
 
     def failed(self, settings: ProviderSettings, outcome: Outcome, purpose: str) -> None:
         """Records a failure. The local copy changes at once, Redis soon after."""
         cooldown_s = self._note_failure(settings, outcome, purpose)
         if cooldown_s is None:
             return
-        provider, now = settings.id, self._clock.time()
+        provider, now = settings.id, self.clock.time()
         before = self._leader()
         known = self._shared.routing.cooldowns.get(provider)
         replica = self._shared.replica
@@ -128,7 +124,7 @@ class OutcomeRecorder:
         if rest_s is None:
             return
         known = self._shared.routing.resting.get(rules.model_key(provider, model))
-        now = self._clock.time()
+        now = self.clock.time()
         self._shared.apply(model_changes.rested(provider, model, outcome.reason, now, rest_s, self._shared.replica))
         if is_listed and outcome.fault in _FOR_OPERATORS and (known is None or known.reason != outcome.reason):
             self._notify(Misconfigured(provider, f"{model}: {outcome.reason}", outcome.words))
@@ -138,7 +134,7 @@ class OutcomeRecorder:
     ) -> float | None:
         """Counts and logs a failure; returns the cooldown of its provider or model, None for none."""
         provider = settings.id
-        if not self._roster.is_current(settings):
+        if not self._is_current(settings):
             log.info("provider.former_failed", provider=provider, reason=outcome.reason, purpose=purpose)
             return None
         log.warning(
@@ -160,7 +156,7 @@ class OutcomeRecorder:
 
     def pass_over(self, provider: str, models: Sequence[str]) -> None:
         """Lets models rest that are missing in their provider's list; its next configured one is the default."""
-        now = self._clock.time()
+        now = self.clock.time()
         for model in models:
             reason = "not in the model list"
             self._shared.apply(
@@ -174,24 +170,24 @@ class OutcomeRecorder:
         provider, model = candidate.provider.id, candidate.model
         log.info("provider.capability_refused", provider=provider, model=model, capabilities=sorted(capabilities))
         for_s = self.timing.guessed_s if is_guess else self.timing.learned_s
-        self._shared.apply(model_changes.capabilities_refused(provider, model, capabilities, self._clock.time(), for_s))
+        self._shared.apply(model_changes.capabilities_refused(provider, model, capabilities, self.clock.time(), for_s))
 
     def length_learned(self, candidate: Candidate, max_input: int, window: int | None) -> None:
         """Remembers the longest request that a model takes, in estimated tokens, and its window in its own tokens."""
         provider, model = candidate.provider.id, candidate.model
         log.info("provider.window_learned", provider=provider, model=model, window=window, max_input=max_input)
         self._shared.apply(
-            model_changes.length_learned(provider, model, max_input, window, self._clock.time(), self.timing.learned_s)
+            model_changes.length_learned(provider, model, max_input, window, self.clock.time(), self.timing.learned_s)
         )
 
     def adaptation(self, candidate: Candidate) -> Adaptation:
         """Returns the changes that a model is known to need."""
-        return rules.adaptation(self._shared.routing, candidate.provider.id, candidate.model, self._clock.time())
+        return rules.adaptation(self._shared.routing, candidate.provider.id, candidate.model, self.clock.time())
 
     def is_resting(self, provider: str, model: str) -> bool:
         """Returns whether a model rests."""
         routing = self._shared.routing
-        return bool(routing.resting) and rules.is_resting(routing, provider, model, self._clock.time())
+        return bool(routing.resting) and rules.is_resting(routing, provider, model, self.clock.time())
 
     def model_answered(self, candidate: Candidate, began: float) -> None:
         """Ends the rest of a model that answered all the same."""
@@ -208,7 +204,7 @@ class OutcomeRecorder:
         first_output_s: float | None = None,
     ) -> None:
         """Records an answer. Does no I/O where it changes nothing, which is the ordinary case."""
-        if not self._roster.is_current(settings):
+        if not self._is_current(settings):
             return
         provider = settings.id
         counts = self.counts[provider]
@@ -221,11 +217,17 @@ class OutcomeRecorder:
 
     def opened(self, settings: ProviderSettings, purpose: str, *, began: float, prefer: bool) -> None:
         """Records the first output of an answer: a provider that was not healthy is healthy now, at every replica."""
-        if settings.id in self._shared.routing.cooldowns and self._roster.is_current(settings):
+        if settings.id in self._shared.routing.cooldowns and self._is_current(settings):
             self._prove(settings.id, purpose, began=began, prefer=prefer)
 
+    def _is_current(self, settings: ProviderSettings) -> bool:
+        """Returns whether a provider still has the settings with which a request began."""
+        return self._roster.all.get(settings.id) == settings
+
     def _prove(self, provider: str, purpose: str, *, began: float, prefer: bool) -> None:
-        state, now = self._shared.routing, self._clock.time()
+        state, now = self._shared.routing, self.clock.time()
+        if rules.is_proven(state, provider, now, prefer=prefer):
+            return
         usable = self._roster.usable
         self._shared.apply(changes.proven(provider, began, now, self.limits.preferred_ttl_s, usable, prefer=prefer))
         if self._shared.routing is state:
@@ -250,18 +252,6 @@ class OutcomeRecorder:
         """Gives a probe's lease back without an outcome."""
         self._shared.apply(changes.probe_returned(provider, holder))
 
-    def monotonic(self) -> float:
-        """Returns the seconds of a clock that is never set."""
-        return self._clock.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        """Waits until a server may have loaded its model."""
-        await self._clock.sleep(seconds)
-
-    async def pause(self) -> None:
-        """Waits before a provider that had a hiccup is asked again."""
-        await self._clock.sleep(draw_pause_s(*self.timing.retry_pause_s))
-
     def keep_user(self, user: str, provider: str) -> None:
         """Routes a user to this provider for some minutes, since it answered in place of a busy one."""
         log.info("provider.stepped_in", provider=provider)
@@ -284,12 +274,12 @@ class OutcomeRecorder:
         self._order = after
         if [each for each in before if each in after] != [each for each in after if each in before]:
             # At every replica: one that follows late may have made a provider of the former order preferred again.
-            self._shared.apply(changes.preference_ended(self._clock.time()))
+            self._shared.apply(changes.preference_ended(self.clock.time()))
 
     def _leader(self, state: rules.Routing | None = None) -> str | None:
         """Returns the provider that is asked first by the rules, without a probe."""
         state = state or self._shared.routing
-        return next(iter(rules.order(state, self._roster.usable, self._clock.time())), None)
+        return next(iter(rules.order(state, self._roster.usable, self.clock.time())), None)
 
     def _notify(self, event: ProviderNotice) -> None:
         for listener in self._listeners:

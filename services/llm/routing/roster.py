@@ -33,10 +33,6 @@ class ProviderRoster:
         """Registers a callback for every replacement. It must not block."""
         self._listeners.append(listener)
 
-    def is_current(self, provider: ProviderSettings) -> bool:
-        """Returns whether a provider still has the settings that a request began with."""
-        return self.all.get(provider.id) == provider
-
     def require(self, provider: str) -> ProviderSettings:
         """Returns the settings of a provider.
 

@@ -69,7 +69,7 @@ class RequestAdmission:
         self._spec = spec
         self._size = size
         self._redis_patience = redis_patience
-        self._began = recorder.monotonic()
+        self._began = recorder.clock.monotonic()
         self._person = spec.user or spec.chat or spec.purpose
         """Requests of one person share a queue at each gate."""
         self._lease: tuple[str, str] | None = None
@@ -119,7 +119,7 @@ class RequestAdmission:
         """Admits the request to a candidate whose budget only requests in flight hold; None where they keep it."""
         while waiting := self._queue.waiting_for_budget():
             ends_at = self._began + max(each.provider.first_token_timeout_s for each in waiting)
-            if self._spec.stands_back or self._recorder.monotonic() >= ends_at:
+            if self._spec.stands_back or self._recorder.clock.monotonic() >= ends_at:
                 break
             await self._shared.budgets.wait()
             for candidate in waiting:

@@ -228,6 +228,14 @@ def leads(routing: Routing, provider: str, priority: Sequence[str], now: float) 
     return all(routing.phase(other, now) is not CircuitPhase.HEALTHY for other in above)
 
 
+def is_proven(routing: Routing, provider: str, now: float, *, prefer: bool) -> bool:
+    """Returns whether an answer changes nothing: the provider is healthy, and preferred if the answer may make it so.
+
+    This is the ordinary case, in which no change needs to be built.
+    """
+    return provider not in routing.cooldowns and (not prefer or routing.preferred(now) == provider)
+
+
 def find_overrides(routing: Routing, provider: str) -> OperatorOverrides:
     """Returns the overrides that an operator's act on a provider may replace."""
     return OperatorOverrides(routing.force, routing.cooldowns.get(provider))

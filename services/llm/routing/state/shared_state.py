@@ -87,7 +87,8 @@ class SharedRouting:
         self._bounds = bounds or InstantBounds()
         self._key = f"{prefix}:{{llm}}:routing"
         self._channel = f"{prefix}:{{llm}}:changed"
-        self._routing = Routing()
+        self.routing = Routing()
+        """The local copy. Read it without I/O; change it by `apply` and `commit`."""
         self._connected = False
         self._life: str | None = None
         self._unreadable: frozenset[str] = frozenset()
@@ -99,11 +100,6 @@ class SharedRouting:
         self._exchange = asyncio.Lock()
         self._tasks = BackgroundTasks()
         self._is_started = False
-
-    @property
-    def routing(self) -> Routing:
-        """The local copy; no I/O."""
-        return self._routing
 
     @property
     def connected(self) -> bool:
@@ -136,9 +132,9 @@ class SharedRouting:
 
     def apply(self, change: Change) -> None:
         """Changes the local copy now and Redis soon after; free where the change has no effect."""
-        routing = change(self._routing)
-        if routing is not self._routing:
-            self._routing = routing
+        routing = change(self.routing)
+        if routing is not self.routing:
+            self.routing = routing
             self._pending.append(change)
             self._settled.clear()
             self._wake.set()
@@ -221,7 +217,7 @@ class SharedRouting:
                     continue
                 written = set(changes)
                 self._pending = deque((c for c in self._pending if c not in written), MAX_PENDING)
-                self._routing = _apply_all(routing, self._pending)
+                self.routing = _apply_all(routing, self._pending)
                 break
             else:
                 raise RedisError("the routing state was written by other replicas in every round")
@@ -272,7 +268,7 @@ class SharedRouting:
 
     def _merge_if_lost(self, shared: Routing, stored: Mapping[str, str]) -> Routing:
         """Returns the stored state, with the local copy merged in if Redis lost its data."""
-        return shared if self._life in {None, stored.get(LIFE)} else merged(shared, self._clamped(self._routing))
+        return shared if self._life in {None, stored.get(LIFE)} else merged(shared, self._clamped(self.routing))
 
     def _clamped(self, routing: Routing) -> Routing:
         bounded = clamped(routing, self._clock.time(), self._bounds)
@@ -294,7 +290,7 @@ class SharedRouting:
             detail = describe_redis_error(error) if bug is None else str(error)[:200]
             log.warning("routing.redis_lost", error=type(error).__name__, detail=detail, exc_info=bug)
         self._connected = False
-        self._routing = self._clamped(self._routing)
+        self.routing = self._clamped(self.routing)
         # Release the callers that wait for a write.
         self._settled.set()
 

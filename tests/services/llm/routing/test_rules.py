@@ -1,6 +1,7 @@
 """The pure routing rules."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -100,6 +101,21 @@ def test_leads(known: Routing, provider: str, *, expected: bool) -> None:
 
 def proven(provider: str, *, began: float = NOW - 1, prefer: bool = True) -> Change:
     return changes.proven(provider, began, NOW, 1800, ABC, prefer=prefer)
+
+
+@pytest.mark.parametrize("known", [row[1] for row in ORDERS], ids=[row[0] for row in ORDERS])
+def test_is_proven_means_that_an_answer_changes_nothing(known: Routing) -> None:
+    for provider, prefer in product(ABC, (True, False)):
+        if routing.is_proven(known, provider, NOW, prefer=prefer):
+            assert proven(provider, prefer=prefer)(known) is known
+
+
+def test_is_proven_holds_for_the_preferred_provider_and_without_a_vote() -> None:
+    known = state(cooling("c"), preferred="b")
+    cases = [("a", True), ("a", False), ("b", True), ("b", False), ("c", True), ("c", False)]
+    assert [each for each in cases if routing.is_proven(known, each[0], NOW, prefer=each[1])] == [
+        ("a", False), ("b", True), ("b", False),
+    ]  # fmt: skip
 
 
 def test_proven_sets_the_preference() -> None:
