@@ -73,7 +73,9 @@ async def run_daemon(services: Services) -> int:
     masker = SecretMasker((*settings.secrets, *configuration.current.secrets))
     configuration.on_change(lambda changed: masker.add_secrets(changed.secrets))
     bot.session.middleware(MaskOutgoingSecrets(masker))
-    bot.session.middleware(LeaseGate(infra.lease))
+    if not infra.database.is_embedded:
+        # Without other replicas nothing ends the lease.
+        bot.session.middleware(LeaseGate(infra.lease))
     status = DaemonStatus(bot, infra.clock, infra.metrics, infra.tracing, infra.lease)
     webhook = _webhook(settings)
     for_console = DaemonServices()

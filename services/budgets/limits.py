@@ -34,11 +34,8 @@ class LimitsInEffect:
         self._pseudonyms = pseudonyms
         self._limits = limits
         self._overrides: Mapping[str, int | None] = {}
-
-    @property
-    def is_empty(self) -> bool:
+        self.is_empty = limits.is_empty
         """True if nothing is limited, except by the settings of a provider."""
-        return self._limits.is_empty and not self._overrides
 
     async def refresh(self) -> None:
         """Reads the limits that admins set.
@@ -46,15 +43,19 @@ class LimitsInEffect:
         Raises:
             StorageError: the database fails.
         """
-        self._overrides = await self._accounts.limits()
+        self._override(await self._accounts.limits())
 
     def replace(self, scope: str, limit: int | None) -> None:
         """Applies a limit that was just set in place of that of the settings; None for no limit."""
-        self._overrides = {**self._overrides, scope: limit}
+        self._override({**self._overrides, scope: limit})
 
     def restore(self, scope: str) -> None:
         """Returns to the limit of the settings."""
-        self._overrides = {other: limit for other, limit in self._overrides.items() if other != scope}
+        self._override({other: limit for other, limit in self._overrides.items() if other != scope})
+
+    def _override(self, overrides: Mapping[str, int | None]) -> None:
+        self._overrides = overrides
+        self.is_empty = self._limits.is_empty and not overrides
 
     async def labels(self) -> Mapping[str, float | None]:
         """Returns the budgets that admins set, in USD, by `user:...` and `chat:...`.

@@ -95,12 +95,6 @@ class IncidentReporter:
         self._timing = timing or ReportTiming()
         self._queues: dict[int, _Queue] = {}
         self._wakeup = asyncio.Event()
-        self._sending = 0
-
-    @property
-    def is_idle(self) -> bool:
-        """True if nothing is queued and nothing is being sent."""
-        return not self._sending and all(queue.is_empty for queue in self._queues.values())
 
     def put(self, incident: Incident) -> None:
         """Queues an incident to show its card, or to bring it up to date."""
@@ -181,25 +175,21 @@ class IncidentReporter:
 
     async def _report_next(self, group_id: int, queue: _Queue) -> bool:
         """Sends or edits one message at most; returns whether anything could be done."""
-        self._sending += 1
-        try:
-            if queue.notices:
-                queue.tokens -= 1
-                await queue.notices.popleft()()
+        if queue.notices:
+            queue.tokens -= 1
+            await queue.notices.popleft()()
+            return True
+        settings = await self._groups.get(group_id)
+        if settings is None:
+            queue.incidents.clear()
+            queue.changed.clear()
+            return True
+        while queue.incidents:
+            incident_id = next(iter(queue.incidents))
+            del queue.incidents[incident_id]
+            if await self._report(incident_id, settings, queue):
                 return True
-            settings = await self._groups.get(group_id)
-            if settings is None:
-                queue.incidents.clear()
-                queue.changed.clear()
-                return True
-            while queue.incidents:
-                incident_id = next(iter(queue.incidents))
-                del queue.incidents[incident_id]
-                if await self._report(incident_id, settings, queue):
-                    return True
-            return await self._update_card(settings, queue)
-        finally:
-            self._sending -= 1
+        return await self._update_card(settings, queue)
 
     async def _report(self, incident_id: int, settings: GroupSettings, queue: _Queue) -> bool:
         """Reports one incident; returns whether that cost a message."""

@@ -243,6 +243,7 @@ async def test_deletion_does_not_wait_for_cards(harness: ModerationHarness) -> N
     assert harness.group.action_names.count("delete") == 3
     assert harness.group.cards == []
     sending.set()
-    await until(lambda: harness.reporter.is_idle)
+    await until(lambda: bool(harness.group.cards))
+    await harness.reporter.flush()
     assert len(harness.group.cards) == 1
     running.cancel()

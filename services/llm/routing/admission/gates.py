@@ -45,11 +45,6 @@ class ProviderGate:
         self._progress_at = 0.0
         """The event loop's time at which a place last became free."""
 
-    @property
-    def occupied(self) -> int:
-        """The number of requests that hold a place."""
-        return self._total
-
     async def enter(self, person: str, patience_s: float | None = None) -> GatePlace | None:
         """Returns a place, in turn where none is free.
 

@@ -24,7 +24,6 @@ async def test_raid_is_deleted_within_five_seconds_and_told_on_one_card_a_campai
     kinds = Counter(text.split(":")[0].split(".")[0] for text in chat.texts())
     assert (kinds["Done"], kinds["Raid mode is on"]) == (len(CAMPAIGNS), 1)
     assert sum(kinds.values()) <= len(CAMPAIGNS) + 2
-    told = [int(text.partition("messages")[0].split()[-1]) for text in chat.texts() if text.startswith("Done")]
-    assert sum(told) == ADVERTS
+    assert sum(raid.told()) == ADVERTS
     assert [call.method for call in server.calls if call.status == 429] == []
     assert len(chat.muted) >= JOINS - RAIDERS
