@@ -61,7 +61,8 @@ def build_worker(
 ) -> JobWorker:
     """Builds the handlers and the worker that feeds updates to them."""
     infra, chat = services.infra, services.chat
-    responder = _responder(services, queued, delivery, cancellation, moderation, renderer)
+    recovery = SendRecovery(queued.journal, chat.turns, delivery, moderation.groups.has_cards)
+    responder = _responder(services, delivery, cancellation, recovery, renderer)
     approvals = _approvals(services, queued, bot, delivery, responder)
     dispatcher = Dispatcher(disable_fsm=True)
     if infra.tracing.on:
@@ -87,6 +88,7 @@ def build_worker(
         bot=bot,
         dispatcher=dispatcher,
         responder=responder,
+        known=recovery.known,
         delivery=delivery,
         parts=queued.inbox.album_parts,
         moderation=moderation.gateway,
@@ -100,10 +102,9 @@ def build_worker(
 
 def _responder(
     services: Services,
-    queued: InboxServices,
     delivery: Delivery,
     cancellation: ReplyCancellation,
-    moderation: Moderation,
+    recovery: SendRecovery,
     renderer: RenderThread,
 ) -> Responder:
     infra, chat = services.infra, services.chat
@@ -111,7 +112,7 @@ def _responder(
         chat=chat.service,
         delivery=delivery,
         active=cancellation.active,
-        recovery=SendRecovery(queued.journal, chat.turns, delivery, moderation.groups.has_cards),
+        recovery=recovery,
         texts=infra.texts,
         clock=infra.clock,
         display=AnswerDisplay(infra.settings.stream_mode, renderer, acknowledges=infra.settings.acknowledge_in_groups),

@@ -31,6 +31,7 @@ from bot.telegram.daemon import (
 from bot.telegram.delivery.calls import OutgoingFile
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimits
+from bot.telegram.ingress.classification import UpdateClassifier
 from bot.telegram.ingress.ingest import UpdateIngest
 from bot.telegram.ingress.polling import Poller, poll_while_leading
 from bot.telegram.jobs import FairJobPlaces, JobLimits
@@ -116,8 +117,7 @@ async def _open_runtime(
         AsyncExitStack() as stack,
     ):
         inbox = queued.inbox
-        status.metrics.show_queue(inbox)
-        status.watch_queue(lambda: inbox.queue.health.problem)
+        status.watch_queue(inbox, lambda: inbox.queue.health.problem)
         delivery = Delivery(bot, clock, inbox.sent_messages, status.metrics)
         moderation = build_moderation(services, bot, delivery)
         services.chat.namer.listen(create_topic_namer(delivery))
@@ -128,7 +128,7 @@ async def _open_runtime(
         shared_redis = infra.shared_redis
         cancellation = ReplyCancellation(ActiveReplies(), shared_redis, settings.redis_prefix, clock)
         leases = RunningLeases(shared_redis, settings.redis_prefix, clock) if shared_redis is not None else None
-        take = status.metrics.count_updates(_ingest(services, queued, bot, moderation, access).take)
+        take = _ingest(services, queued, bot, moderation, access, status).take
         if webhook is None:
             receive = partial(poll_while_leading, queued.replicas, Poller(bot, clock, take))
         else:
@@ -163,7 +163,12 @@ async def _open_runtime(
 
 
 def _ingest(
-    services: Services, queued: InboxServices, bot: KnownBot, moderation: Moderation, access: AccessList
+    services: Services,
+    queued: InboxServices,
+    bot: KnownBot,
+    moderation: Moderation,
+    access: AccessList,
+    status: DaemonStatus,
 ) -> UpdateIngest:
     infra, inbox = services.infra, queued.inbox
     settings, clock = infra.settings, infra.clock
@@ -171,15 +176,13 @@ def _ingest(
         bot=bot,
         inbox=inbox,
         parts=inbox.album_parts,
-        clock=clock,
-        moderation=moderation.gateway,
-        access=access,
+        classifier=UpdateClassifier(bot, moderation.gateway, access, clock, services.operators.bans),
         admission=Admission(
             RateLimiter(infra.shared_redis, settings.redis_prefix),
             clock,
             AdmissionLimits(settings.limit_messages_per_minute, settings.admin_ids),
         ),
-        bans=services.operators.bans,
+        metrics=status.metrics,
     )
 
 

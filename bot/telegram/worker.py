@@ -13,9 +13,10 @@ from aiohttp import ClientError
 from opentelemetry.trace import Tracer
 from pydantic import ValidationError
 
+from bot.telegram.answers.answer_messages import KnownMessages
 from bot.telegram.answers.responder import PendingAnswer, Responder
 from bot.telegram.api.filters import is_for_bot
-from bot.telegram.api.updates import message_speaker, parse_update, set_language
+from bot.telegram.api.updates import message_speaker, parse_update, set_language, update_kind
 from bot.telegram.delivery.delivery import Delivery, reply_to
 from bot.telegram.handlers.approvals import ApprovalHandlers
 from bot.telegram.handlers.schedules import ScheduledMessages
@@ -29,7 +30,6 @@ from bot.telegram.jobs import (
     parse_payload,
 )
 from bot.telegram.markdown.render import Rendered
-from bot.telegram.observability import update_kind
 from core.errors import ProviderError, StorageError, UnreadableUpdate
 from core.i18n import Texts
 from core.messages import Incoming
@@ -73,6 +73,7 @@ class JobWorker:
     Args:
         dispatcher: routes updates to the handlers.
         responder: answers turns again.
+        known: notes each message of a chat, whose id is below those of later ones.
         delivery: sends messages.
         parts: the stored parts of albums.
         moderation: sees messages of moderated groups before they are answered.
@@ -89,6 +90,7 @@ class JobWorker:
         bot: Bot,
         dispatcher: Dispatcher,
         responder: Responder,
+        known: KnownMessages,
         delivery: Delivery,
         parts: AlbumPartSource,
         moderation: UpdateModerator,
@@ -103,6 +105,7 @@ class JobWorker:
         self._bot = bot
         self._dispatcher = dispatcher
         self._responder = responder
+        self._known = known
         self._delivery = delivery
         self._parts = parts
         self._moderation = moderation
@@ -180,7 +183,7 @@ class JobWorker:
         album: Sequence[Message] = ()
         message = update.message
         if message is not None:
-            self._responder.observe(message.chat.id, message.message_id)
+            self._known.observe(message.chat.id, message.message_id)
         if message is not None and message.media_group_id is not None:
             album = await self._take_album(message, job)
             if not album:

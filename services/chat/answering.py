@@ -19,7 +19,7 @@ from services.chat.agent import FETCH_PAGE, LIMITS, TurnContext
 from services.chat.media.file_tools import IMAGES, MOST_PICTURES, TextToImage
 from services.chat.media.voice import VOICE, SpeechToText, has_recording, quote_transcripts, transcribe
 from services.chat.personas import instructions
-from services.chat.prompts import find_description, mentions_parts, prompt_text
+from services.chat.prompts import find_description, is_plain, mentions_parts, prompt_text
 from services.chat.reply import ShownPicture
 from services.chat.store.notes import Notes
 from services.chat.turn import TurnRun
@@ -122,10 +122,13 @@ class AnswerProducer:
     def _persona(self, run: TurnRun) -> str | None:
         """Returns the instructions of the thread's persona, or of the chat's."""
         stored = run.thread.persona if run.thread is not None else None
+        if stored is None:
+            stored = run.preference.persona
+        if stored is None:
+            return None
         # In a group every speaker would change the beginning of the next one's request.
         is_group = run.incoming.chat_kind is ChatKind.GROUP
-        language = None if is_group else run.incoming.speaker.language
-        return instructions(self._texts, stored if stored is not None else run.preference.persona, language)
+        return instructions(self._texts, stored, None if is_group else run.incoming.speaker.language)
 
     def _note_calls(self, run: TurnRun, calls: Sequence[ToolCallPart]) -> None:
         line = describe_calls(calls, self._texts, run.incoming.speaker.language)
@@ -134,6 +137,8 @@ class AnswerProducer:
 
     async def _listen(self, run: TurnRun) -> None:
         """Puts the text of a voice message in its place, also in the stored turn, where a Retry finds it."""
+        if is_plain(run.prompt):
+            return
         if has_recording(run.prompt):
             spec = replace(self._spec(run), purpose=VOICE, choice=None)
             run.prompt = await transcribe(run.prompt, run.incoming, self._transcriber, spec)

@@ -45,8 +45,8 @@ def describe(texts: Texts, stored: str | None, language: str | None) -> str:
     return texts.get(f"persona-{found}-name" if found else "persona-standard", language)
 
 
-def instructions(texts: Texts, stored: str | None, language: str | None) -> str | None:
-    """Returns the instructions for the model; None without a persona."""
+def instructions(texts: Texts, stored: str, language: str | None) -> str | None:
+    """Returns the instructions for the model; None for the standard persona."""
     found = persona_id(stored)
     if found is None:
         return stored

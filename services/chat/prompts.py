@@ -124,6 +124,11 @@ def to_prompt(incoming: Incoming) -> ModelRequest:
     return ModelRequest([UserPromptPart(content, timestamp=incoming.sent_at)])
 
 
+def is_plain(prompt: ModelRequest) -> bool:
+    """Returns whether a prompt is text alone, without files, recordings, transcripts or pictures."""
+    return all(isinstance(part.content, str) for part in prompt.parts if isinstance(part, UserPromptPart))
+
+
 def prompt_text(prompt: ModelRequest) -> str:
     """Returns the text of a prompt without its attachments."""
     contents = [part.content for part in prompt.parts if isinstance(part, UserPromptPart)]

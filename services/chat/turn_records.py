@@ -208,7 +208,7 @@ class TurnRecords:
         run.reply.earlier_ids = turn.answer_ids
         # A turn that is stored now has its given prompt.
         run.reply.is_resumed = turn.prompt is not run.prompt
-        if turn.prompt is not None and has_recording(run.prompt):
+        if run.reply.is_resumed and turn.prompt is not None and has_recording(run.prompt):
             # An earlier attempt may have heard it already.
             run.prompt = turn.prompt
         if turn.status in ANSWERED:

@@ -78,9 +78,9 @@ class WorkerHarness:
         delivery = Delivery(traffic.bot, clock, self._sent_messages)
         texts = Texts(strict=True)
         journal = FileSendJournal(Path(database.name).with_name("sends.journal"))
+        recovery = SendRecovery(journal, self.turns, delivery, GroupStore(database, clock).has_cards)
         responder = Responder(
-            chat=chat.chat, delivery=delivery, active=ActiveReplies(),
-            recovery=SendRecovery(journal, self.turns, delivery, GroupStore(database, clock).has_cards),
+            chat=chat.chat, delivery=delivery, active=ActiveReplies(), recovery=recovery,
             texts=texts, clock=clock,
             display=AnswerDisplay("off", RenderThread()), providers=lambda: ["first", "second"],
         )  # fmt: skip
@@ -90,9 +90,9 @@ class WorkerHarness:
         )  # fmt: skip
         self.languages = Languages(database, clock)
         self._worker = JobWorker(
-            bot=traffic.bot, dispatcher=self.handlers.dispatcher, responder=responder, delivery=delivery,
-            parts=self.parts, moderation=self.moderator, scheduled=scheduled, turns=self.turns, texts=texts,
-            languages=self.languages,
+            bot=traffic.bot, dispatcher=self.handlers.dispatcher, responder=responder, known=recovery.known,
+            delivery=delivery, parts=self.parts, moderation=self.moderator, scheduled=scheduled,
+            turns=self.turns, texts=texts, languages=self.languages,
         )  # fmt: skip
 
     async def handle(self, job: Job) -> None:

@@ -91,10 +91,6 @@ class Responder:
         self._providers = providers
         self._voice = voice
 
-    def observe(self, chat_id: int, message_id: int) -> None:
-        """Notes a message of a user; ids of later messages are higher."""
-        self._recovery.known.observe(chat_id, message_id)
-
     async def answer(
         self,
         incoming: Incoming,

@@ -1,11 +1,13 @@
 """Calls to the Bot API: the HTTP session, and the middlewares that each call passes.
 
 Every unusable answer becomes an error of aiogram's own kinds. Calls wait while the lease of their replica has lapsed,
-secrets of the configuration are masked in outgoing texts, and durations and failures are reported to observers.
+secrets of the configuration are masked in outgoing texts, and durations and failures are counted and reported to
+observers.
 """
 
 import asyncio
 import time
+from collections.abc import Iterable
 from typing import Any, Protocol, cast
 
 import structlog
@@ -21,6 +23,7 @@ from aiogram.types import BufferedInputFile
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error
 from core.bounded_json import parse_json
 from core.clock import Clock
+from core.observability.metrics import QUICK_SECONDS, Metrics
 from core.observability.redaction import SecretMasker
 from services.inbox.lease import ReplicaLease
 
@@ -162,6 +165,42 @@ class LeaseGate(BaseRequestMiddleware):
         """Makes the call while the lease is held."""
         await self._lease.wait_until_held()
         return await make_request(bot, method)
+
+
+class TelegramMetrics:
+    """Counts calls, and the updates and messages that they bring and take."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._updates = metrics.counter("updates", "Updates taken, by kind", ("kind",))
+        self._calls = metrics.histogram("telegram_call_seconds", "Time of Bot API calls", ("method",), QUICK_SECONDS)
+        self._refusals = metrics.counter(
+            "telegram_refusals", "Bot API calls that did not end well, by kind of fault", ("method", "kind")
+        )
+        self._retries = metrics.counter("telegram_retries", "Calls made once more, by kind of fault", ("kind",))
+        self._lost = metrics.counter("telegram_lost", "Messages that were given up, by what was to be done", ("act",))
+        self._retries.labels(ApiFailure.FLOOD.name.lower())
+        for act in ("send", "edit"):
+            self._lost.labels(act)
+
+    def count_updates(self, kinds: Iterable[str]) -> None:
+        """Counts stored updates."""
+        for kind in kinds:
+            self._updates.labels(kind).inc()
+
+    def record_call(self, method: str, began_ns: int, seconds: float, failure: ApiFailure | None) -> None:
+        """Counts a finished call. The instant of its beginning is for spans."""
+        del began_ns
+        self._calls.labels(method).observe(seconds)
+        if failure is not None:
+            self._refusals.labels(method, failure.name.lower()).inc()
+
+    def count_retry(self, failure: ApiFailure) -> None:
+        """Counts a retried call."""
+        self._retries.labels(failure.name.lower()).inc()
+
+    def count_lost(self, act: str) -> None:
+        """Counts a message that was given up."""
+        self._lost.labels(act).inc()
 
 
 RECENT_S = 15.0

@@ -1,6 +1,6 @@
 """Parses updates, malformed ones as far as they can be read, and converts their messages to core messages."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeGuard, cast
@@ -11,8 +11,9 @@ from aiogram.enums import ChatType
 from aiogram.types import Message, Update, User
 from pydantic import ValidationError
 
-from bot.telegram.api.files import FileReader, Unreadable
+from bot.telegram.api.files import FileReader, ReadFiles, Unreadable
 from core.messages import Attachment, ChatKind, ChatRef, ConversationKey, Incoming, Speaker, Surface, chat_ref, user_ref
+from core.observability.metrics import OTHER
 from services.preferences import Languages
 
 log = structlog.get_logger()
@@ -35,6 +36,11 @@ ESSENTIAL_FIELDS = (
 )  # fmt: skip
 """Message fields that are kept when aiogram rejects the rest as unknown or malformed."""
 FORWARD_FIELDS = frozenset({"forward_origin", "forward_date", "forward_from", "forward_sender_name"})
+
+
+def update_kind(fields: Iterable[str]) -> str:
+    """Returns the kind of an update that has these fields: `message`, `callback_query`, ..."""
+    return next((kind for kind in fields if kind in UPDATE_TYPES), OTHER)
 
 
 def is_update_id(value: object) -> TypeGuard[int]:
@@ -172,10 +178,14 @@ async def to_incoming(
         album: every part of the album, including `message`; empty for a single message.
         reader: reads its files; by default pictures and text files only.
     """
-    files = await (reader or FileReader()).read(message, album or (message,), bot)
+    parts = album or (message,)
+    files: ReadFiles | Unreadable = ReadFiles()
+    if message.text is None or message.reply_to_message is not None:
+        # A text has no file; the message that it replies to may have one.
+        files = await (reader or FileReader()).read(message, parts, bot)
     if isinstance(files, Unreadable):
         return files
-    captions = [text if part.message_id == message.message_id else part.caption for part in album or (message,)]
+    captions = [text if part.message_id == message.message_id else part.caption for part in parts]
     text = "\n\n".join(caption for caption in captions if caption)
     quoted = _quoted_text(message, bot)
     if not (text or files.attachments or files.texts or quoted):
@@ -186,7 +196,7 @@ async def to_incoming(
         speaker=message_speaker(message),
         text=text,
         sent_at=message.date,
-        attachments=_with_authors(files.attachments, message, album or (message,)),
+        attachments=_with_authors(files.attachments, message, parts),
         chat_title=message.chat.title,
         quoted=quoted,
         quoted_from=_quoted_author(message) if quoted else None,

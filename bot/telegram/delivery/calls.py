@@ -18,8 +18,8 @@ from aiogram.types import BufferedInputFile, InlineKeyboardMarkup, LinkPreviewOp
 from cachetools import FIFOCache, TLRUCache
 
 from bot.telegram.api.errors import ApiFailure, classify_api_error, find_pause_s
+from bot.telegram.api.session import TelegramMetrics
 from bot.telegram.markdown.render import Rendered
-from bot.telegram.observability import TelegramMetrics
 from core.clock import Backoff, Clock, draw_pause_s
 
 log = structlog.get_logger()

@@ -18,6 +18,7 @@ from aiogram.methods import (
 from aiogram.types import InlineKeyboardMarkup, Message, ReactionTypeEmoji, ReactionTypeUnion
 
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error, parse_message_id
+from bot.telegram.api.session import TelegramMetrics
 from bot.telegram.api.updates import conversation_key, is_group
 from bot.telegram.delivery.calls import (
     API_ERRORS,
@@ -32,7 +33,6 @@ from bot.telegram.delivery.calls import (
     Sent,
 )
 from bot.telegram.markdown.render import Rendered
-from bot.telegram.observability import TelegramMetrics
 from core.clock import Clock
 from services.inbox.sent_messages import SentMessages
 

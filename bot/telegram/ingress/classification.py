@@ -133,22 +133,24 @@ class UpdateClassifier:
         bot: the bot that received the updates.
         moderation: knows which groups are moderated.
         access: the users and chats that the bot answers.
+        clock: expires buffered albums.
         bans: the people and chats that operators banned.
-        albums: the parts that arrived a moment ago.
     """
 
     def __init__(
-        self, bot: Bot, moderation: ModerationScope, access: AccessList, bans: BanList | None, albums: AlbumBuffer
+        self, bot: Bot, moderation: ModerationScope, access: AccessList, clock: Clock, bans: BanList | None = None
     ) -> None:
         self._bot = bot
         self._moderation = moderation
         self._access = access
         self._bans = bans
-        self._albums = albums
+        self.albums = AlbumBuffer(clock)
+        """The parts that arrived a moment ago."""
 
     async def classify(self, update: Update, raw: dict[str, Any], parts: list[AlbumPart]) -> Classified | None:
         """Returns the update with its job; None for an irrelevant one, such as most messages of a group."""
-        is_moderated = await self._moderation.concerns(update)
+        is_private = update.message is not None and not is_group(update.message)
+        is_moderated = not is_private and await self._moderation.concerns(update)
         denial = self._find_denial(update)
         if denial is not None and not self._moderation.is_entry_press(update):
             log.info("update.denied", update_id=update.update_id, reason=denial)
@@ -229,14 +231,14 @@ class UpdateClassifier:
         """Returns the parts of the message's album that are to be stored now."""
         if message.media_group_id is None:
             return []
-        return self._albums.join(message, json.dumps(raw), is_wanted=is_wanted)
+        return self.albums.join(message, json.dumps(raw), is_wanted=is_wanted)
 
     def _gets_denial(self, update: Update) -> bool:
         """Returns whether a denied user gets a reply: not in groups, as it would disturb others, and once per album."""
         message = update.message
         if message is None:
             return update.callback_query is not None
-        return not is_group(message) and self._albums.reject_once(message)
+        return not is_group(message) and self.albums.reject_once(message)
 
     def arrived(self, raw: dict[str, Any], lane: str | None, *, is_moderated: bool | None) -> Job:
         """Returns the job that answers an update.

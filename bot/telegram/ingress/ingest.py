@@ -7,10 +7,10 @@ from typing import Any, Protocol
 import structlog
 from aiogram import Bot
 
-from bot.telegram.api.updates import is_update_id, parse_update
-from bot.telegram.ingress.admission import AccessList, Admission, BanList
-from bot.telegram.ingress.classification import AlbumBuffer, Classified, ModerationScope, UpdateClassifier
-from core.clock import Clock
+from bot.telegram.api.session import TelegramMetrics
+from bot.telegram.api.updates import is_update_id, parse_update, update_kind
+from bot.telegram.ingress.admission import Admission
+from bot.telegram.ingress.classification import Classified, UpdateClassifier
 from core.errors import StorageError
 from services.inbox.album_parts import AlbumPart
 from services.inbox.job import Job, JobSink
@@ -43,11 +43,9 @@ class UpdateIngest:
         bot: the bot that received the updates.
         inbox: stores jobs.
         parts: stores album parts.
-        clock: expires buffered albums.
-        moderation: knows which groups are moderated.
-        access: the users and chats that the bot answers.
+        classifier: finds the job of an update.
         admission: the rates of senders.
-        bans: the people and chats that operators banned.
+        metrics: counts the updates that are stored.
     """
 
     def __init__(
@@ -56,18 +54,17 @@ class UpdateIngest:
         bot: Bot,
         inbox: UpdateInbox,
         parts: AlbumPartStore,
-        clock: Clock,
-        moderation: ModerationScope,
-        access: AccessList,
+        classifier: UpdateClassifier,
         admission: Admission,
-        bans: BanList | None = None,
+        metrics: TelegramMetrics | None = None,
     ) -> None:
+        self._metrics = metrics
         self._bot = bot
         self._inbox = inbox
         self._parts = parts
         self._admission = admission
-        self._albums = AlbumBuffer(clock)
-        self._classifier = UpdateClassifier(bot, moderation, access, bans, self._albums)
+        self._classifier = classifier
+        self._albums = classifier.albums
 
     async def take(self, batch: Sequence[dict[str, Any]]) -> None:
         """Stores the jobs of a batch of raw updates; idempotent.
@@ -85,6 +82,9 @@ class UpdateIngest:
             log.exception("update.batch_failed", updates=len(batch))
             for raw in batch:
                 await self._take_alone(raw)
+        if self._metrics is not None:
+            # Now, since a batch that was not stored comes again.
+            self._metrics.count_updates(map(update_kind, batch))
 
     async def _take_alone(self, raw: dict[str, Any]) -> None:
         """Stores an update of a batch that could not be stored as a whole, or quarantines it."""

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from bot.telegram.api.session import TelegramMetrics
 from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimits
+from bot.telegram.ingress.classification import UpdateClassifier
 from bot.telegram.ingress.ingest import UpdateIngest
 from bot.telegram.jobs import UpdateRejected, parse_payload
 from core.errors import StorageError
@@ -67,6 +69,7 @@ class IngestHarness:
         users: frozenset[int] = frozenset(),
         chats: frozenset[int] = frozenset(),
         messages: int = 0,
+        metrics: TelegramMetrics | None = None,
     ) -> None:
         self.job_store, self.parts, self.moderator = JobStore(), PartStore(), StubModerator()
         access = AccessList(users=users, chats=chats)
@@ -74,10 +77,9 @@ class IngestHarness:
             bot=traffic.bot,
             inbox=self.job_store,
             parts=self.parts,
-            clock=clock,
-            moderation=self.moderator,
-            access=access,
+            classifier=UpdateClassifier(traffic.bot, self.moderator, access, clock),
             admission=Admission(RateLimiter(None, "test"), clock, AdmissionLimits(messages, frozenset({ADMIN}))),
+            metrics=metrics,
         )
 
     async def take(self, *contents: JsonObject) -> None:

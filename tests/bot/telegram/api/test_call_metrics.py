@@ -1,17 +1,15 @@
 """TelegramMetrics and ApiCallMiddleware, with a real bot and a Bot API server on loopback."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
-from bot.telegram.api.session import RECENT_S, ApiCallMiddleware
+from bot.telegram.api.session import RECENT_S, ApiCallMiddleware, TelegramMetrics
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.render import render
-from bot.telegram.observability import TelegramMetrics
 from core.errors import StorageError
 from core.observability.metrics import Metrics
+from tests.bot.telegram.ingress.ingest_harness import IngestHarness
 from tests.support.clock import ManualClock
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
@@ -72,23 +70,19 @@ async def test_a_server_error_counts_retries_and_the_lost_message(
     assert counted.value("telegram_retries_total{kind=flood}") == 0
 
 
-async def test_updates_are_counted_by_kind_once_stored(counted: CountedBot, server: TelegramServer) -> None:
-    """The sink still gets each batch; one that it rejects is not counted, since it comes again."""
-    taken: list[int] = []
-
-    async def sink(batch: Sequence[dict[str, Any]]) -> None:
-        taken.extend(update["update_id"] for update in batch)
-        if len(taken) > 2:
-            raise StorageError("the database failed: it is locked")
-
-    take = counted.telegram_metrics.count_updates(sink)
+async def test_updates_are_counted_by_kind_once_stored(
+    counted: CountedBot, server: TelegramServer, traffic: Traffic, clock: ManualClock
+) -> None:
+    """A batch that the inbox rejects is not counted, since it comes again."""
+    harness = IngestHarness(traffic, clock, metrics=counted.telegram_metrics)
     server.user_says("hello", PERSON)
-    await take([server.pending[0], {"update_id": 9999, "novelty": {}}])
+    await harness.ingest.take([server.pending[0], {"update_id": 9999, "novelty": {}}])
+    harness.job_store.broken = True
     with pytest.raises(StorageError):
-        await take([server.pending[0]])
+        await harness.ingest.take([server.pending[0]])
     assert counted.value("updates_total{kind=message}") == 1
     assert counted.value("updates_total{kind=other}") == 1
-    assert taken[1] == 9999
+    assert len(harness.jobs) == 1
 
 
 async def test_check_makes_no_call_after_a_recent_answer(
