@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from core.db.connection_slots import ConnectionSlots
 from core.db.drivers import (
     BEGIN,
     BUSY,
@@ -34,9 +35,9 @@ from core.db.drivers import (
     parse_url,
     translate_errors,
 )
-from core.db.lane import Lane, PostgresLane, SqliteLane
+from core.db.lane import WRITE, Lane, SqliteLane, WriteLock
 from core.db.migrations import HEAD
-from core.db.queues import ConnectionSlots, WriteLock
+from core.db.postgres_lane import PostgresLane
 from core.db.replica_fence import ReplicaFence
 from core.db.schema import NEWER, has_tables, migrate, read_revision
 from core.db.tables import Base
@@ -97,16 +98,13 @@ class Database:
                 fence.attach(engine)
         # Half of them are opened under load only.
         self._slots = ConnectionSlots(2 * (SQLITE_POOL if self._is_sqlite else POSTGRES_POOL), STANDSTILL_S)
-        # On SQLite a transaction that reads before it writes fails immediately if another one wrote in between,
-        # regardless of the busy timeout. BEGIN IMMEDIATE takes the write lock up front.
-        self._writing = self._engine.execution_options(**{BEGIN: "IMMEDIATE"})
+        self._writing = self._engine.execution_options(**{BEGIN: WRITE})
         # SQLite allows one writer. Writers of this process queue here in order and wake at once, instead of polling
         # for the file lock.
         self._write_lock = WriteLock() if self._is_sqlite else None
         self._lane: Lane
         if self._write_lock is not None:
-            writing = self._lane_engine.execution_options(**{BEGIN: "IMMEDIATE"})
-            self._lane = SqliteLane(self._lane_engine, writing, self._write_lock, busy_timeout_s)
+            self._lane = SqliteLane(self._lane_engine, self._write_lock, busy_timeout_s)
         else:
             self._lane = PostgresLane(self._lane_engine, POSTGRES_LANE, STANDSTILL_S)
 

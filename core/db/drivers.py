@@ -30,7 +30,7 @@ COMPACTED_BYTES: Final = 1 << 28
 STANDSTILL_S: Final = 10.0
 """The longest wait for a connection during which none comes free; a queue that moves never times out."""
 BEGIN: Final = "sqlite_begin"
-"""Execution option: the mode of BEGIN on SQLite; empty: autocommit."""
+"""Execution option of sessions on SQLite: the statement that begins a transaction; empty: autocommit."""
 
 LOCKED = "it is locked by another process"
 READ_ONLY = "it is read-only"
@@ -101,18 +101,29 @@ def describe_storage_error(error: BaseException) -> str:
     return REFUSED
 
 
-@contextmanager
-def translate_errors() -> Generator[None]:
-    """Translates engine and driver errors to StorageError; misuse of SQLAlchemy passes unchanged.
+DRIVER_ERRORS = (DBAPIError, PoolTimeoutError, sqlite3.Error)
+"""Errors of the engine and of the driver; misuse of SQLAlchemy raises others."""
+
+
+def to_storage_error(error: Exception) -> StorageError:
+    """Returns the error to raise in place of one of `DRIVER_ERRORS`, which is its cause.
 
     Integrity and data errors are permanent: the referenced row is gone or the value fits no column, so a retry of the
     same statement fails again.
     """
+    permanent = isinstance(error, IntegrityError | DataError)
+    translated = StorageError(f"the database failed: {describe_storage_error(error)}", permanent=permanent)
+    translated.__cause__ = error
+    return translated
+
+
+@contextmanager
+def translate_errors() -> Generator[None]:
+    """Translates engine and driver errors to StorageError; misuse of SQLAlchemy passes unchanged."""
     try:
         yield
-    except (DBAPIError, PoolTimeoutError, sqlite3.Error) as error:
-        permanent = isinstance(error, IntegrityError | DataError)
-        raise StorageError(f"the database failed: {describe_storage_error(error)}", permanent=permanent) from error
+    except DRIVER_ERRORS as error:
+        raise to_storage_error(error) from error
 
 
 class SQLiteConnection(sqlite3.Connection):
@@ -195,11 +206,13 @@ def open_session_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
             connect_args=libpq_timeouts(url),
         )
     _prepare(engine.sync_engine, busy_timeout_s)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
 
 
 def open_lane_engine(url: URL, busy_timeout_s: float) -> Engine:
-    """Opens the engine of the lane, with the arguments of `open_session_engine`."""
+    """Opens the engine of the lane, with the arguments of `open_session_engine`. On SQLite it begins no transaction."""
     if url.get_backend_name() == "sqlite":
         engine = create_engine(
             url.set(drivername="sqlite"),
@@ -222,10 +235,9 @@ def open_lane_engine(url: URL, busy_timeout_s: float) -> Engine:
 
 
 def _prepare(engine: Engine, busy_timeout_s: float) -> None:
-    """Registers the preparation of new connections and, on SQLite, of transactions."""
+    """Registers the preparation of new connections."""
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
         return
 
     def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
@@ -239,7 +251,7 @@ def _prepare(engine: Engine, busy_timeout_s: float) -> None:
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    # Disables sqlite3's implicit transactions, which begin late and never for DDL; `begin` below replaces them.
+    # Disables sqlite3's implicit transactions, which begin late and never for DDL.
     connection.isolation_level = None
     with _closed_on_failure(connection):
         cursor = connection.cursor()
@@ -253,9 +265,9 @@ def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    mode = connection.get_execution_options().get(BEGIN, "DEFERRED")
-    if mode:
-        connection.exec_driver_sql(f"BEGIN {mode}")
+    statement = connection.get_execution_options().get(BEGIN, "BEGIN DEFERRED")
+    if statement:
+        connection.exec_driver_sql(statement)
 
 
 def create_file(engine: AsyncEngine) -> None:

@@ -6,6 +6,7 @@ wait in one commit; on PostgreSQL, a few threads execute one each.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -17,8 +18,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 
-from core.db.drivers import BUSY, LOCKED, translate_errors
-from core.db.queues import ConnectionSlots, TransactionRunner, WriteLock
+from core.db.drivers import DRIVER_ERRORS, LOCKED, to_storage_error
 from core.errors import StorageError
 
 T = TypeVar("T")
@@ -32,12 +32,20 @@ OWN_WRITER_TIMEOUTS: Final = 4
 In a burst of 3,000 people on a busy machine one commit took longer than a busy timeout, and eight answers had no
 memory.
 """
+READ: Final = "BEGIN DEFERRED"
+WRITE: Final = "BEGIN IMMEDIATE"
+"""On SQLite a transaction that reads before it writes fails immediately if another one wrote in between, regardless of
+the busy timeout. IMMEDIATE takes the write lock up front."""
 CLOSE_S: Final = 2.0
 """Seconds that closing waits for transactions whose callers were cancelled."""
 
 
-class Lane(TransactionRunner, Protocol):
+class Lane(Protocol):
     """Executes transactions in threads, in order of arrival."""
+
+    async def run(self, work: Callable[[Connection], T], *, urgent: bool = False, reading: bool = False) -> T:
+        """Executes a transaction; see `Database.run`."""
+        ...
 
     @property
     def waiting(self) -> int:
@@ -58,7 +66,9 @@ class _Transaction:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome(Generic[T]):
+class Executed(Generic[T]):
+    """The value of a transaction that was committed, or the error of one that was not."""
+
     value: T | None = None
     error: Exception | None = None
 
@@ -68,6 +78,7 @@ class _Outcome(Generic[T]):
         return isinstance(self.error, StorageError) and not self.error.permanent
 
     def hand_to(self, future: asyncio.Future[Any]) -> None:
+        """Ends the wait of a caller, unless it was cancelled."""
         if future.done():
             return
         if self.error is not None:
@@ -76,6 +87,7 @@ class _Outcome(Generic[T]):
             future.set_result(self.value)
 
     def result(self) -> T:
+        """Returns the value, or raises the error."""
         if self.error is not None:
             raise self.error
         return cast("T", self.value)  # None only where T admits it
@@ -143,6 +155,61 @@ def _resolve(future: asyncio.Future[T], result: T) -> None:
         future.set_result(result)
 
 
+class WriteLock:
+    """FIFO lock with a priority lane. Not reentrant; for one event loop."""
+
+    def __init__(self) -> None:
+        self._is_locked = False
+        self._urgent: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._commits = 0
+
+    @property
+    def waiting(self) -> int:
+        """Transactions that wait for the lock."""
+        return len(self._urgent) + len(self._waiters)
+
+    async def acquire(self, timeout_s: float, *, urgent: bool) -> None:
+        """Acquires the lock.
+
+        Args:
+            timeout_s: the longest wait without a commit by any holder; a long queue that progresses never times out.
+            urgent: whether to be served before waiters that are not.
+
+        Raises:
+            TimeoutError: no holder committed for `timeout_s`.
+        """
+        if not self._is_locked:
+            self._is_locked = True
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        (self._urgent if urgent else self._waiters).append(turn)
+        try:
+            while not turn.done():
+                commits = self._commits
+                await asyncio.wait([turn], timeout=timeout_s)
+                if not turn.done() and self._commits == commits:
+                    turn.cancel()
+                    raise TimeoutError
+        except asyncio.CancelledError:
+            if turn.done():
+                # Acquired at the moment of the cancellation.
+                self.release(committed=False)
+            turn.cancel()
+            raise
+
+    def release(self, *, committed: bool) -> None:
+        """Releases the lock to the next waiter."""
+        self._commits += committed
+        for waiters in (self._urgent, self._waiters):
+            while waiters:
+                turn = waiters.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    return
+        self._is_locked = False
+
+
 class SqliteLane:
     """One thread that writes and one that reads. The transactions that wait for the writing one share a commit.
 
@@ -150,15 +217,13 @@ class SqliteLane:
     transaction may therefore be executed twice, and is committed once.
 
     Args:
-        engine: begins transactions that read.
-        writing: begins transactions that write.
+        engine: opens connections, which begin no transaction by themselves.
         write_lock: shared with the sessions of this process.
         busy_timeout_s: the longest wait for the lock without a commit by any holder.
     """
 
-    def __init__(self, engine: Engine, writing: Engine, write_lock: WriteLock, busy_timeout_s: float) -> None:
+    def __init__(self, engine: Engine, write_lock: WriteLock, busy_timeout_s: float) -> None:
         self._engine = engine
-        self._writing = writing
         self._write_lock = write_lock
         self._busy_timeout_s = busy_timeout_s
         self._writer, self._reader = LaneThreads(1), LaneThreads(1)
@@ -173,7 +238,7 @@ class SqliteLane:
     async def run(self, work: Callable[[Connection], T], *, urgent: bool = False, reading: bool = False) -> T:
         """Executes a transaction."""
         if reading:
-            executed = await self._reader.submit(partial(_execute, self._engine, copy_context(), work))
+            executed = await self._reader.submit(partial(execute_transaction, self._engine, copy_context(), work, READ))
             return executed.result()
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._pending.append(_Transaction(work, copy_context(), done, urgent))
@@ -204,11 +269,11 @@ class SqliteLane:
         except TimeoutError:
             batch, self._pending = self._pending, []
             for transaction in batch:
-                _Outcome(error=StorageError(f"the database failed: {LOCKED}")).hand_to(transaction.done)
+                Executed(error=StorageError(f"the database failed: {LOCKED}")).hand_to(transaction.done)
             return
         batch = [each for each in self._pending[:LARGEST_BATCH] if not each.done.cancelled()]
         del self._pending[:LARGEST_BATCH]
-        outcomes: Sequence[_Outcome[Any]] = ()
+        outcomes: Sequence[Executed[Any]] = ()
         try:
             if batch:
                 outcomes = await self._writer.submit(partial(self._execute_together, batch))
@@ -217,79 +282,47 @@ class SqliteLane:
         for transaction, outcome in zip(batch, outcomes, strict=True):
             outcome.hand_to(transaction.done)
 
-    def _execute_together(self, batch: Sequence[_Transaction]) -> Sequence[_Outcome[Any]]:
+    def _execute_together(self, batch: Sequence[_Transaction]) -> Sequence[Executed[Any]]:
         if len(batch) > 1:
 
             def work(connection: Connection) -> list[Any]:
                 return [each.context.run(each.work, connection) for each in batch]
 
             # A span of the commit belongs to the first; a context can be entered once only.
-            together = _execute(self._writing, batch[0].context.copy(), work)
+            together = execute_transaction(self._engine, batch[0].context.copy(), work, WRITE)
             if together.error is None:
-                return [_Outcome(value) for value in together.result()]
+                return [Executed(value) for value in together.result()]
             if together.is_outage:
                 return [together] * len(batch)
-        outcomes: list[_Outcome[Any]] = []
+        outcomes: list[Executed[Any]] = []
         for each in batch:
             # During an outage each would wait for the whole busy timeout.
             is_outage = bool(outcomes) and outcomes[-1].is_outage
-            outcomes.append(outcomes[-1] if is_outage else _execute(self._writing, each.context, each.work))
+            outcomes.append(
+                outcomes[-1] if is_outage else execute_transaction(self._engine, each.context, each.work, WRITE)
+            )
         return outcomes
 
 
-class PostgresLane:
-    """A few threads, each with a connection of the pool and a transaction of its own.
+def execute_transaction(
+    engine: Engine, context: Context, work: Callable[[Connection], T], begin: str | None = None
+) -> Executed[T]:
+    """Executes and commits a transaction in the current thread. Raises nothing.
 
     Args:
-        threads: as many as the pool has connections.
-        standstill_s: the longest wait for a thread during which none comes free.
+        begin: the statement that begins it, where the driver begins none by itself.
     """
 
-    def __init__(self, engine: Engine, threads: int, standstill_s: float) -> None:
-        self._engine = engine
-        self._slots = ConnectionSlots(threads, standstill_s)
-        self._threads = LaneThreads(threads)
-        self._executing: set[asyncio.Task[Any]] = set()
-
-    @property
-    def waiting(self) -> int:
-        """Transactions that wait for a thread."""
-        return self._slots.waiting
-
-    async def run(self, work: Callable[[Connection], T], *, urgent: bool = False, reading: bool = False) -> T:
-        """Executes a transaction. Writers do not wait for each other here, so none is urgent."""
-        del urgent, reading
-        # A task of its own: the slot is taken until the thread is free, also when the caller is cancelled.
-        executing = asyncio.create_task(self._execute(work), name="database.lane")
-        self._executing.add(executing)
-        executing.add_done_callback(self._executing.discard)
-        executed = await asyncio.shield(executing)
-        return executed.result()
-
-    async def close(self) -> None:
-        """Closes the connections; a transaction that hangs is not waited for longer than `CLOSE_S`."""
-        deadline = time.monotonic() + CLOSE_S
-        if self._executing:
-            await asyncio.wait(self._executing, timeout=CLOSE_S)
-        # Threads end first: disposing of the pool leaves connections open that are in use.
-        await self._threads.stop(max(0.0, deadline - time.monotonic()))
-        self._engine.dispose()
-
-    async def _execute(self, work: Callable[[Connection], T]) -> _Outcome[T]:
-        try:
-            async with self._slots.slot():
-                return await self._threads.submit(partial(_execute, self._engine, copy_context(), work))
-        except TimeoutError:
-            return _Outcome(error=StorageError(f"the database failed: {BUSY}"))
-
-
-def _execute(engine: Engine, context: Context, work: Callable[[Connection], T]) -> _Outcome[T]:
-    def transact() -> _Outcome[T]:
-        with translate_errors(), engine.begin() as connection:
-            return _Outcome(work(connection))
+    def transact() -> T:
+        with engine.begin() as connection:
+            if begin is not None:
+                connection.exec_driver_sql(begin)
+            return work(connection)
 
     try:
         # Begin and commit as well, of which a span is recorded.
-        return context.run(transact)
+        return Executed(context.run(transact))
+    except DRIVER_ERRORS as error:
+        return Executed(error=to_storage_error(error))
     except Exception as error:  # noqa: BLE001 - raised where the transaction is awaited
-        return _Outcome(error=error)
+        return Executed(error=error)

@@ -12,7 +12,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 import structlog
 
-from core.db.drivers import translate_errors
+from core.db.drivers import DRIVER_ERRORS, to_storage_error
 from core.db.replica_fence import ReplicaFence
 from services.inbox.dbos_runtime import DBOSRuntime
 from services.inbox.dbos_tables import Claim, WorkflowTable
@@ -255,5 +255,7 @@ class JobQueue:
 
 
 async def _in_thread(query: Callable[[], T]) -> T:
-    with translate_errors():
+    try:
         return await asyncio.to_thread(query)
+    except DRIVER_ERRORS as error:
+        raise to_storage_error(error) from error

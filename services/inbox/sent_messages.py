@@ -26,7 +26,6 @@ from sqlalchemy import delete, select
 from core.clock import Clock
 from core.db.database import Database
 from core.db.job_tables import SentMessageRow
-from core.db.queues import GroupCommit
 from core.errors import StorageError
 
 log = structlog.get_logger()
@@ -52,7 +51,7 @@ class SentMessages:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._writes = GroupCommit(database)
+        self._insert = database.insert(SentMessageRow).on_conflict_do_nothing()
 
     @contextmanager
     def sent_by(self, job_id: str) -> Generator[None]:
@@ -114,7 +113,8 @@ class SentMessages:
             "created_at": self._clock.now(),
         }
         try:
-            await self._writes.execute(self._database.insert(SentMessageRow).values(values).on_conflict_do_nothing())
+            # Before other writers: a process that dies before it is written sends the message again.
+            await self._database.run(lambda connection: connection.execute(self._insert, values) and None, urgent=True)
         except StorageError as error:
             log.warning("inbox.sent_message_not_recorded", job=job_id, error=str(error))
 

@@ -6,12 +6,11 @@ from typing import Any
 
 import structlog
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
-from sqlalchemy import BigInteger, Connection, and_, bindparam, delete, literal, select, update
+from sqlalchemy import BigInteger, Connection, Executable, and_, bindparam, delete, literal, select, update
 
 from core.clock import Clock
 from core.db.database import Database
 from core.db.job_tables import SentMessageRow
-from core.db.queues import GroupCommit
 from core.db.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
 from core.errors import StorageError
 from core.messages import ConversationKey
@@ -55,7 +54,6 @@ class TurnStore:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._answer_writes = GroupCommit(database)
         insert = database.insert(TurnRow).on_conflict_do_nothing(index_elements=["origin"])
         self._insert = insert.returning(TurnRow.id)
 
@@ -260,7 +258,14 @@ class TurnStore:
 
     async def note_answer(self, turn_id: int, message_ids: Sequence[int]) -> None:
         """Records which messages hold the answer; a message recorded for another turn moves to this one."""
-        await asyncio.gather(*(self._note_answer(turn_id, each) for each in dict.fromkeys(message_ids)))
+        notes = [self._answer_note(turn_id, each) for each in dict.fromkeys(message_ids)]
+
+        def work(connection: Connection) -> None:
+            for note in notes:
+                connection.execute(note)
+
+        # Before other writers: a crash before it is written doubles a message.
+        await self._database.run(work, urgent=True)
 
     async def recorded_messages(self, chat_id: int, after: int) -> frozenset[int]:
         """Returns the ids of the bot's messages in a chat that are recorded and newer than an id."""
@@ -273,8 +278,8 @@ class TurnStore:
         union = answers.union_all(others)
         return await self._database.run(lambda connection: frozenset(connection.scalars(union)), reading=True)
 
-    async def _note_answer(self, turn_id: int, message_id: int) -> None:
-        # One statement, so that it can share a transaction: a crash before it is written doubles a message.
+    def _answer_note(self, turn_id: int, message_id: int) -> Executable:
+        """Returns the statement that records a message of an answer."""
         found = (
             select(ThreadRow.surface, ThreadRow.chat_id, literal(message_id, BigInteger), TurnRow.id)
             .join(TurnRow, TurnRow.thread_id == ThreadRow.id)
@@ -282,9 +287,7 @@ class TurnStore:
         )
         columns = ["surface", "chat_id", "message_id", "turn_id"]
         insert = self._database.insert(AnswerMessageRow).from_select(columns, found)
-        await self._answer_writes.execute(
-            insert.on_conflict_do_update(index_elements=columns[:3], set_={"turn_id": turn_id})
-        )
+        return insert.on_conflict_do_update(index_elements=columns[:3], set_={"turn_id": turn_id})
 
     def _insert_turn(
         self,

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
+from core.db.connection_slots import ConnectionSlots
 from core.db.database import Database
-from core.db.queues import ConnectionSlots
 from tests.support.clock import settle
 
 
