@@ -31,8 +31,7 @@ from bot.telegram.daemon import (
 from bot.telegram.delivery.calls import OutgoingFile
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimits
-from bot.telegram.ingress.classification import UpdateClassifier
-from bot.telegram.ingress.ingest import UpdateIngest
+from bot.telegram.ingress.ingest import UpdateClassifier, UpdateIngest
 from bot.telegram.ingress.polling import Poller, poll_while_leading
 from bot.telegram.jobs import FairJobPlaces, JobLimits
 from bot.telegram.markdown.pages import RenderThread

@@ -3,13 +3,16 @@
 Payloads are stored: a field that is added is optional, and jobs of earlier versions do without it.
 """
 
+import hashlib
 import json
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, cast
 
+from aiogram.types import Update
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from bot.telegram.api.updates import conversation_key, message_speaker
 from core.messages import ChatKind, Speaker
 from services.inbox.job import LARGEST_PRIORITY, Job
 from services.limits.turns import Quota, TurnLimits, TurnPlaces
@@ -134,6 +137,54 @@ def create_job(bot_id: int, update_id: int, lane: str | None, payload: Payload, 
         payload=json.dumps(payload.model_dump(), separators=(",", ":")),
         is_limited=is_limited,
     )
+
+
+def arrival_job(bot_id: int, raw: dict[str, Any], lane: str | None, *, is_moderated: bool | None = None) -> Job:
+    """Returns the job that answers an update.
+
+    Args:
+        is_moderated: whether its group is moderated; None if that is not known yet.
+    """
+    payload = UpdateArrived(update=raw, is_moderated=is_moderated)
+    return create_job(bot_id, raw["update_id"], lane, payload, is_limited=lane is not None)
+
+
+def moderation_job(bot_id: int, update: Update, raw: dict[str, Any], *, is_admitted: bool) -> Job | None:
+    """Returns the job of an update that is only moderated, ordered by author; None if it is of another kind.
+
+    Changes of a group's members are ordered with that person's messages.
+
+    Args:
+        is_admitted: whether the bot answers its sender.
+    """
+    message, changed = update.message or update.edited_message, update.chat_member or update.my_chat_member
+    if update.message is not None and update.message.media_group_id is not None:
+        # The conversation's lane, since any part may turn out to be for the bot.
+        lane = str(conversation_key(update.message))
+    elif message is not None:
+        lane = f"{MODERATION_LANE}{message.chat.id}:{message_speaker(message).user_id}"
+    elif changed is not None:
+        lane = f"{MODERATION_LANE}{changed.chat.id}:{changed.new_chat_member.user.id}"
+    elif (request := update.chat_join_request) is not None:
+        lane = f"{MODERATION_LANE}{request.chat.id}:{request.from_user.id}"
+    else:
+        return None
+    is_admitted = is_admitted and message is not None
+    payload = UpdateArrived(update=raw, is_for_bot=False, is_admitted=is_admitted, is_moderated=True)
+    return create_job(bot_id, raw["update_id"], lane, payload)
+
+
+def unnumbered_job(bot_id: int, raw: dict[str, Any]) -> Job:
+    """Returns a job of an update without a valid id: the same one each time, as no offset can confirm it."""
+    digest = hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()[:16]
+    job = create_job(bot_id, 0, None, UpdateArrived(update=raw))
+    return replace(job, id=f"tg-{bot_id}-{digest}", lane=f"{OWN_LANE}{digest}")
+
+
+def rejection_job(bot_id: int, raw: dict[str, Any], reason: RejectionReason, renewal_s: int | None = None) -> Job:
+    """Returns the job that tells a sender why an update is not answered."""
+    payload = UpdateRejected(update=raw, reason=reason, renewal_s=renewal_s)
+    return create_job(bot_id, raw["update_id"], None, payload)
 
 
 def schedule_job(bot_id: int, schedule: Schedule) -> Job:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from aiogram.types import Chat, Message, Update, User
 
 from bot.telegram.api.updates import is_group, message_speaker
+from bot.telegram.jobs import RejectionReason
 from core.clock import Clock
 from core.messages import Surface, chat_ref
 from services.limits.rates import RateEvent, RateLimiter
@@ -46,10 +47,15 @@ class BanList(Protocol):
         ...
 
 
-def is_from_banned(update: Update, bans: BanList, admins: frozenset[int]) -> bool:
-    """Returns whether the user, the chat or the channel of an update is banned; operators never are."""
+def find_denial(update: Update, access: AccessList, bans: BanList | None) -> RejectionReason | None:
+    """Returns why the bot does not answer the sender of an update, None if it does; operators are never banned."""
+    if not access.admits(update):
+        return "not-allowed"
     senders = {each.id for each in _parties(update) if each is not None}
-    return senders.isdisjoint(admins) and bans.is_banned(*(chat_ref(Surface.TELEGRAM, each) for each in senders))
+    references = [chat_ref(Surface.TELEGRAM, each) for each in senders]
+    if bans is not None and senders.isdisjoint(access.admins) and bans.is_banned(*references):
+        return "banned"
+    return None
 
 
 def _parties(update: Update) -> tuple[User | None, Chat | None, Chat | None]:

@@ -1,16 +1,37 @@
-"""Takes in batches of updates: each is classified once, within the rates of its sender, and stored as a job."""
+"""Takes in batches of updates: each is classified once, within the rates of its sender, and stored as a job.
 
+Its class says whether the bot answers, whether moderation judges, the queue lane, and the album that a part belongs to.
+"""
+
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
 from aiogram import Bot
+from aiogram.types import Message, Update
 
+from bot.command_table import CommandLane
+from bot.telegram.api.filters import addresses_bot, asks_bot, find_command, find_thumb, is_typed
 from bot.telegram.api.session import TelegramMetrics
-from bot.telegram.api.updates import is_update_id, parse_update, update_kind
-from bot.telegram.ingress.admission import Admission
-from bot.telegram.ingress.classification import Classified, UpdateClassifier
+from bot.telegram.api.updates import (
+    conversation_key,
+    is_group,
+    is_update_id,
+    message_speaker,
+    parse_update,
+    update_kind,
+)
+from bot.telegram.ingress.admission import AccessList, Admission, BanList, find_denial
+from bot.telegram.ingress.album_buffer import AlbumBuffer
+from bot.telegram.jobs import (
+    arrival_job,
+    moderation_job,
+    rejection_job,
+    unnumbered_job,
+)
+from core.clock import Clock
 from core.errors import StorageError
 from services.inbox.album_parts import AlbumPart
 from services.inbox.job import Job, JobSink
@@ -32,6 +53,130 @@ class AlbumPartStore(Protocol):
     async def put(self, parts: Sequence[AlbumPart]) -> None:
         """Stores parts; idempotent."""
         ...
+
+
+class ModerationScope(Protocol):
+    """Knows which groups are moderated."""
+
+    async def concerns(self, update: Update) -> bool:
+        """Returns whether moderation handles an update."""
+        ...
+
+    def is_entry_press(self, update: Update) -> bool:
+        """Returns whether an update is a press at a group's gate, which is open to everyone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """An update that leads to a job.
+
+    Args:
+        update: None if a bug prevented its classification.
+        surplus_job: replaces the job if a limit refuses the update.
+        is_limited: whether it counts in the rates of its sender.
+    """
+
+    job: Job
+    raw: dict[str, Any]  # Any: as Telegram sent it
+    update: Update | None
+    surplus_job: Job | None = None
+    is_limited: bool = False
+    is_denial: bool = False
+    """True if the job only tells a sender that the bot is not for them."""
+
+    @property
+    def message(self) -> Message | None:
+        """The message of the update, if it has one."""
+        return self.update.message if self.update is not None else None
+
+
+class UpdateClassifier:
+    """Finds the job of an update: access, relevance, moderation and queue lane.
+
+    Args:
+        bot: the bot that received the updates.
+        moderation: knows which groups are moderated.
+        access: the users and chats that the bot answers.
+        clock: expires buffered albums.
+        bans: the people and chats that operators banned.
+    """
+
+    def __init__(
+        self, bot: Bot, moderation: ModerationScope, access: AccessList, clock: Clock, bans: BanList | None = None
+    ) -> None:
+        self._bot = bot
+        self._moderation = moderation
+        self._access = access
+        self._bans = bans
+        self.albums = AlbumBuffer(clock)
+        """The parts that arrived a moment ago."""
+
+    async def classify(self, update: Update, raw: dict[str, Any], parts: list[AlbumPart]) -> Classified | None:
+        """Returns the update with its job; None for an irrelevant one, such as most messages of a group."""
+        is_private = update.message is not None and not is_group(update.message)
+        is_moderated = not is_private and await self._moderation.concerns(update)
+        denial = find_denial(update, self._access, self._bans)
+        if denial is not None and not self._moderation.is_entry_press(update):
+            log.info("update.denied", update_id=update.update_id, reason=denial)
+            if self._gets_denial(update):
+                return Classified(rejection_job(self._bot.id, raw, denial), raw, update, is_denial=True)
+            # A moderated group's messages are judged even if the bot does not answer their authors.
+            judged = self._judged(update, raw, parts, is_admitted=False) if is_moderated else None
+            return Classified(judged, raw, update) if judged is not None else None
+        lane, is_for_bot = await self._find_lane(update)
+        if is_for_bot:
+            message = update.message
+            if message is not None and lane is not None:
+                parts += self._join_album(message, raw, is_wanted=True)
+            surplus = self._judged(update, raw, parts) if is_moderated else None
+            job = arrival_job(self._bot.id, raw, lane, is_moderated=is_moderated)
+            return Classified(job, raw, update, surplus, is_limited=True)
+        judged = self._judged(update, raw, parts) if is_moderated else None
+        if judged is None and update.message is not None:
+            parts += self._join_album(update.message, raw, is_wanted=False)
+        return Classified(judged, raw, update) if judged is not None else None
+
+    async def _find_lane(self, update: Update) -> tuple[str | None, bool]:
+        """Returns the lane of an update, None for one of its own, and whether the update is for the bot."""
+        message = update.message
+        if (mention := update.guest_message) is not None:
+            return f"guest:{message_speaker(mention).user_id}", True
+        if (edited := update.edited_message) is not None:
+            is_for_bot = edited.media_group_id is None and is_typed(edited) and await asks_bot(edited, self._bot)
+            return (str(conversation_key(edited)), True) if is_for_bot else (None, False)
+        if message is None:
+            reaction = update.message_reaction
+            is_vote = reaction is not None and find_thumb(reaction) is not None
+            is_press = update.callback_query is not None or update.stopped_message_generation is not None
+            return None, is_press or is_vote
+        command = await find_command(message, self._bot)
+        if command is not None and command.lane is CommandLane.IMMEDIATE:
+            return None, True
+        if command is not None or await addresses_bot(message, self._bot):
+            return str(conversation_key(message)), True
+        return None, False
+
+    def _judged(
+        self, update: Update, raw: dict[str, Any], parts: list[AlbumPart], *, is_admitted: bool = True
+    ) -> Job | None:
+        """Returns the job of a moderated update that is not for the bot."""
+        if update.message is not None:
+            parts += self._join_album(update.message, raw, is_wanted=True)
+        return moderation_job(self._bot.id, update, raw, is_admitted=is_admitted)
+
+    def _join_album(self, message: Message, raw: dict[str, Any], *, is_wanted: bool) -> list[AlbumPart]:
+        """Returns the parts of the message's album that are to be stored now."""
+        if message.media_group_id is None:
+            return []
+        return self.albums.join(message, json.dumps(raw), is_wanted=is_wanted)
+
+    def _gets_denial(self, update: Update) -> bool:
+        """Returns whether a denied user gets a reply: not in groups, as it would disturb others, and once per album."""
+        message = update.message
+        if message is None:
+            return update.callback_query is not None
+        return not is_group(message) and self.albums.reject_once(message)
 
 
 class UpdateIngest:
@@ -95,7 +240,7 @@ class UpdateIngest:
         except Exception as error:
             reason = f"taking it in failed: {type(error).__name__}"
             log.exception("update.quarantined", update_id=raw.get("update_id"))
-            await self._inbox.quarantine(self._classifier.arrived(raw, None, is_moderated=None), reason)
+            await self._inbox.quarantine(arrival_job(self._bot.id, raw, None), reason)
 
     async def _take(self, batch: Sequence[dict[str, Any]]) -> None:
         parts: list[AlbumPart] = []
@@ -104,7 +249,7 @@ class UpdateIngest:
         for raw in batch:
             if not is_update_id(raw.get("update_id")):
                 log.error("update.unreadable", kinds=list(raw))
-                await self._inbox.quarantine(self._classifier.unnumbered(raw), "unreadable: no valid update_id")
+                await self._inbox.quarantine(unnumbered_job(self._bot.id, raw), "unreadable: no valid update_id")
                 continue
             if self._admission.is_known_surplus(raw):
                 surplus += 1
@@ -133,7 +278,7 @@ class UpdateIngest:
             told = await self._admission.are_told([("full", each.update) for each in excess if each.update])
             await self._inbox.put(
                 [
-                    self._classifier.rejected(each.raw, "queue-full")
+                    rejection_job(self._bot.id, each.raw, "queue-full")
                     for each, is_told in zip((each for each in excess if each.update), told, strict=True)
                     if is_told and (each.message is None or self._albums.reject_once(each.message))
                 ]
@@ -160,7 +305,7 @@ class UpdateIngest:
                     kept.append(each)
                 continue
             if refusal.is_told and (each.message is None or self._albums.reject_once(each.message)):
-                warning = self._classifier.rejected(each.raw, "rate-limited", refusal.renewal_s)
+                warning = rejection_job(self._bot.id, each.raw, "rate-limited", refusal.renewal_s)
                 if each.surplus_job is not None:
                     # Two jobs of one update.
                     warning = replace(warning, id=f"{warning.id}!")
@@ -176,12 +321,12 @@ class UpdateIngest:
                 return await self._classifier.classify(update, raw, parts)
             # A later version may read it: an operator can replay it then.
             kinds = ", ".join(sorted(kind[:40] for kind in raw if kind != "update_id")[:5])
-            job = self._classifier.arrived(raw, None, is_moderated=None)
+            job = arrival_job(self._bot.id, raw, None)
             await self._inbox.quarantine(job, f"unreadable: {kinds or 'no content'}")
         except StorageError:
             raise
         except Exception:
             # A bug here must neither lose this update nor keep the rest of the batch from being stored.
             log.exception("update.classification_failed", update_id=raw["update_id"])
-            return Classified(self._classifier.arrived(raw, None, is_moderated=None), raw, None)
+            return Classified(arrival_job(self._bot.id, raw, None), raw, None)
         return None

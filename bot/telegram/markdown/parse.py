@@ -8,7 +8,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, Final, TypeAlias, cast
 
 import pyromark
@@ -92,6 +92,8 @@ Event: TypeAlias = tuple[Any, dict[str, int]]
 
 _OURS = re.compile("[\ufdd0-\ufdef]")
 _ANGLE_OR_LINK = re.compile(r"\]\(<[^<>\n]*>|<(?:https?|ftp|tg|mailto):[^\s<>]*>|(<)")
+_MAX_DEPTH = 24
+"""Containers inside each other: each level indents its content."""
 _INDEXED_PER_UNIT = 16
 _LAST_OF_ONE, _LAST_OF_TWO, _LAST_OF_THREE = 0x7F, 0x7FF, 0xFFFF
 """The last code points that take one, two and three bytes of UTF-8."""
@@ -132,6 +134,16 @@ def hide_angles(text: str) -> str:
     return _ANGLE_OR_LINK.sub(lambda found: ANGLE if found[1] else found[0], text)
 
 
+def hide_at(text: str, offsets: Iterable[int]) -> str:
+    """Replaces the delimiters at UTF-8 offsets by placeholders."""
+    source = text.encode()
+    hidden = {ord("$"): DOLLAR.encode(), ord("~"): TILDE.encode()}
+    bounds = [-1, *offsets, len(source)]
+    parts = [source[before + 1 : here] for before, here in pairwise(bounds)]
+    marks = [hidden[source[offset]] for offset in bounds[1:-1]]
+    return b"".join(part + mark for part, mark in zip(parts, [*marks, b""], strict=True)).decode()
+
+
 class Spans:
     """Ranges of nodes that do not overlap, such as code."""
 
@@ -156,6 +168,27 @@ def read_events(text: str, work: Work) -> list[Event]:
     events = list(islice(pyromark.events_with_range(text, options=STANDARD_OPTIONS), work.left + 1))
     work.charge(len(events))
     return cast("list[Event]", events)
+
+
+def check_depth(events: Iterable[Event]) -> None:
+    """Raises TooMuchWork for containers that are nested too deeply."""
+    depth = 0
+    for event, _ in events:
+        if _is_container(event_value(event, "Start")):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise TooMuchWork
+        elif _is_container(event_value(event, "End")):
+            depth -= 1
+
+
+def event_value(event: object, name: str) -> object:
+    """Returns the value of an event of that name, such as its tag; None for another event."""
+    return cast("Mapping[str, object]", event).get(name) if isinstance(event, Mapping) else None
+
+
+def _is_container(tag: object) -> bool:
+    return tag == "Item" or (isinstance(tag, Mapping) and "BlockQuote" in tag)
 
 
 def parse(text: str, work: Work) -> tuple[Node, ...]:

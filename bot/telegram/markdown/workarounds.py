@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
-from bot.telegram.markdown.convert import find_bracketed, to_unicode
+from bot.telegram.markdown.formulas import find_bracketed, to_unicode
 from bot.telegram.markdown.parse import (
     ANGLE,
     BACKSLASH,
@@ -32,6 +32,8 @@ _PIPES = re.compile(r"(?<!\\)\|{2,}")
 _DOLLAR_MATH = re.compile(r"(?<![\\$\w])\$([^$\n]+)\$(?![$\d])")
 _FIRST_MARK = re.compile(r"\n[ \t>]*(-{1,2}|={1,2})[ \t]*$")
 _TABLE_RULE = re.compile(r"[ \t>]*[|:-][|: \t-]*")
+NEEDED: Final = re.compile(rf"[|<]|\]:|\\[(\[]|{_FIRST_MARK.pattern}")
+"""Found in each text that `apply_workarounds` changes."""
 _NEEDS_A_LOOK = re.compile(rf"\\[(\[]|\||{ANGLE}br", re.IGNORECASE)
 
 _DEFINITION_PASSES = 4

@@ -5,8 +5,7 @@ from typing import Any
 
 from bot.telegram.api.session import TelegramMetrics
 from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimits
-from bot.telegram.ingress.classification import UpdateClassifier
-from bot.telegram.ingress.ingest import UpdateIngest
+from bot.telegram.ingress.ingest import UpdateClassifier, UpdateIngest
 from bot.telegram.jobs import UpdateRejected, parse_payload
 from core.errors import StorageError
 from core.messages import ConversationKey, Surface

@@ -1,6 +1,6 @@
 """AlbumBuffer: which parts of a group's album are stored, and when."""
 
-from bot.telegram.ingress.classification import ALBUM_LIFETIME_S, MAX_ALBUMS, AlbumBuffer
+from bot.telegram.ingress.album_buffer import ALBUM_LIFETIME_S, MAX_ALBUMS, AlbumBuffer
 from services.inbox.album_parts import MAX_PARTS
 from tests.support.clock import ManualClock
 from tests.support.fake_telegram.messages import GROUP, message

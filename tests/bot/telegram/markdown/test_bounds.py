@@ -12,10 +12,10 @@ from telegramify_markdown import convert as library_convert
 from telegramify_markdown.converter import _contains_latex_symbols
 
 from bot.telegram.markdown import parse as parsing
-from bot.telegram.markdown.convert import convert, needs_conversion, to_unicode
+from bot.telegram.markdown.formulas import needs_conversion, to_unicode
 from bot.telegram.markdown.pages import MESSAGE_LIMIT, Pages
 from bot.telegram.markdown.parse import RenderLimits, TooMuchWork, Work
-from bot.telegram.markdown.render import MAX_ENTITIES, Rendered, render
+from bot.telegram.markdown.render import MAX_ENTITIES, Rendered, convert, render
 
 MOST = 4
 LIMITS = RenderLimits()

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from bot.telegram.markdown import render as rendering
+from bot.telegram.markdown.parse import Work
 from bot.telegram.markdown.render import Rendered, plain, render
+from bot.telegram.markdown.workarounds import NEEDED, apply_workarounds
 
 # name: (the Markdown, its words that are not displayed: addresses, languages of code, names of commands)
 NASTY: dict[str, tuple[str, set[str]]] = {
@@ -297,3 +299,10 @@ def test_render_returns_the_source_if_the_converter_fails(monkeypatch: pytest.Mo
         assert render("**a** secret") == Rendered("**a** secret")
     assert [(entry["event"], entry["error"]) for entry in logs] == [("markdown.unrenderable", "IndexError")]
     assert "secret" not in str(logs)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(text=st.lists(st.sampled_from([*"|<]:\\([->=`$~a \n", "<br>", "\n-", "[a]: b\n"]), max_size=12).map("".join))
+def test_workarounds_change_no_text_in_which_nothing_asks_for_them(text: str) -> None:
+    """Most answers are rendered without them."""
+    assert NEEDED.search(text) or apply_workarounds(text, Work(10_000)) == text
