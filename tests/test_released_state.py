@@ -19,8 +19,9 @@ from core.db.database import Database
 from core.db.tables import Base
 from core.messages import ChatKind, ConversationKey, Speaker, Surface
 from services.admin.audit import Audit
-from services.chat.store.conversation import ThreadList, TurnStatus
+from services.chat.store.conversation import TurnStatus
 from services.chat.store.notes import Notes
+from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.inbox.album_parts import AlbumParts
 from services.inbox.dbos_queue import JobQueue

@@ -27,13 +27,13 @@ from services.admin.providers import ProviderAdmin
 from services.admin.statistics import Statistics
 from services.admin.undo import UndoStore
 from services.chat.agent import create_agent
-from services.chat.footers import StandInNotices
 from services.chat.media.file_tools import DocumentTools, picture_tools
 from services.chat.service import ChatService
-from services.chat.store.conversation import ThreadList
+from services.chat.stand_ins import StandInNotices
 from services.chat.store.files import DocumentStore, PictureStore
 from services.chat.store.history import ThreadMemories
 from services.chat.store.notes import Notes
+from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import ThreadNamer
 from services.chat.turn import TurnMetrics, TurnObserver

@@ -18,7 +18,7 @@ from core.messages import user_ref
 from services.admin.audit import AuditKind
 from services.chat import personas
 from services.chat.service import ChatService
-from services.chat.store.conversation import ListedThread, ThreadList
+from services.chat.store.thread_list import ListedThread, ThreadList
 from services.chat.store.turns import TurnStore
 from services.llm.request import ModelChoice
 from services.llm.routing.fallback import LLMProviderFallback

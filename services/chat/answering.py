@@ -1,9 +1,8 @@
-"""Produces the answer of a turn: transcribes speech, draws a picture, or runs the agent."""
+"""Produces the answer of a turn, by the agent or a picture's provider, and words the lines under it."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from urllib.parse import urlsplit
 
 import structlog
 from pydantic import BaseModel
@@ -13,30 +12,23 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, Text
 from core.clock import Clock
 from core.errors import AllProvidersFailed, UnknownProvider
 from core.i18n import Texts
-from core.messages import ChatKind
-from core.shortening import shorten_line
-from services.chat.agent import FETCH_PAGE, LIMITS, TurnContext
+from core.messages import ChatKind, Incoming
+from services.chat.activity import describe_calls
+from services.chat.agent import LIMITS, TurnContext, find_sources
 from services.chat.media.file_tools import IMAGES, MOST_PICTURES, TextToImage
 from services.chat.media.voice import VOICE, SpeechToText, has_recording, quote_transcripts, transcribe
 from services.chat.personas import instructions
-from services.chat.prompts import find_description, is_plain, mentions_parts, prompt_text
+from services.chat.prompts import find_description, is_plain, mentions_parts, prompt_text, split_parts
 from services.chat.reply import ShownPicture
 from services.chat.store.notes import Notes
-from services.chat.turn import TurnRun
+from services.chat.turn import TurnOutcome, TurnRun
 from services.chat.turn_records import TurnRecords
 from services.llm.capabilities.asking import Picture
 from services.llm.models.factory import CHAT, LLMModelFactory
 from services.llm.models.routed import RoutedModel
-from services.llm.request import WEB_SEARCH, ModelChoice, RequestSpec
+from services.llm.request import ModelChoice, RequestSpec
 
 log = structlog.get_logger()
-
-MAX_DETAIL = 60
-"""Characters of a query in the line."""
-QUICK_TOOLS = frozenset(
-    {"current_time", "remember", "recall", "read_document", "schedule_message", "list_schedules", "cancel_schedule"}
-)
-"""Tools of the bot's own that take milliseconds; they are not worth a line."""
 
 
 class AnswerProducer:
@@ -225,39 +217,65 @@ async def _stream(agent_run: AgentRun[TurnContext, str], note_calls: Callable[[l
             note_calls(calls)
 
 
-def describe_calls(calls: Sequence[ToolCallPart], texts: Texts, language: str | None) -> str | None:
-    """Returns a line about the newest of these calls that takes time; None if none does."""
-    for call in reversed(calls):
-        if call.tool_name not in QUICK_TOOLS:
-            return _describe(call, texts, language)
-    return None
+class Footers:
+    """Words the notice and the footer of an answer.
 
+    Args:
+        demo_ids: demo providers; their answers say so.
+    """
 
-def _describe(call: ToolCallPart, texts: Texts, language: str | None) -> str:
-    match call.tool_name:
-        case name if name == WEB_SEARCH:
-            return texts.get("activity-search", language, query=_argument(call, "query", _shorten))
-        case name if name == FETCH_PAGE:
-            return texts.get("activity-page", language, site=_argument(call, "url", _site))
-        case name:
-            return texts.get("activity-tool", language, name=_shorten(name))
+    def __init__(self, texts: Texts, demo_ids: frozenset[str]) -> None:
+        self._texts = texts
+        self._demo_ids = demo_ids
 
+    def notice(self, run: TurnRun, outcome: TurnOutcome) -> str | None:
+        """Returns why the answer ended as it did, and the calls that it asks to allow."""
+        language = run.incoming.speaker.language
+        notice = self._texts.get(outcome.key, language, **outcome.arguments) if outcome.key is not None else None
+        if notice is None and run.reply.is_cut:
+            notice = self._texts.get("answer-cut", language)
+        calls = run.reply.asked_calls
+        questions = [
+            self._texts.get("call-question", language, what=call.what if len(calls) == 1 else f"{number}. {call.what}")
+            for number, call in enumerate(calls, 1)
+        ]
+        return "\n".join(line for line in (notice, *questions) if line) or None
 
-def _argument(call: ToolCallPart, name: str, form: Callable[[str], str]) -> str:
-    """Returns an argument of a call, which the model may have written in any way."""
-    try:
-        value: object = call.args_as_dict().get(name)
-    except ValueError:
-        return "…"
-    return form(value) if isinstance(value, str) else "…"
+    def footer(self, run: TurnRun, *, is_blind: bool, is_saved: bool) -> str | None:
+        """Returns the footer of an answer, if any."""
+        reply, language = run.reply, run.incoming.speaker.language
+        if not reply.text:
+            return None
+        sources = [
+            f"{number}. {source.title}: {source.url}" if source.title else f"{number}. {source.url}"
+            for number, source in enumerate(find_sources(run.messages, reply.text), 1)
+        ]
+        lines = [
+            "\n".join([self._texts.get("sources", language), *sources]) if sources else None,
+            self._texts.get("answered-by", language, provider=reply.provider)
+            if run.preference.footers and reply.provider
+            else None,
+            self._texts.get("answered-remotely", language, failed=stand_in.local, provider=stand_in.remote)
+            if (stand_in := run.stand_in) is not None
+            else None,
+            self._texts.get("demo-footer", language) if reply.provider in self._demo_ids else None,
+            self._texts.get("cannot-see-image", language) if is_blind else None,
+            *self._describe_files(run.incoming),
+            self._texts.get("memory-compacted", language) if run.is_first_drop else None,
+            None if run.has_memory else self._texts.get("degraded-memory-footer", language),
+            None if is_saved else self._texts.get("failed-storage-footer", language),
+        ]
+        return "\n".join(line for line in lines if line) or None
 
-
-def _site(url: str) -> str:
-    try:
-        return _shorten(urlsplit(url if "//" in url else f"//{url}").hostname or "…")
-    except ValueError:
-        return "…"
-
-
-def _shorten(text: str) -> str:
-    return shorten_line(text, MAX_DETAIL) or "…"
+    def _describe_files(self, incoming: Incoming) -> Sequence[str]:
+        """Returns a line for each file that was not read as a whole."""
+        language = incoming.speaker.language
+        lines: list[str] = []
+        for file in incoming.files:
+            parts = len(split_parts(file.text)) if file.by_part else 1
+            if parts > 1:
+                lines.append(self._texts.get("document-by-part", language, name=file.name[:100], parts=parts))
+            if file.is_cut:
+                count = len(file.text)
+                lines.append(self._texts.get("document-cut", language, name=file.name[:100], characters=count))
+        return lines

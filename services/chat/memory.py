@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from pydantic_ai.messages import ModelMessage
 
 from core.errors import ProviderError, StorageError
-from services.chat.store.conversation import Recall, Remembered, Thread
-from services.chat.store.history import ThreadMemories
+from services.chat.store.conversation import Thread
+from services.chat.store.history import Recall, Remembered, ThreadMemories
 from services.llm.models.factory import LLMModelFactory
 from services.llm.request import RequestSpec
 

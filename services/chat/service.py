@@ -16,13 +16,13 @@ from core.errors import StorageError
 from core.i18n import Texts
 from core.messages import ConversationKey, Incoming, Surface, UserRef
 from services.chat.agent import TurnContext
-from services.chat.answering import AnswerProducer
-from services.chat.footers import Footers, StandInNotices
+from services.chat.answering import AnswerProducer, Footers
 from services.chat.media.file_tools import TextToImage
 from services.chat.media.voice import SpeechToText, quote_transcripts
 from services.chat.memory import Compaction, ConversationMemory, MemoryLimits
 from services.chat.prompts import find_description, picture_prompt, prompt_text, to_prompt
 from services.chat.reply import AskedCall, Reply, ReplyPhase
+from services.chat.stand_ins import StandInNotices
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
 from services.chat.thread_names import Beginning, ThreadNamer
 from services.chat.turn import TurnObserver, TurnOutcome, TurnRun, classify_failure, replay_outcome

@@ -27,7 +27,8 @@ from core.messages import Incoming
 from core.observability.metrics import Metrics
 from services.chat.agent import LIMITS
 from services.chat.reply import Reply, ReplyPhase
-from services.chat.store.conversation import Recall, Thread, Turn, TurnStatus
+from services.chat.store.conversation import Thread, Turn, TurnStatus
+from services.chat.store.history import Recall
 from services.llm.models.routed import last_provenance
 from services.llm.request import ModelChoice
 from services.preferences import ChatPreferences

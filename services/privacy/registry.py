@@ -289,7 +289,7 @@ KEYS: Sequence[KeyFamily] = (
     KeyFamily("services/limits/rates.py", "{limits}:rate:*", "messages of the last minute, by person and chat"),
     KeyFamily("services/limits/turns.py", "{limits}:running:*", "running answers, by person"),
     KeyFamily("services/llm/routing/affinity.py", "{llm}:stay:*", "provider of a person for five minutes"),
-    KeyFamily("services/chat/footers.py", "stand-in:*", "line about an external provider, by chat, for a week"),
+    KeyFamily("services/chat/stand_ins.py", "stand-in:*", "line about an external provider, by chat, for a week"),
     KeyFamily("services/moderation/judging/verdict_cache.py", "mod:*:verdict:*", "verdicts of a day, by author"),
     KeyFamily("services/moderation/judging/judge.py", "mod:*:budget:*", "judgements of a day, by author"),
     KeyFamily("services/moderation/judging/judge.py", "mod:*:pictures:*", "judged pictures of a day, by author"),

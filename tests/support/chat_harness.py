@@ -18,10 +18,10 @@ from core.redis.client import open_redis
 from services.chat.agent import create_agent
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.service import ChatService
-from services.chat.store.conversation import ThreadList
 from services.chat.store.files import DocumentStore, PictureStore
 from services.chat.store.history import ThreadMemories
 from services.chat.store.notes import Notes
+from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import NamingTiming, ThreadNamer
 from services.chat.turn_records import ChatStores

@@ -20,7 +20,7 @@ from bot.telegram.handlers.button_guards import ChatAdminsOnly
 from core.i18n import Texts
 from core.messages import ChatRef, Surface, UserRef, user_ref
 from services.chat import personas
-from services.chat.store.conversation import ThreadList
+from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.moderation.domain.ports import Standing
 from services.preferences import ChatPreferences, Languages, PreferenceStore, StreamMode, VoiceReplies

@@ -15,7 +15,7 @@ from bot.telegram.api.updates import conversation_key, is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from bot.telegram.handlers.button_guards import ChatAdminsOnly
 from core.i18n import Texts
-from services.chat.store.conversation import ThreadList
+from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.moderation.domain.ports import Standing
 

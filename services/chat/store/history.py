@@ -1,4 +1,4 @@
-"""The history of a thread as it is sent to a model: the newest turns that fit a budget, from the remembered start on.
+"""Threads, and their history as it is sent to a model: the newest turns that fit a budget, from a remembered start on.
 
 The remembered part of a thread is the first turn that is sent whole, and a summary of those before it. The start stays
 where it is until the history exceeds its budget; then it moves on until half of the budget is left, so that a request
@@ -7,18 +7,22 @@ begins like the one before it and meets the provider's prompt cache. The turns t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from datetime import datetime
+from typing import Any, cast
 
-from pydantic_ai.messages import ModelMessage
-from sqlalchemy import ColumnElement, Connection, Table, bindparam, select
+from pydantic_ai.messages import CompactionPart, ModelMessage, ModelRequest
+from sqlalchemy import ColumnElement, Connection, Row, Table, bindparam, select
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.tables import ThreadMemoryRow, TurnRow
+from core.db.tables import ThreadMemoryRow, ThreadRow, TurnRow
+from core.errors import StorageError
+from core.messages import ConversationKey, Surface
 from services.chat.store import transcript
-from services.chat.store.conversation import ANSWERED, Recall, Remembered, Thread, load_files, parse_messages
-from services.chat.store.transcript import cut_turn, pair_tools
-from services.llm.usage import ATTACHMENT_TOKENS
+from services.chat.store.conversation import ANSWERED, THREADS, Thread
+from services.chat.store.excerpt import cut_turn
+from services.chat.store.transcript import load_files, pair_tools, parse_messages
+from services.llm.usage import ATTACHMENT_TOKENS, text_tokens
 
 MEMORIES = cast("Table", ThreadMemoryRow.__table__)
 KEPT_ATTACHMENTS = 4
@@ -40,6 +44,73 @@ _SIZES = (
 )
 _NO_TURN = (1 << 63) - 1
 """An id that is larger than any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The memory of a thread.
+
+    Args:
+        start_id: id of the first turn that is sent whole; 0 for the first one of all.
+        summary: of the turns before it; None where there is none.
+    """
+
+    start_id: int = 0
+    summary: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        """The estimated tokens of the summary."""
+        return text_tokens(self.summary) if self.summary else 0
+
+    @property
+    def messages(self) -> list[ModelMessage]:
+        """The summary as it is sent, before the first turn."""
+        return [ModelRequest([CompactionPart(self.summary)])] if self.summary else []
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """A history as it is sent, and whether it exceeds its budget, so that turns are to be dropped first."""
+
+    remembered: Remembered
+    history: Sequence[ModelMessage]
+    is_over: bool
+
+
+_CURRENT = select(THREADS).where(
+    ThreadRow.surface == bindparam("surface"),
+    ThreadRow.chat_id == bindparam("chat"),
+    ThreadRow.topic_id == bindparam("topic"),
+    ThreadRow.is_current,
+)
+
+
+def read_current(connection: Connection, key: ConversationKey) -> Thread | None:
+    """Reads the current thread of a chat or topic."""
+    of_key = {"surface": key.surface, "chat": key.chat_id, "topic": key.topic_id}
+    row = connection.execute(_CURRENT, of_key).first()
+    return None if row is None else to_thread(row)
+
+
+def ensure_current(connection: Connection, database: Database, key: ConversationKey, now: datetime) -> Thread:
+    """Reads the current thread of a chat or topic, created if there is none."""
+    if (thread := read_current(connection, key)) is not None:
+        return thread
+    # Another replica may do the same at this moment: the unique index admits one row, and both then read it.
+    insert = database.insert(ThreadRow).values(
+        surface=key.surface, chat_id=key.chat_id, topic_id=key.topic_id, is_current=True, created_at=now
+    )
+    connection.execute(insert.on_conflict_do_nothing())
+    if (thread := read_current(connection, key)) is None:
+        raise StorageError("the database failed: the current thread is gone")
+    return thread
+
+
+def to_thread(row: ThreadRow | Row[Any]) -> Thread:
+    """Converts a row."""
+    key = ConversationKey(Surface(row.surface), row.chat_id, row.topic_id)
+    return Thread(row.id, key, row.name, row.created_at, row.persona, bool(row.names_topic))
 
 
 class HistoryBudget:

@@ -1,4 +1,4 @@
-"""Messages of a turn: stored as JSON with the user's files beside it, tool calls paired, a long turn shortened.
+"""Messages of a turn: stored as JSON with the user's files beside it, and read with paired tool calls.
 
 A user's file becomes the text "[image]" with its digest in the metadata, which is not sent to a model: a file that is
 not restored reads as that text. Files produced by a model or a tool are kept only as that text.
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import structlog
 from pydantic import ValidationError
 from pydantic_ai.messages import (
     BaseToolCallPart,
@@ -28,22 +29,13 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_core import PydanticSerializationError
+from sqlalchemy import Connection, select, tuple_
 
-from core.db.tables import storable
-from services.llm.usage import (
-    BYTES_A_TOKEN,
-    MESSAGE_TOKENS,
-    item_tokens,
-    text_tokens,
-)
+from core.db.tables import AttachmentRow, storable
+
+log = structlog.get_logger()
 
 _DIGEST = "attachment"
-_GAP = "\n[...]\n "
-"""After a gap the line goes on with a space: its rest must not look like the beginning of another message."""
-
-
-_LEAST_TOKENS = 16
-"""A shorter excerpt of a text carries no meaning."""
 
 
 class UnreadableTranscript(ValueError):
@@ -219,28 +211,6 @@ def pair_tools(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
     return paired
 
 
-def cut_turn(messages: Sequence[ModelMessage], token_budget: int) -> list[ModelMessage]:
-    """Shortens a turn that alone exceeds the budget to its prompt and last answer, each cut in the middle.
-
-    Tool calls and results are dropped: the answer was derived from them. Returns nothing if even that does not fit.
-    """
-    files = [item for message in messages for item in _files(message)]
-    prompt = "\n".join(filter(None, map(_prompt_text, messages)))
-    answers = [message for message in messages if isinstance(message, ModelResponse) and _answer_text(message)]
-    answer = _answer_text(answers[-1]) if answers else ""
-    available = token_budget - (2 if answer else 1) * MESSAGE_TOKENS - sum(map(item_tokens, files))
-    if available < 2 * _LEAST_TOKENS:
-        return []
-    # Each side gets half of the budget, plus the unused part of the other side's.
-    answer_tokens = min(text_tokens(answer), max(available // 2, available - text_tokens(prompt)))
-    short = _shorten(prompt, available - answer_tokens)
-    part = UserPromptPart([short, *files] if files else short)
-    cut: list[ModelMessage] = [ModelRequest(parts=[part], timestamp=messages[0].timestamp)]
-    if answer:
-        cut.append(replace(answers[-1], parts=[TextPart(_shorten(answer, answer_tokens))]))
-    return cut
-
-
 def _is_unanswered_call(part: object, result_ids: set[str], native_result_ids: set[str]) -> bool:
     if isinstance(part, ToolCallPart):
         return part.tool_call_id not in result_ids
@@ -259,42 +229,21 @@ def _call_ids(message: ModelResponse) -> set[str]:
     return {part.tool_call_id for part in message.parts if isinstance(part, ToolCallPart)}
 
 
-def _files(message: ModelMessage) -> list[UserContent]:
-    """Returns the parts of a prompt that are not the user's text: files, and placeholders of files."""
-    prompts = [part.content for part in message.parts if isinstance(part, UserPromptPart)]
-    items = [item for content in prompts if not isinstance(content, str) for item in content]
-    return [item for item in items if _user_text(item) is None]
+def load_files(connection: Connection, wanted: Sequence[tuple[int, str]]) -> dict[str, BinaryContent]:
+    """Reads files by (turn id, digest)."""
+    columns = select(AttachmentRow.digest, AttachmentRow.media_type, AttachmentRow.data)
+    rows = connection.execute(columns.where(tuple_(AttachmentRow.turn_id, AttachmentRow.digest).in_(wanted)))
+    return {row.digest: BinaryContent.narrow_type(BinaryContent(row.data, media_type=row.media_type)) for row in rows}
 
 
-def _user_text(item: UserContent) -> str | None:
-    if isinstance(item, str):
-        return item
-    if isinstance(item, TextContent) and find_digest(item) is None:
-        return item.content
-    if isinstance(item, BinaryContent) and item.media_type.startswith("text/"):
-        return item.data.decode(errors="replace")
-    return None
-
-
-def _prompt_text(message: ModelMessage) -> str:
-    prompts = [part.content for part in message.parts if isinstance(part, UserPromptPart)]
-    texts = [[content] if isinstance(content, str) else map(_user_text, content) for content in prompts]
-    return "\n".join(text for some in texts for text in some if text)
-
-
-def _answer_text(message: ModelResponse) -> str:
-    return "".join(part.content for part in message.parts if isinstance(part, TextPart))
-
-
-def _shorten(text: str, tokens: int) -> str:
-    """Returns the start and the end of a text within a number of tokens."""
-    whole = text.encode(errors="replace")
-    limit = tokens * BYTES_A_TOKEN
-    if len(whole) <= limit:
-        return text
-    available = limit - len(_GAP)
-    if available <= 0:
-        return whole[: max(limit, 0)].decode(errors="ignore")
-    head = whole[: available - available // 2].decode(errors="ignore")
-    tail = whole[len(whole) - available // 2 :].decode(errors="ignore")
-    return head + _GAP + tail
+def parse_messages(stored: str, turn_id: int) -> list[ModelMessage]:
+    """Parses stored messages. Damaged ones are logged and skipped."""
+    try:
+        messages = load(stored)
+    except UnreadableTranscript as error:
+        log.warning("turn.unreadable", turn_id=turn_id, reason=str(error))
+        return []
+    if not starts_with_prompt(messages):
+        log.warning("turn.unreadable", turn_id=turn_id, reason="no prompt")
+        return []
+    return messages

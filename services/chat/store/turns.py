@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -10,7 +11,6 @@ from sqlalchemy import BigInteger, Connection, Executable, and_, bindparam, dele
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.job_tables import SentMessageRow
 from core.db.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
 from core.errors import StorageError
 from core.messages import ConversationKey
@@ -20,19 +20,15 @@ from services.chat.store.conversation import (
     TURNS,
     Thread,
     Turn,
-    TurnStart,
     TurnStatus,
-    ensure_current,
     key_conditions,
-    parse_messages,
-    read_current,
-    read_turn,
 )
 from services.chat.store.files import DOCUMENT, DRAWN
-from services.chat.store.history import read_recall
-from services.chat.store.transcript import Transcript, starts_with_prompt
+from services.chat.store.history import Recall, ensure_current, read_current, read_recall
+from services.chat.store.stored_turns import StoredTurns, read_turn
+from services.chat.store.transcript import Transcript, parse_messages, starts_with_prompt
 from services.llm.usage import estimate_tokens
-from services.preferences import read_preferences
+from services.preferences import ChatPreferences, read_preferences
 
 log = structlog.get_logger()
 
@@ -44,7 +40,16 @@ _OPENED = (
 _CLOSE = update(TURNS).where(TURNS.c.id == bindparam("turn"))
 
 
-class TurnStore:
+@dataclass(frozen=True, slots=True)
+class TurnStart:
+    """All that is read and saved before a model is asked."""
+
+    preference: ChatPreferences
+    recall: Recall
+    turn: Turn
+
+
+class TurnStore(StoredTurns):
     """Stores turns.
 
     A turn is opened with its prompt before a model is asked, and closed with its result, so that neither a crash nor a
@@ -52,7 +57,7 @@ class TurnStore:
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
-        self._database = database
+        super().__init__(database)
         self._clock = clock
         insert = database.insert(TurnRow).on_conflict_do_nothing(index_elements=["origin"])
         self._insert = insert.returning(TurnRow.id)
@@ -135,27 +140,6 @@ class TurnStore:
             )
         )
 
-    async def answer(self, turn_id: int) -> list[ModelMessage]:
-        """Returns the messages of an answered turn, from its prompt on; empty otherwise."""
-        query = select(TurnRow.messages).where(TurnRow.id == turn_id)
-        stored = await self._database.run(lambda connection: connection.scalar(query), reading=True)
-        return parse_messages(stored, turn_id) if stored else []
-
-    async def find_first_attempt(self, turn: Turn) -> tuple[str | None, list[ModelMessage]]:
-        """Returns the origin of the first turn in a chain of Retries, and the messages of the given turn."""
-
-        def work(connection: Connection) -> tuple[str | None, list[ModelMessage]]:
-            stored = connection.scalar(select(TURNS.c.messages).where(TURNS.c.id == turn.id))
-            origin, replaces_id = turn.origin, turn.replaces_id
-            while replaces_id is not None:
-                columns = select(TURNS.c.origin, TURNS.c.replaces_id).where(TURNS.c.id == replaces_id)
-                if (row := connection.execute(columns).first()) is None:
-                    break
-                origin, replaces_id = row.origin, row.replaces_id
-            return origin, parse_messages(stored, turn.id) if stored else []
-
-        return await self._database.run(work, reading=True)
-
     async def close_turn(
         self,
         turn_id: int,
@@ -230,22 +214,6 @@ class TurnStore:
 
         await self._database.run(work)
 
-    async def last_turn(self, key: ConversationKey) -> Turn | None:
-        """Returns the newest turn of the current thread that is not superseded."""
-        of_thread = TurnRow.thread_id.in_(select(ThreadRow.id).where(*key_conditions(key), ThreadRow.is_current))
-        counts = and_(of_thread, TurnRow.status != TurnStatus.SUPERSEDED)
-        query = select(TURNS).where(counts).order_by(TurnRow.id.desc()).limit(1)
-        return await self._database.run(lambda connection: read_turn(connection, query), reading=True)
-
-    async def turn(self, turn_id: int, *, edited: bool = False) -> Turn | None:
-        """Returns a turn by its id. An id from outside may belong to any chat: compare `turn.thread.key`.
-
-        Args:
-            edited: with the prompt as its author changed it, where that was noted.
-        """
-        query = select(TURNS).where(TurnRow.id == turn_id)
-        return await self._database.run(lambda connection: read_turn(connection, query, edited=edited), reading=True)
-
     async def note_edit(self, turn_id: int, prompt: ModelRequest) -> None:
         """Notes the prompt of a turn as its author changed it."""
         stored = await _store([prompt])
@@ -266,17 +234,6 @@ class TurnStore:
 
         # Before other writers: a crash before it is written doubles a message.
         await self._database.run(work, urgent=True)
-
-    async def recorded_messages(self, chat_id: int, after: int) -> frozenset[int]:
-        """Returns the ids of the bot's messages in a chat that are recorded and newer than an id."""
-        answers = select(AnswerMessageRow.message_id).where(
-            AnswerMessageRow.chat_id == chat_id, AnswerMessageRow.message_id > after
-        )
-        others = select(SentMessageRow.message_id).where(
-            SentMessageRow.chat_id == chat_id, SentMessageRow.message_id > after
-        )
-        union = answers.union_all(others)
-        return await self._database.run(lambda connection: frozenset(connection.scalars(union)), reading=True)
 
     def _answer_note(self, turn_id: int, message_id: int) -> Executable:
         """Returns the statement that records a message of an answer."""

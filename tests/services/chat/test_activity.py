@@ -4,7 +4,7 @@ import pytest
 from pydantic_ai.messages import ToolCallPart
 
 from core.i18n import Texts
-from services.chat.answering import describe_calls
+from services.chat.activity import describe_calls
 
 
 @pytest.mark.parametrize(

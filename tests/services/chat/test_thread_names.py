@@ -8,7 +8,8 @@ import pytest
 from core.db.database import Database
 from core.messages import ConversationKey, Surface
 from services.chat.reply import Reply, ReplyPhase
-from services.chat.store.conversation import Thread, ThreadList
+from services.chat.store.conversation import Thread
+from services.chat.store.thread_list import ThreadList
 from services.chat.thread_names import MAX_LENGTH, QUEUE_LIMIT, WORKERS, Beginning, ThreadNamer
 from tests.support.chat_harness import PRIVATE, ChatHarness, chat_harness, message
 from tests.support.fake_llm.server import LLMServer, answer, gate, hang, status

@@ -9,8 +9,8 @@ from sqlalchemy import func, select
 from core.db.database import Database
 from core.db.tables import NoteRow, ThreadRow, TurnRow
 from core.messages import ConversationKey, Surface
-from services.chat.store.conversation import Remembered, TurnStatus
-from services.chat.store.history import ThreadMemories
+from services.chat.store.conversation import TurnStatus
+from services.chat.store.history import Remembered, ThreadMemories
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
 from services.privacy.rows import RetentionSweep

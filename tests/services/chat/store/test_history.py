@@ -21,8 +21,9 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
+from services.chat.store.excerpt import cut_turn
 from services.chat.store.history import HistoryBudget
-from services.chat.store.transcript import cut_turn, pair_tools, starts_with_prompt
+from services.chat.store.transcript import pair_tools, starts_with_prompt
 from services.llm.usage import ATTACHMENT_TOKENS, MESSAGE_TOKENS, estimate_tokens, text_tokens
 
 TEXT = st.one_of(st.text(max_size=40), st.text(min_size=1, max_size=8).map(lambda text: text * 200))

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from core.db.database import Database
 from core.db.tables import TurnRow
 from core.messages import ConversationKey, Surface
-from services.chat.store.conversation import MAX_NAME, ThreadList
+from services.chat.store.thread_list import MAX_NAME, ThreadList
 from services.chat.store.turns import TurnStore
 from tests.support.clock import ManualClock
 from tests.support.turn_store import recalled

@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from core.redis.client import open_redis
-from services.chat.footers import StandInNotices
+from services.chat.stand_ins import StandInNotices
 from services.chat.turn import StandIn
 from tests.support.clock import ManualClock
 from tests.support.processes.redis_server import free_port
