@@ -1,8 +1,9 @@
 """Adapter of the DBOS library: the only module that imports it.
 
 DBOS polls; here a wakeup ends the pause of its worker loop, so that jobs start within milliseconds while an idle
-process polls once a second. That loop, and a switch that disables endless retries, are private to the library: its
-minor version is pinned, and tests/services/inbox/test_dbos_contract.py fails when they change.
+process polls once a second. That loop, the unused ones, and the switches of endless retries and of notifications are
+private to the library: its minor version is pinned, and tests/services/inbox/test_dbos_contract.py fails when they
+change.
 """
 
 # pyright: reportPrivateUsage=false
@@ -67,6 +68,9 @@ WORKFLOW = "job"
 APP_VERSION = "1"
 """Constant, so that jobs of an older release are executed by a newer one."""
 EXECUTOR_THREADS = 16
+UNUSED_LOOPS = ("queue_thread", "background_jobs_thread", "dynamic_scheduler_loop")
+"""Loops of the library for its own queue, for delayed jobs, and for schedules. None of them is used here, and each
+polls the database once a second."""
 CONCURRENCY = {"sqlite": 5000, "postgresql": 1000}
 """Jobs that a process runs at once. Beyond that they wait, on PostgreSQL for any replica with capacity."""
 
@@ -104,6 +108,7 @@ class DBOSRuntime:
         """
         _silence_library()
         from dbos import DBOS, DBOSClient
+        from dbos import _dbos as dbos_module
 
         async def job(lane: str, priority: int, payload: str) -> None:
             if DBOS.workflow_id is None:
@@ -121,12 +126,13 @@ class DBOSRuntime:
                     "max_executor_threads": EXECUTOR_THREADS,
                     "log_level": "WARNING",
                     "use_listen_notify": False,
-                    # Unused notifications: their thread only sleeps, and a shutdown waits for it to wake.
+                    # Its thread ends when it wakes.
                     "notification_listener_polling_interval_sec": 0.1,
                 }
             )
             DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(job)
-            DBOS.listen_queues([])
+            for loop in UNUSED_LOOPS:
+                setattr(dbos_module, loop, _end_at_once)
             # In a thread: creating an index waits for all transactions, and one of this process could not end while
             # the event loop is blocked.
             await asyncio.to_thread(DBOS.launch)
@@ -135,6 +141,8 @@ class DBOSRuntime:
             # Otherwise the library retries for ever in shared threads, with pauses of up to 90 s. The orphan scan
             # finds the outcomes that could not be recorded.
             self._dbos._sys_db._retry_connection_errors = False
+            # Ends the thread that polls for notifications, which are not used either.
+            self._dbos._sys_db._run_background_processes = False
             self._client = DBOSClient(system_database_engine=self._engine)
         except (SQLAlchemyError, OSError) as error:
             await self.destroy()
@@ -244,6 +252,10 @@ class _LoopErrors(logging.Handler):
         error = sys.exc_info()[1]
         if record.thread == self._thread and error is not None:
             self._health.record_poll_error(error)
+
+
+def _end_at_once(*_: object) -> None:
+    """Stands in the place of an unused loop."""
 
 
 def _silence_library() -> None:

@@ -1,5 +1,6 @@
 """Undocumented behaviour of DBOS that the inbox relies on: fails when a new version changes it."""
 
+import asyncio
 import inspect
 import json
 import logging
@@ -74,6 +75,19 @@ def test_wakeup_is_a_stop_event_with_an_early_return() -> None:
     assert (wakeup.wait(60), wakeup.wait(0)) == (False, False)
     wakeup.set()
     assert (wakeup.wait(60), wakeup.is_set()) == (True, True)
+
+
+async def test_unused_loops_of_the_library_do_not_run(queue: JobQueue, runner: RecordingRunner) -> None:
+    """Those of its own queue, of delayed jobs, of schedules and of notifications: each would poll all the time."""
+    await queue.put([job(1)])
+    await queue.work()
+    await runner.until(lambda: runner.finished)
+    threads = queue._runtime._dbos._background_threads
+    assert len(threads) == 5
+    for thread in threads:
+        await asyncio.to_thread(thread.join, 5)
+    assert [thread.name for thread in threads if thread.is_alive()] == []
+    assert [each.name for each in threading.enumerate() if each.name.startswith("queue-worker-")] == []
 
 
 def test_client_signatures() -> None:
