@@ -14,8 +14,8 @@ from bot.operators.dead_letters import DeadLetterCommands
 from bot.operators.votes import VoteReports
 from bot.telegram.answers.answer_messages import SendRecovery
 from bot.telegram.answers.cancellation import ReplyCancellation
-from bot.telegram.answers.display import AnswerDisplay
 from bot.telegram.answers.responder import Responder
+from bot.telegram.answers.streamed_message import AnswerDisplay
 from bot.telegram.api.files import FileReader
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.delivery import Delivery

@@ -3,21 +3,20 @@
 import asyncio
 import itertools
 
-from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place, StreamMode
-from bot.telegram.answers.streamed_message import StreamedAnswer
+from bot.telegram.answers.answer_messages import Keyboards, Place
+from bot.telegram.answers.streamed_message import AnswerDisplay, StreamedAnswer
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.pages import RenderThread, RenderThreadLimits
+from core.i18n import Texts
 from services.chat.reply import Reply, ReplyPhase
+from services.preferences import StreamMode
 from tests.support.clock import ManualClock
 from tests.support.delivery_messages import PERSON, RETRY, STOP
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
 
-EMPTY = "There was no answer."
-WAITING = "Just a moment."
-TEXTS = AnswerTexts(
-    empty=EMPTY, waiting=WAITING, goes_on="It goes on.", whole="The whole answer", cut="The rest is cut."
-)
+text = Texts(strict=True).get
+EMPTY, WAITING = text("empty-answer"), text("answer-waiting")
 AT_ONCE = RenderThreadLimits(units=10**9, characters=10**9)
 """Nothing is rendered on the thread, which a manual clock would not wait for."""
 
@@ -57,7 +56,7 @@ class StreamHarness:
         place = place or Place(PERSON, is_group=False)
         self.chat_id = place.chat_id
         self.answer = StreamedAnswer(
-            delivery=self._delivery, clock=self.clock, reply=self.reply, place=place, texts=TEXTS,
+            delivery=self._delivery, clock=self.clock, reply=self.reply, place=place, text=text,
             display=AnswerDisplay(mode, self.renderer),
             keyboards=Keyboards(STOP, lambda: RETRY), sends=RecordedSends(self.recorded),
         )  # fmt: skip

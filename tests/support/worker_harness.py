@@ -7,8 +7,8 @@ from aiogram import Dispatcher, Router
 from aiogram.types import CallbackQuery, Message
 
 from bot.telegram.answers.answer_messages import SendRecovery
-from bot.telegram.answers.display import AnswerDisplay
 from bot.telegram.answers.responder import Responder
+from bot.telegram.answers.streamed_message import AnswerDisplay
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.handlers.retry import RegenerateQueue
 from bot.telegram.handlers.schedules import ScheduledMessages

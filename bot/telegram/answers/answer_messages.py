@@ -1,21 +1,20 @@
-"""The messages of one answer in one chat: a page in each, then its pictures, or a file with all of it.
+"""The messages of one answer in one chat: a page in each, or the first page and a file with all of it.
 
 A process may be killed after Telegram accepted a message and before it is recorded: its sends are noted, and found.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import structlog
 from aiogram.types import InlineKeyboardMarkup
 from cachetools import LRUCache
 
-from bot.telegram.answers.display import Keyboards, Place, build_keyboard
-from bot.telegram.delivery.calls import FileShape, OutgoingFile, SendOutcome, SendResult, Sent
+from bot.telegram.delivery.calls import OutgoingFile, SendOutcome, SendResult, Sent
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.render import Rendered
 from core.errors import StorageError
-from services.chat.reply import Reply, ShownPicture
+from services.chat.reply import Reply
 from services.chat.store.turns import TurnStore
 from services.inbox.sent_messages import PendingSend, SendJournal
 
@@ -29,10 +28,29 @@ KNOWN_CHATS = 10_000
 FILE_NAME = "answer.txt"
 FILE_PAGE = -1
 """Number of the file among the pages of an answer."""
-FIRST_PICTURE_PAGE = -2
-"""Number of its first picture; the others follow downwards."""
-LARGEST_PHOTO = 10 * 1024 * 1024
-"""Telegram takes a larger picture as a file only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The chat, topic and message that an answer belongs to."""
+
+    chat_id: int
+    is_group: bool
+    topic_id: int | None = None
+    reply_to: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keyboards:
+    """Keyboards under the last page: while the answer grows, and at its end (built only then).
+
+    Args:
+        picture: the keyboard under a picture of the answer, by its number.
+    """
+
+    live: InlineKeyboardMarkup | None
+    final: Callable[[], InlineKeyboardMarkup | None]
+    picture: Callable[[int], InlineKeyboardMarkup | None] = lambda _: None
 
 
 class KnownMessages:
@@ -175,17 +193,13 @@ class AnswerMessages:
         sends: told about each new message, before and after it is sent.
     """
 
-    def __init__(
-        self, delivery: Delivery, reply: Reply, place: Place, keyboards: Keyboards, sends: AnswerSends | None
-    ) -> None:
+    def __init__(self, delivery: Delivery, reply: Reply, place: Place, sends: AnswerSends | None) -> None:
         self._delivery = delivery
         self._reply = reply
         self._place = place
-        self._keyboards = keyboards
         self._sends = sends
         self._messages: dict[int, _PageMessage] = {}
-        self._sent_pictures: dict[int, int] = {}
-        """Messages of the pictures that an earlier attempt has sent, by their numbers."""
+        self._kept = set[int]()
         self.is_unreachable = False
         """True if the chat accepts no message any more."""
 
@@ -249,56 +263,16 @@ class AnswerMessages:
             await self._record(FILE_PAGE, outcome)
         return outcome.result
 
-    async def recover_pictures(self) -> None:
-        """Finds the pictures that an earlier attempt has sent."""
-        if self._sends is None or not self._reply.is_resumed:
-            return
-        for number in range(len(self._reply.pictures)):
-            if (sent := await self._sends.begin(FIRST_PICTURE_PAGE - number)) is not None:
-                self._sent_pictures[number] = sent
-
-    async def show_pictures(self, markup: InlineKeyboardMarkup | None) -> None:
-        """Sends the pictures, the last one with the keyboard too; those of an earlier attempt are not repeated."""
-        for number, picture in enumerate(self._reply.pictures):
-            if number in self._sent_pictures:
-                continue
-            keyboard = self._keyboards.picture(number)
-            if markup is not None and number == len(self._reply.pictures) - 1:
-                rows = [*(keyboard.inline_keyboard if keyboard is not None else []), *markup.inline_keyboard]
-                keyboard = build_keyboard(rows)
-            await self._show_picture(number, picture, keyboard, self._place.reply_to if markup is not None else None)
-
-    async def _show_picture(
-        self, number: int, picture: ShownPicture, markup: InlineKeyboardMarkup | None, reply_to: int | None
-    ) -> None:
-        """Sends a picture as a photo, or as a file where Telegram refuses that."""
-        page = FIRST_PICTURE_PAGE - number
-        if self._sends is not None:
-            await self._sends.begin(page)
-        for shape in (FileShape.PHOTO, FileShape.DOCUMENT):
-            if shape is FileShape.PHOTO and len(picture.data) > LARGEST_PHOTO:
-                continue
-            outcome = await self._delivery.post(
-                self._place.chat_id,
-                Rendered(""),
-                topic_id=self._place.topic_id,
-                reply_to=reply_to,
-                markup=markup,
-                file=OutgoingFile(picture.name, picture.data, shape),
-            )
-            if outcome.sent is not None:
-                await self._record(page, outcome)
-            if outcome.result is not SendResult.LOST:
-                return
+    def keep(self, message_ids: Collection[int]) -> None:
+        """Keeps messages of an earlier attempt that hold no page."""
+        self._kept.update(message_ids)
 
     async def delete_after(self, index: int) -> None:
         """Deletes the messages of later pages: of an earlier attempt that was longer, or that a file replaces."""
         shown = [message.sent.message_id for later, message in self._messages.items() if later > index]
-        kept = set(self._sent_pictures.values())
         for message_id in dict.fromkeys([*shown, *self._reply.earlier_ids[index + 1 :]]):
-            if message_id in kept:
-                continue
-            await self._delivery.delete(self._place.chat_id, message_id)
+            if message_id not in self._kept:
+                await self._delivery.delete(self._place.chat_id, message_id)
 
     async def close_full_page(self, index: int, markup: InlineKeyboardMarkup | None) -> None:
         """Puts the buttons under a full page if nothing visible follows it."""

@@ -11,12 +11,8 @@ import structlog
 from aiogram.types import InlineKeyboardMarkup
 from pydantic_ai.messages import ModelMessage
 
-from bot.telegram.answers.answer_messages import AnswerSends, SendRecovery
-from bot.telegram.answers.display import (
-    AnswerDisplay,
-    AnswerTexts,
-    Keyboards,
-    Place,
+from bot.telegram.answers.answer_messages import AnswerSends, Keyboards, Place, SendRecovery
+from bot.telegram.answers.keyboards import (
     SendPictureFile,
     answer_keyboard,
     build_keyboard,
@@ -24,7 +20,7 @@ from bot.telegram.answers.display import (
     consent_keyboard,
     stop_keyboard,
 )
-from bot.telegram.answers.streamed_message import StreamedAnswer
+from bot.telegram.answers.streamed_message import AnswerDisplay, StreamedAnswer
 from bot.telegram.delivery.calls import FileShape, OutgoingFile
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.render import Rendered
@@ -199,7 +195,7 @@ class Responder:
                 picture=lambda number: self._picture_keyboard(reply, language, number),
             ),
             display=self._display,
-            texts=AnswerTexts.of(self._texts, language),
+            text=lambda key: self._texts.get(key, language),
             sends=sends,
         )
 

@@ -2,17 +2,19 @@
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 
 import structlog
+from aiogram.types import MessageEntity
 
-from bot.telegram.answers.answer_messages import AnswerMessages, AnswerSends
-from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place, append_lines
+from bot.telegram.answers.answer_messages import AnswerMessages, AnswerSends, Keyboards, Place
+from bot.telegram.answers.answer_pictures import AnswerPictures
 from bot.telegram.delivery.calls import SendResult
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.markdown.pages import MESSAGE_LIMIT, Pages
+from bot.telegram.markdown.pages import MESSAGE_LIMIT, Pages, RenderThread
 from bot.telegram.markdown.parse import tidy
-from bot.telegram.markdown.render import Rendered
+from bot.telegram.markdown.render import Rendered, utf16_length
 from core.clock import Clock
 from services.chat.reply import Reply, ReplyPhase
 from services.preferences import StreamMode
@@ -40,10 +42,26 @@ MOST_MESSAGES_WITHOUT_FILE = 20
 """Messages of an answer in a chat that takes no file; the rest is left out, and said to be."""
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerDisplay:
+    """Display of answers while they are produced.
+
+    Args:
+        mode: `edit` a message as it grows, show a `draft` where Telegram supports it, or send everything at the end
+            (`off`).
+        acknowledges: whether a question in a group gets a reaction until it is answered.
+    """
+
+    mode: StreamMode
+    renderer: RenderThread
+    acknowledges: bool = False
+
+
 class StreamedAnswer:
     """Displays one reply in one chat.
 
     Args:
+        text: returns a line of the bot's own by its key, in the user's language.
         sends: told about each new message, before and after it is sent.
     """
 
@@ -56,7 +74,7 @@ class StreamedAnswer:
         place: Place,
         keyboards: Keyboards,
         display: AnswerDisplay,
-        texts: AnswerTexts,
+        text: Callable[[str], str],
         sends: AnswerSends | None = None,
     ) -> None:
         self._renderer = display.renderer
@@ -65,11 +83,12 @@ class StreamedAnswer:
         self._reply = reply
         self._place = place
         self._keyboards = keyboards
-        self._texts = texts
+        self._text = text
         self._mode: StreamMode = self._find_mode(display.mode)
         self._interval_s = GROUP_INTERVAL_S if place.is_group else PRIVATE_INTERVAL_S
         self._pages = Pages(most=MOST_MESSAGES)
-        self._messages = AnswerMessages(delivery, reply, place, keyboards, sends)
+        self._messages = AnswerMessages(delivery, reply, place, sends)
+        self._sends = sends
         self._delivered_pages = 0
         self._muted_page = -1
         self._draft: Rendered | None = None
@@ -99,15 +118,18 @@ class StreamedAnswer:
         """Delivers the final state of the reply with its pictures; delivered pages stay as they are."""
         if self._messages.is_unreachable:
             return
-        messages = self._messages
-        await messages.recover_pictures()
-        if not self._reply.pictures or self._reply.shown.strip():
+        if not self._reply.pictures:
             await self._finish_text()
-            await messages.show_pictures(None)
+            return
+        pictures = AnswerPictures(self._delivery, self._reply, self._place, self._keyboards, self._sends)
+        self._messages.keep(await pictures.recover())
+        if self._reply.shown.strip():
+            await self._finish_text()
+            await pictures.show(None)
         else:
-            await messages.show_pictures(self._keyboards.final())
+            await pictures.show(self._keyboards.final())
             # The progress lines of the drawing.
-            await messages.delete_after(-1)
+            await self._messages.delete_after(-1)
 
     async def _finish_text(self) -> None:
         await self._renderer.fill(self._pages, self._reply.shown)
@@ -130,7 +152,7 @@ class StreamedAnswer:
         if self._delivered_pages == 0:
             await self._deliver_page(self._pages.frozen[0].rendered)
         lines = [line[: CAPTION_LIMIT // 4] for line in (self._reply.notice, self._reply.footer) if line]
-        caption = append_lines(Rendered(self._texts.whole), lines)
+        caption = _append_lines(Rendered(self._text("answer-as-file")), lines)
         result = await self._messages.show_file(caption, tidy(self._reply.shown).encode(), self._keyboards.final())
         if result is SendResult.SHOWN:
             self._is_file_delivered = True
@@ -210,16 +232,16 @@ class StreamedAnswer:
         """Returns the text of the page that grows, with a line about tool work or about waiting."""
         if self._pages.overflows:
             # After the last message that is allowed, one more has the Stop button until the file takes its place.
-            return Rendered(self._texts.goes_on)
+            return Rendered(self._text("answer-goes-on"))
         live, activity = self._pages.live.rendered, self._reply.activity
         if not live.blank:
-            with_activity = append_lines(live, [activity]) if activity is not None else live
+            with_activity = _append_lines(live, [activity]) if activity is not None else live
             return with_activity if with_activity.length <= MESSAGE_LIMIT else live
         if activity is not None:
-            return append_lines(None, [activity])
+            return _append_lines(None, [activity])
         if self._delivered_pages or self._clock.monotonic() < self._waiting_at:
             return live
-        return append_lines(None, [self._texts.waiting])
+        return _append_lines(None, [self._text("answer-waiting")])
 
     async def _show_live_page(self, live: Rendered) -> SendResult:
         index = self._delivered_pages
@@ -256,22 +278,33 @@ class StreamedAnswer:
     async def _deliver_all_but_last(self) -> tuple[int, Rendered | None]:
         """Delivers all pages but the last, composes the last, and returns its index and text, if any."""
         pages = [page.rendered for page in self._pages.all[self._delivered_pages :]]
-        cut = self._texts.cut if self._pages.overflows else None
+        cut = self._text("answer-too-long") if self._pages.overflows else None
         lines = [line[:LINE_LIMIT] for line in (cut, self._reply.notice, self._reply.footer) if line]
         if not pages and not self._delivered_pages:
             # No visible text at all: the notice becomes the answer.
-            body = self._reply.notice or self._texts.empty
+            body = self._reply.notice or self._text("empty-answer")
             pages = [Rendered(body[:LINE_LIMIT])]
             lines = [line for line in lines if line != self._reply.notice]
         for page in pages[:-1]:
             await self._deliver_page(page)
         if not pages:
-            return self._delivered_pages, append_lines(None, lines) if lines else None
-        last = append_lines(pages[-1], lines)
+            return self._delivered_pages, _append_lines(None, lines) if lines else None
+        last = _append_lines(pages[-1], lines)
         if last.length > MESSAGE_LIMIT:
             await self._deliver_page(pages[-1])
-            last = append_lines(None, lines)
+            last = _append_lines(None, lines)
         return self._delivered_pages, last
+
+
+def _append_lines(rendered: Rendered | None, lines: Sequence[str]) -> Rendered:
+    """Appends small print to a text, or returns it alone."""
+    text = rendered.text if rendered else ""
+    entities = list(rendered.entities) if rendered else []
+    for line in lines:
+        text = f"{text}\n\n" if text else ""
+        entities.append(MessageEntity(type="italic", offset=utf16_length(text), length=utf16_length(line)))
+        text += line
+    return Rendered(text, tuple(entities))
 
 
 async def _wait_for_first(*waits: Coroutine[object, object, None]) -> None:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from bot.operators.audit import AuditReports, AuditText
 from bot.operators.broadcasts import BroadcastReports
 from bot.operators.people import BanCommands, StatisticsReports
-from bot.telegram.answers.display import build_keyboard, button
+from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.api.filters import Command, FromOperator
 from bot.telegram.api.updates import is_group, message_speaker
 from bot.telegram.delivery.calls import SendResult

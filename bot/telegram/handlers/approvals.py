@@ -4,7 +4,7 @@ import structlog
 from aiogram import Bot, Router
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
 
-from bot.telegram.answers.display import DecideCall
+from bot.telegram.answers.keyboards import DecideCall
 from bot.telegram.answers.responder import Responder
 from bot.telegram.api.updates import conversation_key, is_group, to_speaker
 from bot.telegram.delivery.delivery import Delivery

@@ -8,7 +8,7 @@ from aiogram.filters import CommandObject
 from aiogram.types import CallbackQuery, Message, MessageGenerationStopped
 
 from bot.telegram.answers.cancellation import ReplyCancellation
-from bot.telegram.answers.display import SendPictureFile, StopAnswer
+from bot.telegram.answers.keyboards import SendPictureFile, StopAnswer
 from bot.telegram.answers.responder import PendingAnswer, Responder
 from bot.telegram.api.files import FileReader, Unreadable
 from bot.telegram.api.filters import Addressed, Command, UserContent, is_typed

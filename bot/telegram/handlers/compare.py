@@ -10,16 +10,9 @@ from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message, MessageReactionUpdated
 
 from bot.operators.votes import VoteReports
-from bot.telegram.answers.display import (
-    AnswerDisplay,
-    AnswerTexts,
-    Keyboards,
-    Place,
-    build_keyboard,
-    button,
-    stop_keyboard,
-)
-from bot.telegram.answers.streamed_message import StreamedAnswer
+from bot.telegram.answers.answer_messages import Keyboards, Place
+from bot.telegram.answers.keyboards import build_keyboard, button, stop_keyboard
+from bot.telegram.answers.streamed_message import AnswerDisplay, StreamedAnswer
 from bot.telegram.api.files import FileReader
 from bot.telegram.api.filters import Command, find_thumb
 from bot.telegram.api.updates import Unreadable, conversation_key, is_group, message_speaker, to_incoming
@@ -218,7 +211,7 @@ class CompareHandlers:
             place=place,
             keyboards=Keyboards(live=stop_keyboard(self._texts, language, number), final=lambda: None),
             display=self._display,
-            texts=AnswerTexts.of(self._texts, language),
+            text=lambda key: self._texts.get(key, language),
         )
 
     async def _ask_for_vote(self, contest: Contest, incoming: Incoming, message: Message, job: str) -> None:

@@ -17,7 +17,7 @@ from aiogram.types import (
 from bot.operators.console_links import ConsoleCommand
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.operators.provider import ProviderCommands
-from bot.telegram.answers.display import build_keyboard, button
+from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.api.filters import Command, FromOperator
 from bot.telegram.api.updates import is_group
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to

@@ -6,7 +6,7 @@ from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, Message, Update
 
 from bot.telegram.answers.cancellation import ReplyCancellation
-from bot.telegram.answers.display import DecideConsent, build_keyboard, button, consent_keyboard
+from bot.telegram.answers.keyboards import DecideConsent, build_keyboard, button, consent_keyboard
 from bot.telegram.api.filters import Command
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.updates import conversation_key, is_group, message_speaker

@@ -7,7 +7,7 @@ from aiogram import Bot, Router
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message, Update, User
 
-from bot.telegram.answers.display import (
+from bot.telegram.answers.keyboards import (
     AnswerEdited,
     ContinueAnswer,
     RetryAnswer,

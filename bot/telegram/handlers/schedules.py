@@ -9,7 +9,7 @@ from aiogram.filters import CommandObject
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardButton, InlineKeyboardMarkup, Message, MessageEntity, User
 
-from bot.telegram.answers.display import build_keyboard, button
+from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.answers.responder import PendingAnswer, Responder
 from bot.telegram.api.filters import Command
 from bot.telegram.api.updates import conversation_key, is_group, message_speaker, to_text_only

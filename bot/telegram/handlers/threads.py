@@ -8,7 +8,7 @@ from aiogram.filters import CommandObject
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
 
-from bot.telegram.answers.display import build_keyboard, button
+from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.api.filters import Command, NewTopic
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.updates import conversation_key, is_group, message_speaker

@@ -4,7 +4,7 @@ from aiogram.enums import MessageEntityType
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import InlineKeyboardMarkup, MessageEntity
 
-from bot.telegram.answers.display import build_keyboard, button
+from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.calls import SendResult
 from bot.telegram.delivery.delivery import Delivery

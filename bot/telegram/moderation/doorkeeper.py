@@ -6,7 +6,7 @@ from aiogram.filters.callback_data import CallbackData
 from aiogram.methods import ApproveChatJoinRequest
 from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup
 
-from bot.telegram.answers.display import build_keyboard, button
+from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.api.client import KnownBot
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.render import Rendered

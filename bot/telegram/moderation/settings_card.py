@@ -7,7 +7,7 @@ from aiogram.filters.callback_data import CallbackData
 from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, Message
 from pydantic import model_validator
 
-from bot.telegram.answers.display import build_keyboard, button
+from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.api.updates import message_speaker
 from bot.telegram.moderation.labels import label
 from core.i18n import DEFAULT_LANGUAGE, Texts

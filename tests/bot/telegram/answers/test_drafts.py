@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.telegram.answers.display import Place
+from bot.telegram.answers.answer_messages import Place
 from tests.support.delivery_messages import GROUP, PERSON
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.stream_harness import StreamHarness, gaps

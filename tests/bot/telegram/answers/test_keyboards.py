@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.telegram.answers.display import (
+from bot.telegram.answers.keyboards import (
     StopAnswer,
     answer_keyboard,
     build_keyboard,

@@ -4,12 +4,13 @@ import asyncio
 
 import pytest
 
-from bot.telegram.answers.display import Place, StreamMode
+from bot.telegram.answers.answer_messages import Place
 from bot.telegram.answers.streamed_message import MOST_MESSAGES, MOST_MESSAGES_WITHOUT_FILE
 from bot.telegram.markdown.pages import Pages, RenderThread, RenderThreadLimits
+from services.preferences import StreamMode
 from tests.support.delivery_messages import GROUP
 from tests.support.fake_telegram.server import TelegramServer
-from tests.support.stream_harness import TEXTS, StreamHarness
+from tests.support.stream_harness import StreamHarness, text
 
 SENTENCE = "A sentence of an answer that does not end. "
 LONG = SENTENCE * 5000
@@ -27,7 +28,7 @@ async def test_long_answer_becomes_a_message_and_a_file(
     first, file = server.chat(streaming.chat_id).answers()
     assert first.text.startswith(SENTENCE.strip())
     assert file.document == (LONG[: len(LONG) // 4] * 4).encode()
-    assert file.text == f"{TEXTS.whole}\n\nsmall print"
+    assert file.text == f"{text('answer-as-file')}\n\nsmall print"
     assert (first.labels, file.labels) == ([], ["Retry"])
     assert file.id in streaming.recorded
 
@@ -41,7 +42,7 @@ async def test_long_answer_sends_few_messages_while_it_streams(
 
     messages = server.chat(streaming.chat_id).answers()
     assert len(messages) == MOST_MESSAGES + 1
-    assert (messages[-1].text, messages[-1].labels) == (TEXTS.goes_on, ["Stop"])
+    assert (messages[-1].text, messages[-1].labels) == (text("answer-goes-on"), ["Stop"])
     assert streaming.calls("sendMessage") == MOST_MESSAGES + 1
     await streaming.end()
     assert len(server.chat(streaming.chat_id).answers()) == 2
@@ -65,7 +66,7 @@ async def test_chat_without_files_gets_messages(streaming: StreamHarness, server
     messages = server.chat(GROUP).answers()
     # The last line has a message of its own where the last page has no room for it.
     assert len(messages) in {MOST_MESSAGES_WITHOUT_FILE, MOST_MESSAGES_WITHOUT_FILE + 1}
-    assert messages[-1].text.endswith(TEXTS.cut)
+    assert messages[-1].text.endswith(text("answer-too-long"))
     assert messages[-1].labels == ["Retry"]
     shown = "".join(message.text + " " for message in messages)
     assert shown[:70_000] == LONG[:70_000]

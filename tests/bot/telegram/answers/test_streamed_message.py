@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.telegram.answers.display import Place
+from bot.telegram.answers.answer_messages import Place
 from services.chat.reply import ReplyPhase
 from tests.support.delivery_messages import GROUP, PERSON
 from tests.support.fake_telegram.server import TelegramServer

@@ -7,7 +7,7 @@ import pytest
 from aiogram import Bot
 from aiogram.types import CallbackQuery, Chat, InlineKeyboardMarkup, Message, User
 
-from bot.telegram.answers.display import DecideCall
+from bot.telegram.answers.keyboards import DecideCall
 from bot.telegram.handlers.approvals import ApprovalHandlers
 from core.db.database import Database
 from core.i18n import Texts

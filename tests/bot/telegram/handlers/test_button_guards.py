@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bot.composition.telegram  # noqa: F401 - defines every kind of button
-from bot.telegram.answers.display import RetryAnswer
+from bot.telegram.answers.keyboards import RetryAnswer
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.handlers.button_guards import LARGEST_NUMBER, ButtonBorder, find_button_kinds, parse_button
 from core.i18n import Texts

@@ -3,7 +3,7 @@
 import pytest
 from aiogram.filters.callback_data import CallbackData
 
-from bot.telegram.answers.display import DecideConsent, RetryAnswer, ShowRetryProviders, StopAnswer
+from bot.telegram.answers.keyboards import DecideConsent, RetryAnswer, ShowRetryProviders, StopAnswer
 from bot.telegram.handlers.models import (
     PickAutomatic,
     PickModel,

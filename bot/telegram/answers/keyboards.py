@@ -1,100 +1,16 @@
-"""Display of an answer: mode, place, small print, and its inline keyboards with their callback data."""
+"""Inline keyboards of answers, and the callback data of their buttons."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Sequence
 
 from aiogram.filters.callback_data import CallbackData
-from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, MessageEntity
+from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup
 
-from bot.telegram.markdown.pages import RenderThread
-from bot.telegram.markdown.render import Rendered, utf16_length
 from core.i18n import Texts
 from services.chat.reply import AskedCall
 from services.mcp.calls import Decision
-from services.preferences import StreamMode
 
 ROW_CHARACTERS = 40
 """Characters of a row's labels that fit on a phone; Telegram truncates longer ones."""
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerDisplay:
-    """Display of answers while they are produced.
-
-    Args:
-        mode: `edit` a message as it grows, show a `draft` where Telegram supports it, or send everything at the end
-            (`off`).
-        acknowledges: whether a question in a group gets a reaction until it is answered.
-    """
-
-    mode: StreamMode
-    renderer: RenderThread
-    acknowledges: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The chat, topic and message that an answer belongs to."""
-
-    chat_id: int
-    is_group: bool
-    topic_id: int | None = None
-    reply_to: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Keyboards:
-    """Keyboards under the last page: while the answer grows, and at its end (built only then).
-
-    Args:
-        picture: the keyboard under a picture of the answer, by its number.
-    """
-
-    live: InlineKeyboardMarkup | None
-    final: Callable[[], InlineKeyboardMarkup | None]
-    picture: Callable[[int], InlineKeyboardMarkup | None] = lambda _: None
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerTexts:
-    """Lines of the bot's own in the user's language.
-
-    Args:
-        empty: in place of an answer without any text.
-        waiting: in place of an answer that has no text after some seconds.
-        goes_on: while an answer that is too long for messages is still produced.
-        whole: over the file with the whole answer.
-        cut: under the last message where the chat takes no file.
-    """
-
-    empty: str
-    waiting: str
-    goes_on: str
-    whole: str
-    cut: str
-
-    @classmethod
-    def of(cls, texts: Texts, language: str | None) -> Self:
-        """Returns the lines in a language."""
-        return cls(
-            empty=texts.get("empty-answer", language),
-            waiting=texts.get("answer-waiting", language),
-            goes_on=texts.get("answer-goes-on", language),
-            whole=texts.get("answer-as-file", language),
-            cut=texts.get("answer-too-long", language),
-        )
-
-
-def append_lines(rendered: Rendered | None, lines: Sequence[str]) -> Rendered:
-    """Appends small print to a text, or returns it alone."""
-    text = rendered.text if rendered else ""
-    entities = list(rendered.entities) if rendered else []
-    for line in lines:
-        text = f"{text}\n\n" if text else ""
-        entities.append(MessageEntity(type="italic", offset=utf16_length(text), length=utf16_length(line)))
-        text += line
-    return Rendered(text, tuple(entities))
 
 
 class StopAnswer(CallbackData, prefix="stop"):
