@@ -22,7 +22,7 @@ from core.messages import ConversationKey
 from services.chat.store.conversation import Thread
 from services.llm.models.factory import LLMModelFactory
 from services.llm.models.name_generator import first_words
-from services.llm.routing.attempts import BUSY
+from services.llm.routing.request_failures import BUSY
 
 log = structlog.get_logger()
 

@@ -104,6 +104,11 @@ class RequestSpec:
         """True if the request may be served by some of the models only."""
         return self.is_pinned or bool(self.models)
 
+    def requires(self, capability: Capability) -> bool:
+        """Returns whether a capability must not be left out; a choice among tools requires them."""
+        is_chosen = capability is Capability.TOOLS and Capability.TOOL_CHOICE in self.required
+        return capability in self.required or is_chosen
+
     def allows(self, provider: str, model: str) -> bool:
         """Returns whether a model may be asked."""
         if (

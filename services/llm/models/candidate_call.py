@@ -19,7 +19,7 @@ from services.llm.models.stream_start import OpenedStream, open_stream
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.wire.response_hooks import Pacing, omit_fields, pace_responses
 from services.llm.request import Adaptation, Candidate, Capability
-from services.llm.routing.attempt import Attempt
+from services.llm.routing.attempts import Attempt
 from services.llm.routing.faults.reasons import ModelNotBuilt
 from services.llm.usage import TokenUse, used_whole
 

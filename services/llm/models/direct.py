@@ -25,7 +25,7 @@ from services.llm.models.adapted import AdaptableRequest
 from services.llm.models.candidate_call import PreparedCall, build_model, known_window, request_answer
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Adaptation, Candidate, Capability, RequestSpec
-from services.llm.routing.attempt import Attempt
+from services.llm.routing.attempts import Attempt
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.recourse import TOOL_USE
 

@@ -32,8 +32,7 @@ from services.llm.models.streams import CommittedStream, Listener
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.demo import DemoModel
 from services.llm.request import DEFAULT_MAX_TOKENS, Adaptation, Candidate, Capability, RequestSpec
-from services.llm.routing.attempt import Attempt
-from services.llm.routing.attempts import Attempts
+from services.llm.routing.attempts import Attempt, Attempts
 from services.llm.routing.fallback import LLMProviderFallback
 
 

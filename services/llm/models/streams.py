@@ -17,7 +17,7 @@ from services.llm.models.candidate_call import StreamStart
 from services.llm.models.stream_ends import refusal
 from services.llm.models.stream_reader import StreamReader
 from services.llm.models.stream_start import Event
-from services.llm.routing.attempt import Attempt
+from services.llm.routing.attempts import Attempt
 from services.llm.usage import TokenUse, used_partly, used_whole
 
 

@@ -1,7 +1,10 @@
-"""One request on its way from candidate to candidate: failover, retries, and the evidence that their answers give."""
+"""One request on its way from candidate to candidate, as far as it succeeds.
 
+Failures are the matter of `candidate_failures.py` and `request_failures.py`, which a request without one never enters.
+"""
+
+import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 from typing import Self
@@ -9,35 +12,204 @@ from typing import Self
 import structlog
 from pydantic_ai.messages import ModelMessage
 
-from core.errors import (
-    AllProvidersFailed,
-    BudgetExhausted,
-    ConsentNeeded,
-    ContextWindowExceeded,
-    FailedAttempt,
-    ProviderError,
-    RequestRejected,
-)
+from core.errors import ContentRefused, FailedAttempt, ProviderError
 from core.redis.guard import RedisPatience
 from services.llm.request import Candidate, RequestSpec
-from services.llm.routing.admission.candidate_queue import CandidateQueue, Route
-from services.llm.routing.admission.request_admission import Admitted, CandidateAdmission, RequestAdmission
-from services.llm.routing.attempt import Attempt
+from services.llm.routing.admission.request_admission import (
+    Admitted,
+    CandidateAdmission,
+    CandidateQueue,
+    RequestAdmission,
+    Route,
+)
+from services.llm.routing.candidate_failures import AttemptState, CandidateFailures
+from services.llm.routing.events import AttemptEnded, AttemptResult
 from services.llm.routing.faults.outcomes import Outcome
 from services.llm.routing.faults.refusal_words import Fault
+from services.llm.routing.further_tries import FurtherTries
 from services.llm.routing.recorder import OutcomeRecorder
-from services.llm.routing.recourse import Indivisible, LastResort, Recourse, RequestShape
-from services.llm.usage import estimate_tokens, used_by_prompt
+from services.llm.routing.recourse import Indivisible, LastResort, RequestShape
+from services.llm.routing.request_failures import RequestFailures
+from services.llm.usage import RequestEnd, RequestReport, TokenUse, estimate_tokens, used_by_prompt
 
 log = structlog.get_logger()
 
-BUSY = "busy"
-"""The reason of a candidate that was not asked because its concurrency limit was reached."""
-OVER_BUDGET = "over budget"
-"""The reason of a candidate that was not asked because a budget is used up."""
 
-MODELS_IN_A_ROW = 2
-"""Models of one provider that fail before others are asked: a proxy that is down may name each of a long list."""
+class Attempt:
+    """One candidate that is asked, with its retries. Exactly one outcome is recorded.
+
+    Args:
+        request: the request that the attempt belongs to.
+        admitted: the candidate; its place is held until the first output, over a retry too, its slot until the attempt
+            has ended and the request moves on.
+        resort: set where every candidate has failed before.
+    """
+
+    def __init__(self, request: "Attempts", admitted: Admitted, resort: LastResort | None = None) -> None:
+        self.candidate = admitted.candidate
+        self.slot = admitted.slot
+        self.resort = resort
+        self._place = admitted.place
+        self._reservation = admitted.reservation
+        self._request = request
+        self._recorder = recorder = request.recorder
+        self.adaptation = (
+            recorder.known_adaptation(admitted.candidate, request.spec) if resort is None else resort.adaptation
+        )
+        """The changes with which the request is sent."""
+        self.longest_stream_s = recorder.timing.longest_stream_s
+        """Longest time of a streamed answer that keeps coming."""
+        self.may_be_empty_at = request.spec.may_be_empty_at
+        """Finish reasons after which an answer without text is the caller's own doing."""
+        self._failures: CandidateFailures | None = None
+        self._loop = asyncio.get_running_loop()
+        self.rank_when_asked = recorder.health_rank(admitted.candidate.provider.id)
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts the clock of a request that is sent now."""
+        self.state = AttemptState.IN_FLIGHT
+        self._began = self._recorder.clock.time()
+        self._asked_at = self._loop.time()
+
+    @property
+    def is_retry_due(self) -> bool:
+        """True if the same candidate is to be asked once more."""
+        return self.state is AttemptState.RETRY_DUE
+
+    @property
+    def has_candidates_left(self) -> bool:
+        """True if another candidate could answer in place of this one."""
+        return not self._request.queue.is_empty
+
+    async def failed(self, error: Exception) -> None:
+        """Records a failure before the first output; returns where another attempt may help.
+
+        Raises:
+            ContentRefused: the provider's filter refused.
+            Exception: `error` itself, where it is a bug of ours.
+        """
+        await self._open_failures().failed(error)
+
+    def broke_off(self, error: Exception, used: TokenUse) -> ProviderError | Exception:
+        """Records a failure after the first output; returns the error to raise in place of `error`."""
+        return self._open_failures().broke_off(error, used)
+
+    def refused(self, reason: str, used: TokenUse) -> ContentRefused:
+        """Records that the provider's filter ended the answer; returns the error to raise."""
+        provider = self.candidate.provider.id
+        self.report(RequestEnd.REFUSED, used)
+        log.info("provider.refused", provider=provider, purpose=self._request.spec.purpose)
+        self.end(AttemptResult.SURFACED, Fault.REFUSED)
+        return ContentRefused(provider, reason)
+
+    def opened(self) -> None:
+        """Records the first output of a stream: the cooldown of a provider that was probed ends here."""
+        self._place.leave()
+        purpose = self._request.spec.purpose
+        self._recorder.opened(self.candidate.provider, purpose, began=self._began, prefer=self._is_vote)
+
+    def succeeded(self, first_output_s: float, used: TokenUse) -> None:
+        """Records a complete answer."""
+        if self.state is AttemptState.IN_FLIGHT:
+            self._publish(AttemptResult.ANSWERED, first_output_s=first_output_s)
+        self.report(RequestEnd.ANSWERED, used, first_output_s=first_output_s)
+        self.state = AttemptState.ENDED
+        if self._failures is not None:
+            self._failures.learn_from_answer()
+        self._request.note_answer(self)
+        self._recorder.model_answered(self.candidate, self._began)
+        self._recorder.succeeded(
+            self.candidate.provider,
+            self._request.spec.purpose,
+            began=self._began,
+            prefer=self._is_vote,
+            first_output_s=first_output_s,
+        )
+
+    def malformed(self, reason: str, took_s: float, used: TokenUse) -> None:
+        """Records a complete answer of the wrong shape: the provider is healthy, and the next candidate is asked."""
+        provider, purpose = self.candidate.provider.id, self._request.spec.purpose
+        log.info("provider.malformed_answer", provider=provider, reason=reason, purpose=purpose)
+        self.succeeded(took_s, used)
+        self._request.open_failures().note(self.candidate, self.adaptation, Outcome(Fault.UNREADABLE, reason))
+
+    def release(self) -> None:
+        """Gives back the place, and the part of the reservation that was not used."""
+        self._place.leave()
+        if self._reservation is not None:
+            self._reservation.settle()
+        # They refer back to this attempt, and a request leaves no object to the garbage collector.
+        self._failures = None
+
+    def skip(self) -> None:
+        """Moves on to the next candidate without recording an outcome: this one was not asked, or it refused."""
+        self.state = AttemptState.ENDED
+        self._request.queue.is_reordered = True
+
+    def cancel(self, used: Callable[[], TokenUse]) -> None:
+        """Records that the consumer stopped reading: report usage, leave provider health unchanged.
+
+        Args:
+            used: computes the usage; not called if the outcome is already recorded.
+        """
+        if self.state is AttemptState.IN_FLIGHT:
+            self._publish(AttemptResult.CANCELLED)
+            self.report(RequestEnd.STOPPED, used())
+        elif self.state is AttemptState.PAUSED:
+            self._publish(AttemptResult.CANCELLED)
+        self.state = AttemptState.ENDED
+
+    def ask_again(self, fault: Fault) -> None:
+        """Records a failure after which the same candidate is asked once more."""
+        self._publish(AttemptResult.RETRIED, fault)
+        self.state = AttemptState.RETRY_DUE
+
+    def end(self, result: AttemptResult, fault: Fault) -> None:
+        """Records the end of a failed attempt."""
+        if self.state is AttemptState.IN_FLIGHT:
+            self._publish(result, fault)
+        self.state = AttemptState.ENDED
+
+    def report(
+        self, end: RequestEnd, used: TokenUse, *, is_failure: bool = False, first_output_s: float | None = None
+    ) -> None:
+        """Reports the usage of the request in flight, which is over."""
+        if self.state is not AttemptState.IN_FLIGHT:
+            return
+        report = RequestReport(
+            at=self._recorder.clock.time(),
+            provider=self.candidate.provider,
+            model=self.candidate.model,
+            spec=self._request.spec,
+            end=end,
+            is_failure=is_failure,
+            used=used,
+            first_output_s=first_output_s,
+        )
+        self._recorder.count(report)
+        if self._reservation is not None:
+            self._reservation.add(report)
+
+    @property
+    def _is_vote(self) -> bool:
+        """True if an answer may make the provider preferred."""
+        is_first = self.candidate.by_order and not self._request.queue.is_reordered
+        return is_first and self._recorder.leads(self.candidate.provider.id)
+
+    def _open_failures(self) -> CandidateFailures:
+        if self._failures is None:
+            self._failures = CandidateFailures(self, self._request.open_failures())
+        return self._failures
+
+    def _publish(
+        self, result: AttemptResult, fault: Fault | None = None, *, first_output_s: float | None = None
+    ) -> None:
+        provider, seconds = self.candidate.provider.id, self._loop.time() - self._asked_at
+        purpose = self._request.spec.purpose
+        self._recorder.publish(
+            AttemptEnded(provider, self.candidate.model, purpose, result, fault, self._began, seconds, first_output_s)
+        )
 
 
 class Attempts:
@@ -62,27 +234,21 @@ class Attempts:
     ) -> None:
         self.recorder = recorder
         self.spec = spec
-        self.messages = messages
         self.candidates = route.candidates
-        self._shape = shape or Indivisible()
-        self.recourse = Recourse(recorder, spec, self._shape)
         self.queue = CandidateQueue(recorder, route, window)
+        self._messages = messages
+        self._shape = shape or Indivisible()
         # No method of this object, which would keep the objects of a request alive until a garbage collection.
         size = partial(_size, self._shape, messages)
         self._admission = RequestAdmission(
-            admission,
-            self.queue,
-            recorder,
-            spec,
-            size,
-            redis_patience or RedisPatience(),
+            admission, self.queue, recorder, spec, size, redis_patience or RedisPatience()
         )
         self._is_withheld = route.is_withheld
         self._began = recorder.clock.monotonic()
-        self._loading_pause_s = recorder.timing.loading_poll_s[0]
+        self._limiter = admission.limiter
         self._current: Attempt | None = None
-        self._failed: list[tuple[FailedAttempt, Fault]] = []
-        self._is_provider_at_fault = False
+        self._failures: RequestFailures | None = None
+        self._further: FurtherTries | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -91,7 +257,7 @@ class Attempts:
         """Returns the next attempt: a due retry, else the next candidate, else a busy one once it has a slot."""
         if self._current is not None and self._current.is_retry_due:
             self._current.begin()
-            self._admission.extend(self._current.slot)
+            self._limiter.extend(self._current.slot)
             return self._current
         self._release()
         self._admission.return_lease()
@@ -101,178 +267,53 @@ class Attempts:
             admitted = await self._admission.approach(candidate)
             if admitted is not None:
                 return self._start(admitted)
-        for further in (self._wait_for_busy, self._try_last_resort, self._await_loading):
-            attempt = await further()
-            if attempt is not None:
-                return attempt
-        raise StopAsyncIteration
+        if self._further is None:
+            self._further = FurtherTries(self._admission, self.open_failures(), self._began)
+        found = await self._further.find(waits_for_busy=not self._is_hop_limit_reached)
+        if found is None:
+            raise StopAsyncIteration
+        return self._start(*found)
 
     @property
     def _is_hop_limit_reached(self) -> bool:
+        if self._failures is None:
+            return False
         # A request that probes for all replicas gets a second candidate in case the probe fails.
         most = max(self.recorder.limits.max_hops, 2 if self._admission.has_probed else 0)
-        # By provider: the models of one provider count as one.
-        return len({attempt.provider for attempt, _ in self._failed}) >= most
+        return len(self._failures.providers) >= most
 
     @property
     def failures(self) -> tuple[FailedAttempt, ...]:
         """The failed attempts, in order."""
-        return tuple(attempt for attempt, _ in self._failed)
+        return () if self._failures is None else self._failures.attempts
 
-    def note_failure(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Adds a failed attempt; one that is not the provider's fault lets no other provider become preferred.
-
-        An unclear refusal does not decide that yet: another candidate's answer makes it the provider's fault.
-        """
-        candidate = attempt.candidate
-        is_unclear = outcome.fault is Fault.UNCLEAR
-        self._is_provider_at_fault = self._is_provider_at_fault or outcome.cooldown_s is not None
-        self.queue.is_reordered = self.queue.is_reordered or (outcome.cooldown_s is None and not is_unclear)
-        if outcome.fault is Fault.CONTEXT_WINDOW:
-            self.queue.overflowed = candidate
-        failure = FailedAttempt(candidate.provider.id, candidate.model, outcome.reason)
-        if (failure, outcome.fault) not in self._failed:
-            self._failed.append((failure, outcome.fault))
-        self.recourse.note_failure(candidate, attempt.adaptation, outcome)
-        if is_unclear and self.recourse.is_request_at_fault:
-            # Nothing is left to find out: every further candidate would refuse too.
-            self.queue.clear()
-
-    def settle_evidence(self, attempt: Attempt) -> None:
-        """Blames the candidates with an unclear refusal that an answer has proved wrong."""
-        for candidate, blamed in self.recourse.settle(attempt.candidate, attempt.adaptation, attempt.resort):
-            is_same_provider = candidate.provider.id == attempt.candidate.provider.id
-            self.blame(candidate, replace(blamed, is_of_one_model=blamed.is_of_one_model or is_same_provider))
-
-    def blame(self, candidate: Candidate, outcome: Outcome) -> None:
-        """Records a failure of a provider; of one model, where the user picked it or where others may answer."""
-        has_another = outcome.is_of_one_model and self.recourse.find_other_model(candidate, {candidate.model})
-        self.record_failure(candidate, outcome, of_model=self.is_pick(candidate) or bool(has_another))
-
-    def record_failure(self, candidate: Candidate, outcome: Outcome, *, of_model: bool) -> None:
-        """Records a failure of one model, which rests alone, or of its provider."""
-        if of_model:
-            is_listed = candidate.model in candidate.provider.models
-            self.recorder.model_failed(candidate, outcome, self.spec.purpose, is_listed=is_listed)
-        else:
-            self.recorder.failed(candidate.provider, outcome, self.spec.purpose)
-
-    def is_pick(self, candidate: Candidate) -> bool:
-        """Returns whether the user picked this model, and it is not its provider's default."""
-        choice = self.spec.choice
-        return (
-            choice is not None
-            and choice.model is not None
-            and (choice.provider, choice.model) == (candidate.provider.id, candidate.model)
-            and choice.model != candidate.provider.default_model
-        )
-
-    def queue_other_model(self, candidate: Candidate) -> bool:
-        """Asks the provider's next listed model, before other providers that fit as well or after them.
-
-        Returns False if there is none.
-        """
-        tried = {attempt.model for attempt, _ in self._failed if attempt.provider == candidate.provider.id}
-        model = self.recourse.find_other_model(candidate, tried)
-        if model is not None:
-            self.queue.put_back(replace(candidate, model=model), is_first=len(tried) < MODELS_IN_A_ROW)
-        return model is not None
+    def open_failures(self) -> RequestFailures:
+        """Returns the failures of this request, with the ways that they leave."""
+        if self._failures is None:
+            self._failures = RequestFailures(self.recorder, self.spec, self._messages, self.queue, self._shape)
+        return self._failures
 
     def note_answer(self, attempt: Attempt) -> None:
         """Releases the slot, and keeps the user with this provider if it stepped in for a busy one."""
         self._release()
-        self.settle_evidence(attempt)
+        if self._failures is not None:
+            self._failures.settle(attempt.candidate, attempt.adaptation, attempt.resort)
         before = takewhile(lambda candidate: candidate is not attempt.candidate, self.candidates)
         if self.spec.user is not None and any(candidate.provider.id in self.queue.busy for candidate in before):
             self.recorder.keep_user(self.spec.user, attempt.candidate.provider.id)
 
     def exhausted(self) -> ProviderError:
         """Returns the error of a request that no candidate answered."""
-        rejected = self._rejection()
-        if rejected is not None and self.recourse.is_request_at_fault:
-            return rejected
-        if self._is_withheld:
-            return ConsentNeeded()
-        if rejected is not None:
-            return rejected
-        if any(fault is Fault.CONTEXT_WINDOW for _, fault in self._failed):
-            return ContextWindowExceeded(self.failures)
-        unpaid = self.queue.unpaid
-        attempts = (
-            *self.failures,
-            *(FailedAttempt(name, candidate.model, BUSY) for name, (candidate, _) in self.queue.busy.items()),
-            *(FailedAttempt(name, candidate.model, OVER_BUDGET) for name, (candidate, _) in unpaid.items()),
-        )
-        if unpaid and not self._failed and not self.queue.busy:
-            _, refusal = next(iter(unpaid.values()))
-            log.info("provider.budget_exhausted", purpose=self.spec.purpose, budget=refusal.kind)
-            return BudgetExhausted(refusal.kind, refusal.renews_at)
-        # A provider that is busy has not failed; background work gives way to people's requests, again and again.
-        write = log.error if self._failed else log.debug if self.spec.stands_back else log.info
-        write(
-            "provider.all_failed",
-            purpose=self.spec.purpose,
-            attempts=[{"provider": attempt.provider, "reason": attempt.reason} for attempt in attempts],
-        )
-        # Operators are notified only of an outage: not where healthy providers were busy or answered in the wrong
-        # shape, nor where the request names its models, so that others were not asked.
-        if self._is_provider_at_fault and not self.spec.is_restricted:
-            self.recorder.all_failed(attempts)
-        return AllProvidersFailed(attempts)
-
-    def _rejection(self) -> RequestRejected | None:
-        """Returns the error of a request that is at fault: every candidate that was asked refused it."""
-        unclear = self.recourse.unclear
-        if not unclear or not (
-            self.recourse.is_request_at_fault or all(fault is Fault.UNCLEAR for _, fault in self._failed)
-        ):
-            return None
-        candidate, outcome = unclear[0]
-        log.warning(
-            "provider.request_rejected",
-            purpose=self.spec.purpose,
-            attempts=[{"provider": failed.provider, "reason": failed.reason} for failed in self.failures],
-        )
-        return RequestRejected(candidate.provider.id, outcome.reason)
+        return self.open_failures().exhausted(is_withheld=self._is_withheld)
 
     def close(self) -> None:
         """Cancels an attempt that is still in flight, and gives back its slot and a probe's lease."""
         if self._current is not None:
-            self._current.cancel(lambda: used_by_prompt(self.messages))
-        for candidate, outcome in self.recourse.take_unsettled():
-            self.recorder.failed(candidate.provider, outcome, self.spec.purpose)
+            self._current.cancel(lambda: used_by_prompt(self._messages))
+        if self._failures is not None:
+            self._failures.record_unsettled()
         self._release()
         self._admission.return_lease()
-
-    async def _wait_for_busy(self) -> Attempt | None:
-        """Returns an attempt at a candidate that was busy, or over a budget that requests in flight hold."""
-        if self._is_hop_limit_reached:
-            return None
-        admitted = await self._admission.wait_for_slot() or await self._admission.wait_for_budget()
-        return self._start(admitted) if admitted is not None else None
-
-    async def _try_last_resort(self) -> Attempt | None:
-        while resort := self.recourse.next_resort():
-            admitted = await self._admission.approach_again(resort.candidate)
-            if admitted is not None:
-                return self._start(admitted, resort)
-        return None
-
-    async def _await_loading(self) -> Attempt | None:
-        """Asks a server again that loads its model, after a pause; None once its timeout has passed.
-
-        A request that was found to be at fault would be refused by that server as well.
-        """
-        candidate = self.recourse.loading
-        if candidate is None or self.spec.stands_back or self.recourse.is_request_at_fault:
-            return None
-        left_s = self._began + candidate.provider.timeout_s - self.recorder.clock.monotonic()
-        if left_s <= self._loading_pause_s:
-            return None
-        await self.recorder.clock.sleep(self._loading_pause_s)
-        self._loading_pause_s = min(2 * self._loading_pause_s, self.recorder.timing.loading_poll_s[1])
-        admitted = await self._admission.approach_again(candidate)
-        return self._start(admitted) if admitted is not None else None
 
     def _start(self, admitted: Admitted, resort: LastResort | None = None) -> Attempt:
         self._current = Attempt(self, admitted, resort)
@@ -281,7 +322,7 @@ class Attempts:
     def _release(self) -> None:
         if self._current is not None:
             self._current.release()
-            self._admission.release(self._current.slot)
+            self._limiter.release(self._current.slot)
             self._current = None
 
 

@@ -13,11 +13,10 @@ from core.errors import AllProvidersFailed, ConsentNeeded
 from core.redis.guard import RedisPatience
 from services.llm.request import Candidate, RequestSpec
 from services.llm.routing.admission.budget_guard import BudgetGuard, NoBudgets
-from services.llm.routing.admission.candidate_queue import Route
 from services.llm.routing.admission.concurrency import LoadShedding
 from services.llm.routing.admission.gates import ProviderGates
 from services.llm.routing.admission.probes import ProbeLeases
-from services.llm.routing.admission.request_admission import CandidateAdmission
+from services.llm.routing.admission.request_admission import CandidateAdmission, Route
 from services.llm.routing.attempts import Attempts
 from services.llm.routing.control import ProviderControl
 from services.llm.routing.events import NoticeListener, Watcher

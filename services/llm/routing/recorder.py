@@ -2,13 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 
 from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.errors import FailedAttempt
-from services.llm.request import Adaptation, Candidate, Capability
+from services.llm.request import Adaptation, Candidate, Capability, RequestSpec
 from services.llm.routing.affinity import ProviderAffinity
 from services.llm.routing.events import (
     AnswersAgain,
@@ -183,6 +184,12 @@ class OutcomeRecorder:
     def adaptation(self, candidate: Candidate) -> Adaptation:
         """Returns the changes that a model is known to need."""
         return rules.adaptation(self._shared.routing, candidate.provider.id, candidate.model, self.clock.time())
+
+    def known_adaptation(self, candidate: Candidate, spec: RequestSpec) -> Adaptation:
+        """Returns the changes that a model is known to need, except those that a request does not allow."""
+        known = self.adaptation(candidate)
+        refused = frozenset(each for each in known.without if spec.requires(each))
+        return replace(known, without=known.without - refused) if refused else known
 
     def is_resting(self, provider: str, model: str) -> bool:
         """Returns whether a model rests."""

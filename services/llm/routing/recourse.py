@@ -127,12 +127,6 @@ class Recourse:
         if learned and not (is_guess and unusual):
             self._recorder.capabilities_refused(candidate, learned, is_guess=is_guess)
 
-    def known_adaptation(self, candidate: Candidate) -> Adaptation:
-        """Returns the changes that a model is known to need, except those that the request does not allow."""
-        adaptation = self._recorder.adaptation(candidate)
-        refused = frozenset(each for each in adaptation.without if self._is_required(each))
-        return replace(adaptation, without=adaptation.without - refused) if refused else adaptation
-
     def next_resort(self) -> LastResort | None:
         """Returns the next attempt after all candidates have failed; None if there is none."""
         while self._last_resorts:
@@ -152,7 +146,7 @@ class Recourse:
         if capability is None or not self.can_be_meant(current, capability):
             return None
         self.learn_refused(candidate, frozenset({capability}), is_guess=False)
-        if self._is_required(capability):
+        if self._spec.requires(capability):
             return None
         return replace(current, without=current.without | {capability})
 
@@ -166,7 +160,7 @@ class Recourse:
             (Capability.STRUCTURED_OUTPUT, outcome.is_internal),
             (Capability.OPUS, outcome.is_internal or outcome.fault is Fault.UNCLEAR),
         ):
-            if is_suspect and self.can_be_meant(current, capability) and not self._is_required(capability):
+            if is_suspect and self.can_be_meant(current, capability) and not self._spec.requires(capability):
                 return capability
         return None
 
@@ -259,7 +253,7 @@ class Recourse:
     def _reductions(self, candidate: Candidate, current: Adaptation) -> list[LastResort]:
         """Returns the requests that a lone candidate may take: without tools, settings, earlier turns."""
         optional = frozenset(
-            each for each in self._shape.uses() if not self._is_required(each) and each not in current.without
+            each for each in self._shape.uses() if not self._spec.requires(each) and each not in current.without
         )
         reductions: list[LastResort] = []
         tools = optional & (TOOL_USE | {Capability.WEB_SEARCH})
@@ -282,7 +276,7 @@ class Recourse:
         if model is None:
             return []
         other = replace(candidate, model=model)
-        return [LastResort(other, self.known_adaptation(other), is_other_model=True)]
+        return [LastResort(other, self._recorder.known_adaptation(other, self._spec), is_other_model=True)]
 
     def find_other_model(self, candidate: Candidate, tried: Collection[str]) -> str | None:
         """Returns the next listed model of a candidate's provider that may be asked; None if there is none."""
@@ -300,7 +294,7 @@ class Recourse:
         request that is too long has no other way to be read.
         """
         streaming = Capability.STREAMING
-        if not self.can_be_meant(current, streaming) or self._is_required(streaming):
+        if not self.can_be_meant(current, streaming) or self._spec.requires(streaming):
             return []
         unstreamed = replace(current, without=current.without | {streaming})
         return [LastResort(candidate, unstreamed, frozenset({streaming}))]
@@ -313,13 +307,9 @@ class Recourse:
         tools = frozenset(
             each
             for each in self._shape.uses() & TOOL_USE
-            if not self._is_required(each) and each not in current.without
+            if not self._spec.requires(each) and each not in current.without
         )
         return [LastResort(candidate, replace(current, without=current.without | tools))] if tools else []
-
-    def _is_required(self, capability: Capability) -> bool:
-        required = self._spec.required
-        return capability in required or (capability is Capability.TOOLS and Capability.TOOL_CHOICE in required)
 
 
 def _key(candidate: Candidate) -> tuple[str, str]:

@@ -1,22 +1,171 @@
-"""The waits of one request before it asks a candidate: a place at its gate, a slot, the lease of a probe, a budget."""
+"""The candidates of one request that are left, and the waits before one of them is asked.
+
+A candidate is chosen when it is about to be asked. It needs a place at its gate, a slot, the lease of a probe and a
+budget.
+"""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import structlog
 
+from core.config.providers import ProviderKind
 from core.redis.guard import RedisPatience
 from services.llm.request import Candidate, RequestSpec
 from services.llm.routing.admission.budget_guard import BudgetGuard, BudgetRefusal, Quote, Reservation
-from services.llm.routing.admission.candidate_queue import CandidateQueue
 from services.llm.routing.admission.concurrency import ConcurrencyLimiter, Slot
 from services.llm.routing.admission.gates import GatePlace, ProviderGates
 from services.llm.routing.admission.probes import ProbeLeases
 from services.llm.routing.events import Shed
-from services.llm.routing.recorder import OutcomeRecorder
+from services.llm.routing.recorder import HALF_OPEN_RANK, OutcomeRecorder
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The candidates of one request.
+
+    Args:
+        candidates: in the order in which they are asked.
+        probe: the half-open provider that this request probes if it gets the lease.
+        is_reordered: a provider that would come first cannot take the request, so an answer of another one does not
+            make that one preferred.
+        is_withheld: remote providers were excluded because the chat has not consented to them.
+        fits: returns whether a candidate can take the request as it is; None where every one can.
+    """
+
+    candidates: tuple[Candidate, ...]
+    probe: str | None = None
+    is_reordered: bool = False
+    is_withheld: bool = False
+    fits: Callable[[Candidate], bool] | None = None
+
+
+class CandidateQueue:
+    """The candidates that were not asked, and those that wait for something.
+
+    Args:
+        window: returns the context window that a model is known to have.
+    """
+
+    def __init__(self, recorder: OutcomeRecorder, route: Route, window: Callable[[Candidate], int | None]) -> None:
+        self._recorder = recorder
+        self._window = window
+        self._fits = route.fits
+        self._left = deque(route.candidates)
+        self._passed: list[Candidate] = []
+        """Candidates with a gate that stood still."""
+        self._found_failing: set[str] = set()
+        """Providers that failed elsewhere while this request waited for them."""
+        self.probe = route.probe
+        self.is_reordered = route.is_reordered
+        """True if an earlier candidate was skipped, so that an answer says nothing about which one should lead."""
+        self.is_patient = False
+        """True once no other candidate is left: the request waits in the queues however long they stand still."""
+        self.busy: dict[str, tuple[Candidate, bool]] = {}
+        """Candidates at their concurrency limit, each with `is_reordered` as of when it was skipped."""
+        self.unpaid: dict[str, tuple[Candidate, BudgetRefusal]] = {}
+        """Candidates that a budget does not pay for, with the reason."""
+        self.overflowed: Candidate | None = None
+        """The last candidate with too small a context window."""
+
+    @property
+    def is_empty(self) -> bool:
+        """True if every candidate was asked."""
+        return not (self._left or self._passed)
+
+    def pop(self) -> Candidate | None:
+        """Removes and returns the healthiest candidate as of now: others may have been found failing meanwhile."""
+        if not self._left and self._passed:
+            # No other candidate answered.
+            self._left.extend(self._passed)
+            self._passed.clear()
+            self.is_patient = True
+        if not self._left:
+            return None
+        candidate = min(self._left, key=self._rank)
+        self._left.remove(candidate)
+        if self.is_too_small(candidate):
+            self.is_reordered = True
+            return self.pop()
+        return candidate
+
+    def put_back(self, candidate: Candidate, *, is_first: bool) -> None:
+        """Asks a candidate before or after the others of its rank; one that cannot take the request comes last."""
+        is_misfit = candidate.by_order and self._fits is not None and not self._fits(candidate)
+        place = 0 if is_first else len(self._left)
+        self._left.insert(place, replace(candidate, misfit=is_misfit))
+
+    def pass_over(self, candidate: Candidate) -> None:
+        """Asks a candidate with a queue that stands still after the others."""
+        self._passed.append(candidate)
+        self.is_reordered = True
+
+    def shed(self, candidate: Candidate) -> None:
+        """Keeps a candidate at its concurrency limit until it has a slot."""
+        self.busy[candidate.provider.id] = (candidate, self.is_reordered)
+        self.is_reordered = True
+
+    def take_busy(self, provider: str) -> None:
+        """Removes a candidate that has a slot now; its answer counts as if it had never been skipped."""
+        self.is_reordered = self.busy.pop(provider)[1]
+
+    def note_unpaid(self, candidate: Candidate, refusal: BudgetRefusal) -> None:
+        """Keeps a candidate that a budget does not pay for."""
+        self.unpaid[candidate.provider.id] = (candidate, refusal)
+        self.is_reordered = True
+
+    def note_failing(self, provider: str) -> None:
+        """Ranks a provider by its health from now on, even where it was forced or chosen."""
+        self._found_failing.add(provider)
+
+    def keep_demo(self) -> None:
+        """Drops the candidates except for the demo, which makes no request and explains how to configure a provider."""
+        self._left = deque(each for each in self._left if each.provider.kind is ProviderKind.DEMO)
+        self._passed.clear()
+
+    def clear(self) -> None:
+        """Drops the candidates that were not asked, or are busy."""
+        self._left.clear()
+        self.busy.clear()
+
+    def has_healthy(self) -> bool:
+        """Returns whether a healthy candidate was not asked."""
+        return any(
+            self._recorder.health_rank(other.provider.id) == 0.0 for other in _real(self._left) if not other.misfit
+        )
+
+    def has_better(self, candidate: Candidate) -> bool:
+        """Returns whether a candidate that was not asked ranks before this one."""
+        rank = self._rank(candidate)
+        return any(self._rank(other) < rank for other in _real((*self._left, *self._passed)))
+
+    def is_larger_window_left(self, candidate: Candidate, named: int | None) -> bool:
+        """Returns whether a candidate that was not asked is known to have a larger window."""
+        window = named or self._known_window(candidate)
+        return window is not None and any((self._known_window(other) or 0) > window for other in self._left)
+
+    def _rank(self, candidate: Candidate) -> tuple[bool, float]:
+        provider = candidate.provider.id
+        is_ranked = candidate.by_order or provider in self._found_failing
+        health = self._recorder.health_rank(provider) if is_ranked else 0.0
+        # The probed provider comes first until another request has found it failing.
+        is_probe = provider == self.probe and health == HALF_OPEN_RANK
+        return candidate.misfit, 0.0 if is_probe else health
+
+    def is_too_small(self, candidate: Candidate) -> bool:
+        """Returns whether the candidate's window is known to be no larger than one that was too small."""
+        if self.overflowed is None:
+            return False
+        known, window = self._known_window(self.overflowed), self._known_window(candidate)
+        return known is not None and window is not None and window <= known
+
+    def _known_window(self, candidate: Candidate) -> int | None:
+        """Returns the window that the server named, else the one that its model is known to have."""
+        return self._recorder.adaptation(candidate).window or self._window(candidate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +212,13 @@ class RequestAdmission:
         size: Callable[[], tuple[int, int]],
         redis_patience: RedisPatience,
     ) -> None:
-        self._shared = shared
-        self._queue = queue
-        self._recorder = recorder
-        self._spec = spec
+        self.shared = shared
+        self.queue = queue
+        self.recorder = recorder
+        self.spec = spec
         self._size = size
-        self._redis_patience = redis_patience
-        self._began = recorder.clock.monotonic()
-        self._person = spec.user or spec.chat or spec.purpose
+        self.redis_patience = redis_patience
+        self.person = spec.user or spec.chat or spec.purpose
         """Requests of one person share a queue at each gate."""
         self._lease: tuple[str, str] | None = None
         """The provider that this request probes, with the name of the lease's holder."""
@@ -80,103 +228,33 @@ class RequestAdmission:
     async def approach(self, candidate: Candidate) -> Admitted | None:
         """Waits for the place and the slot of a candidate; returns None where another one is to be asked first."""
         provider = candidate.provider
-        health = self._recorder.health_rank(provider.id)
-        place = await self._shared.gates[provider.id].enter(self._person, self._gate_patience_s)
-        if place is None and self._spec.stands_back:
+        health = self.recorder.health_rank(provider.id)
+        place = await self.shared.gates[provider.id].enter(self.person, self._gate_patience_s)
+        if place is None and self.spec.stands_back:
             self._shed(candidate)
             return None
         if place is None:
-            log.info("provider.queue_left", provider=provider.id, purpose=self._spec.purpose)
-            self._queue.pass_over(candidate)
+            log.info("provider.queue_left", provider=provider.id, purpose=self.spec.purpose)
+            self.queue.pass_over(candidate)
             return None
         slot: Slot | None = None
         admitted: Admitted | None = None
         try:
-            slot = await self._shared.limiter.take(provider, self._redis_patience, self._preempt)
+            slot = await self.shared.limiter.take(provider, self.redis_patience, self.preempt)
             if slot is None:
                 self._shed(candidate)
             elif await self._may_ask(candidate, health):
-                admitted = await self._pay(candidate, place, slot)
+                admitted = await self.pay(candidate, place, slot)
             return admitted
         finally:
             if admitted is None:
-                self._give_up(place, slot)
-
-    async def wait_for_slot(self) -> Admitted | None:
-        """Admits the request to the first busy candidate that has a slot and was not found failing meanwhile."""
-        waiting = self._queue.waiting()
-        health = {name: self._recorder.health_rank(name) for name in waiting}
-        while waiting and not self._spec.stands_back:
-            slot = await self._shared.limiter.wait([each.provider for each in waiting.values()], self._redis_patience)
-            if slot is None:
-                break
-            admitted = await self._approach_busy(waiting.pop(slot.provider.id), slot, health)
-            if admitted is not None:
-                return admitted
-        return None
-
-    async def wait_for_budget(self) -> Admitted | None:
-        """Admits the request to a candidate whose budget only requests in flight hold; None where they keep it."""
-        while waiting := self._queue.waiting_for_budget():
-            ends_at = self._began + max(each.provider.first_token_timeout_s for each in waiting)
-            if self._spec.stands_back or self._recorder.clock.monotonic() >= ends_at:
-                break
-            await self._shared.budgets.wait()
-            for candidate in waiting:
-                admitted = await self.approach_again(candidate)
-                if admitted is not None:
-                    return admitted
-        return None
-
-    async def approach_again(self, candidate: Candidate) -> Admitted | None:
-        """Admits the request where no other candidate is left, after its waits; None without a slot."""
-        limiter = self._shared.limiter
-        slot = await limiter.take(candidate.provider, self._redis_patience, self._preempt)
-        if slot is None and not self._spec.stands_back:
-            slot = await limiter.wait([candidate.provider], self._redis_patience)
-        if slot is None:
-            return None
-        place: GatePlace | None = None
-        admitted: Admitted | None = None
-        try:
-            place = await self._shared.gates[candidate.provider.id].enter(self._person)
-            if place is not None:
-                admitted = await self._pay(candidate, place, slot)
-            return admitted
-        finally:
-            if admitted is None:
-                self._give_up(place, slot)
-
-    def extend(self, slot: Slot) -> None:
-        """Keeps a slot for another request to the same candidate."""
-        self._shared.limiter.extend(slot)
-
-    def release(self, slot: Slot) -> None:
-        """Gives a slot back."""
-        self._shared.limiter.release(slot)
+                self.give_up(place, slot)
 
     def return_lease(self) -> None:
         """Gives the lease of a probe back without an outcome."""
         if self._lease is not None:
-            self._shared.probes.give_back(*self._lease)
+            self.shared.probes.give_back(*self._lease)
             self._lease = None
-
-    async def _approach_busy(self, candidate: Candidate, slot: Slot, health: Mapping[str, float]) -> Admitted | None:
-        """Uses a slot that was waited for; None where the provider fails and another is healthier."""
-        name = candidate.provider.id
-        admitted: Admitted | None = None
-        place: GatePlace | None = None
-        try:
-            place = await self._shared.gates[name].enter(self._person)
-            rank = self._recorder.health_rank
-            is_worse = rank(name) > health[name]
-            if place is not None and not (is_worse and any(rank(other) < rank(name) for other in self._queue.busy)):
-                self._queue.take_busy(name)
-                admitted = await self._pay(candidate, place, slot)
-            return admitted
-        finally:
-            if admitted is None:
-                self._give_up(place, slot)
 
     async def _may_ask(self, candidate: Candidate, health: float) -> bool:
         """Takes the lease of a probe; returns False, with the candidate put back, if another is to be asked first.
@@ -186,59 +264,65 @@ class RequestAdmission:
             health: its rank before the wait.
         """
         provider = candidate.provider.id
-        if provider == self._queue.probe:
-            holder = await self._shared.probes.take(provider, self._redis_patience)
+        if provider == self.queue.probe:
+            holder = await self.shared.probes.take(provider, self.redis_patience)
             if holder is not None:
                 self._lease = (provider, holder)
                 self.has_probed = True
             else:
-                self._queue.probe = None
-        is_worse = self._recorder.health_rank(provider) > health
+                self.queue.probe = None
+        is_worse = self.recorder.health_rank(provider) > health
         if is_worse:
-            self._queue.note_failing(provider)
-        if (is_worse or health > 0.0) and self._queue.has_better(candidate):
+            self.queue.note_failing(provider)
+        if (is_worse or health > 0.0) and self.queue.has_better(candidate):
             self.return_lease()
-            self._queue.put_back(candidate, is_first=True)
+            self.queue.put_back(candidate, is_first=True)
             return False
         return True
 
-    async def _pay(self, candidate: Candidate, place: GatePlace, slot: Slot) -> Admitted | None:
+    async def pay(self, candidate: Candidate, place: GatePlace, slot: Slot) -> Admitted | None:
         """Reserves the cost of the request; returns None where a budget does not pay for it."""
         provider = candidate.provider
-        paid = await self._shared.budgets.reserve(Quote(provider, candidate.model, self._spec, self._size))
+        paid = await self.shared.budgets.reserve(Quote(provider, candidate.model, self.spec, self._size))
         if isinstance(paid, BudgetRefusal):
-            if provider.id not in self._queue.unpaid:
-                log.info("provider.over_budget", provider=provider.id, budget=paid.kind, purpose=self._spec.purpose)
-            self._queue.note_unpaid(candidate, paid)
+            if provider.id not in self.queue.unpaid:
+                log.info("provider.over_budget", provider=provider.id, budget=paid.kind, purpose=self.spec.purpose)
+            self.queue.note_unpaid(candidate, paid)
             self.return_lease()
             return None
-        self._queue.unpaid.pop(provider.id, None)
+        self.queue.unpaid.pop(provider.id, None)
         if self._lease is not None and self._lease[0] == provider.id:
-            self._shared.probes.note_asked(provider.id)
+            self.shared.probes.note_asked(provider.id)
         return Admitted(candidate, place, slot, paid)
 
     def _shed(self, candidate: Candidate) -> None:
         provider = candidate.provider.id
         # A request of our own that stands back is shed at every try; its caller logs that it is put off.
-        write = log.debug if self._spec.stands_back else log.info
-        write("provider.shed", provider=provider, purpose=self._spec.purpose)
-        self._recorder.publish(Shed(provider))
-        self._queue.shed(candidate)
+        write = log.debug if self.spec.stands_back else log.info
+        write("provider.shed", provider=provider, purpose=self.spec.purpose)
+        self.recorder.publish(Shed(provider))
+        self.queue.shed(candidate)
 
-    def _give_up(self, place: GatePlace | None, slot: Slot | None) -> None:
+    def give_up(self, place: GatePlace | None, slot: Slot | None) -> None:
+        """Gives back what the request holds for a candidate that it does not ask."""
         if place is not None:
             place.leave()
         if slot is not None:
-            self._shared.limiter.release(slot)
+            self.shared.limiter.release(slot)
 
     @property
-    def _preempt(self) -> Callable[[], object] | None:
+    def preempt(self) -> Callable[[], object] | None:
         """Cancels this request where it stands back."""
         task = asyncio.current_task()
-        return task.cancel if self._spec.stands_back and task is not None else None
+        return task.cancel if self.spec.stands_back and task is not None else None
 
     @property
     def _gate_patience_s(self) -> float | None:
-        if self._spec.stands_back:
+        if self.spec.stands_back:
             return 0.0
-        return self._shared.patience_s if self._queue.has_healthy() and not self._queue.is_patient else None
+        return self.shared.patience_s if self.queue.has_healthy() and not self.queue.is_patient else None
+
+
+def _real(candidates: Iterable[Candidate]) -> Iterable[Candidate]:
+    """Returns the candidates without the demo."""
+    return (each for each in candidates if each.provider.kind is not ProviderKind.DEMO)

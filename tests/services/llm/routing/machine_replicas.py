@@ -11,8 +11,7 @@ from redis.asyncio import Redis
 
 from core.config.providers import ProviderKind
 from core.config.settings import ProviderSettings
-from services.llm.routing.attempt import Attempt
-from services.llm.routing.attempts import Attempts
+from services.llm.routing.attempts import Attempt, Attempts
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.state.codec import decode_routing
 from services.llm.routing.state.shared_state import SharedRouting

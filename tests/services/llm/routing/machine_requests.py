@@ -15,8 +15,7 @@ from core.errors import (
     RequestRejected,
 )
 from services.llm.request import ModelChoice, RequestSpec
-from services.llm.routing.attempt import Attempt
-from services.llm.routing.attempts import Attempts
+from services.llm.routing.attempts import Attempt, Attempts
 from services.llm.usage import NOTHING
 from tests.services.llm.routing.machine_replicas import (
     LEASE_S,
