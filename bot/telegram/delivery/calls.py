@@ -8,7 +8,7 @@ most, since blind retries triple messages; an edit may be repeated freely.
 
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum, auto
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 from aiogram import Bot
@@ -96,6 +96,15 @@ class OutgoingFile:
     shape: FileShape = FileShape.DOCUMENT
 
 
+class _EditText(EditMessageText):
+    """Edits a text. The edited message that Telegram answers with is not needed, so none of its entities is built."""
+
+    __returning__ = dict[str, Any] | bool  # Any: JSON
+    if TYPE_CHECKING:
+        # Derived from the fields, a field with a default that is no literal would be required.
+        __init__ = EditMessageText.__init__
+
+
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
     """A message to send, or to put in place of `message_id`."""
@@ -148,7 +157,7 @@ class OutgoingMessage:
 
     def as_edit(self) -> EditMessageText:
         """Builds the call that edits `message_id`."""
-        return EditMessageText(
+        return _EditText(
             chat_id=self.chat_id,
             message_id=self.message_id,
             text=self.rendered.text,

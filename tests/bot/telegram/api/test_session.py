@@ -2,14 +2,43 @@
 
 import asyncio
 import gc
+import json
 import weakref
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qsl
 
+import pytest
 from aiogram import Bot
+from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
-from aiogram.methods import GetMe, Response
+from aiogram.exceptions import ClientDecodeError
+from aiogram.methods import (
+    BanChatMember,
+    EditMessageText,
+    GetMe,
+    GetUpdates,
+    Response,
+    RestrictChatMember,
+    SendMessage,
+    SetMessageReaction,
+    SetMyCommands,
+    TelegramMethod,
+)
+from aiogram.types import (
+    BotCommand,
+    BotCommandScopeChat,
+    ChatPermissions,
+    InlineKeyboardButton,
+    InlineKeyboardMarkup,
+    LinkPreviewOptions,
+    MessageEntity,
+    ReplyParameters,
+)
 
 from bot.telegram.api.session import ApiSession, LeaseGate
+from bot.telegram.delivery.calls import OutgoingMessage
+from bot.telegram.markdown.render import Rendered
 from services.inbox.lease import ReplicaLease
 from tests.support.clock import ManualClock, settle
 
@@ -34,6 +63,57 @@ async def test_calls_wait_until_the_lease_is_held_again(clock: ManualClock) -> N
     assert (await waiting).ok
     assert len(made) == 2
     await bot.session.close()
+
+
+MARKUP = InlineKeyboardMarkup(inline_keyboard=[[InlineKeyboardButton(text="Стоп & +", callback_data="stop:1")]])
+ENTITIES = [
+    MessageEntity(type="text_link", offset=0, length=2, url="https://example.org/?a=1&b=%20"),
+    MessageEntity(type="bold", offset=3, length=1),
+]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        SendMessage(
+            chat_id=-100, text="50 % = a+b & “c”;\n~d~", parse_mode=None, entities=ENTITIES, reply_markup=MARKUP,
+            link_preview_options=LinkPreviewOptions(is_disabled=True),
+            reply_parameters=ReplyParameters(message_id=7, allow_sending_without_reply=True),
+        ),
+        EditMessageText(chat_id="@group", message_id=2, text="", reply_markup=None),
+        BanChatMember(chat_id=-1, user_id=5, until_date=datetime(2026, 11, 29, tzinfo=UTC), revoke_messages=False),
+        RestrictChatMember(chat_id=-1, user_id=5, permissions=ChatPermissions(can_send_messages=False)),
+        SetMessageReaction(chat_id=1, message_id=2, reaction=[]),
+        SetMyCommands(commands=[BotCommand(command="help", description="Ж")], scope=BotCommandScopeChat(chat_id=1)),
+        GetUpdates(offset=5, timeout=0, allowed_updates=["message"]),
+    ],
+    ids=lambda method: type(method).__name__,
+)  # fmt: skip
+async def test_parameters_are_those_that_aiogram_sends(method: TelegramMethod[Any]) -> None:
+    bot = Bot("42:AAF-for-no-server-at-all-0123456789abcde")
+
+    async def sent(session: AiohttpSession) -> dict[str, object]:
+        body = session.build_form_data(bot, method)()
+        assert body.content_type == "application/x-www-form-urlencoded"
+        fields = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=True)
+        await session.close()
+        return {name: json.loads(value) if value[:1] in "[{" else value for name, value in fields}
+
+    server = TelegramAPIServer.from_base("http://127.0.0.1:1")
+    assert await sent(ApiSession(server)) == await sent(AiohttpSession(api=server))
+
+
+@pytest.mark.parametrize(("result", "is_accepted"), [('{"message_id": 7}', True), ("true", True), ("[]", False)])
+async def test_answer_to_an_edit_is_not_built_as_a_message(result: str, is_accepted: bool) -> None:
+    session, bot = ApiSession(TelegramAPIServer.from_base("http://127.0.0.1:1")), Bot("42:AAF-for-no-server-at-all-01")
+    edit = OutgoingMessage(1, Rendered("text"), message_id=7).as_edit()
+    body = f'{{"ok": true, "result": {result}}}'
+    if is_accepted:
+        assert session.check_response(bot, edit, 200, body).result == json.loads(result)
+    else:
+        with pytest.raises(ClientDecodeError):
+            session.check_response(bot, edit, 200, body)
+    await session.close()
 
 
 async def test_response_types_outlive_a_collection_of_garbage() -> None:
