@@ -17,7 +17,8 @@ from bot.telegram.answers.answer_messages import KnownMessages
 from bot.telegram.answers.responder import PendingAnswer, Responder
 from bot.telegram.api.filters import is_for_bot
 from bot.telegram.api.updates import message_speaker, parse_update, set_language, update_kind
-from bot.telegram.delivery.delivery import Delivery, reply_to
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import reply_to
 from bot.telegram.handlers.approvals import ApprovalHandlers
 from bot.telegram.handlers.schedules import ScheduledMessages
 from bot.telegram.jobs import (

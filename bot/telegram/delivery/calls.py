@@ -6,7 +6,7 @@ they have holds of their own: an advert is deleted while cards wait. A send with
 most, since blind retries triple messages; an edit may be repeated freely.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,19 +26,6 @@ log = structlog.get_logger()
 
 
 NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
-
-
-_REJECTIONS = frozenset(
-    {
-        ApiFailure.ENTITIES,
-        ApiFailure.MARKUP,
-        ApiFailure.TOPIC,
-        ApiFailure.REPLY,
-        ApiFailure.MESSAGE_GONE,
-        ApiFailure.REFUSED,
-    }
-)
-"""Rejections of the content of a message; their wordings may name another part than the one that is wrong."""
 
 
 class SendResult(StrEnum):
@@ -166,38 +153,6 @@ class OutgoingMessage:
             link_preview_options=NO_PREVIEW,
             reply_markup=self.markup,
         )
-
-    def without(self, fault: ApiFailure, *, final: bool) -> "OutgoingMessage | None":
-        """Returns the message without the rejected part, or None if that part cannot be omitted."""
-        match fault:
-            case ApiFailure.ENTITIES if self.rendered.entities:
-                return replace(self, rendered=Rendered(self.rendered.text))
-            case ApiFailure.MARKUP if self.markup is not None:
-                return replace(self, markup=None)
-            case ApiFailure.TOPIC if self.topic_id is not None:
-                return replace(self, topic_id=None)
-            case ApiFailure.REPLY if self.reply_to is not None:
-                return replace(self, reply_to=None)
-            case ApiFailure.MESSAGE_GONE | ApiFailure.NO_METHOD if self.message_id is not None and final:
-                return replace(self, message_id=None)
-            case _ if final and fault in _REJECTIONS:
-                return self._without_next_part()
-            case _:
-                return None
-
-    def _without_next_part(self) -> "OutgoingMessage | None":
-        """Omits one part that a rejection may be about: a message that must arrive is worth a guess."""
-        if self.rendered.entities:
-            return replace(self, rendered=Rendered(self.rendered.text))
-        if self.message_id is not None:
-            return replace(self, markup=None) if self.markup is not None else replace(self, message_id=None)
-        if self.reply_to is not None:
-            return replace(self, reply_to=None)
-        if self.markup is not None:
-            return replace(self, markup=None)
-        if self.topic_id is not None:
-            return replace(self, topic_id=None)
-        return None
 
 
 T = TypeVar("T")

@@ -15,11 +15,10 @@ from aiogram.methods import (
     SetMessageReaction,
     TelegramMethod,
 )
-from aiogram.types import InlineKeyboardMarkup, Message, ReactionTypeEmoji, ReactionTypeUnion
+from aiogram.types import InlineKeyboardMarkup, ReactionTypeEmoji, ReactionTypeUnion
 
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error, parse_message_id
 from bot.telegram.api.session import TelegramMetrics
-from bot.telegram.api.updates import conversation_key, is_group
 from bot.telegram.delivery.calls import (
     API_ERRORS,
     CallKind,
@@ -32,6 +31,7 @@ from bot.telegram.delivery.calls import (
     SendResult,
     Sent,
 )
+from bot.telegram.delivery.rejections import omit_rejected
 from bot.telegram.markdown.render import Rendered
 from core.clock import Clock
 from services.inbox.sent_messages import SentMessages
@@ -256,7 +256,7 @@ class Delivery:
                     message_id = post.message_id or parse_message_id(error)
                     return SendOutcome(SendResult.SHOWN, Sent(chat_id, message_id) if message_id else None)
                 migrated = fault is ApiFailure.MIGRATED
-                simpler = self._follow_migration(post, error) if migrated else post.without(fault, final=final)
+                simpler = self._follow_migration(post, error) if migrated else omit_rejected(post, fault, final=final)
                 if simpler is None:
                     act = "edit" if post.message_id else "send"
                     return SendOutcome(self._give_up(act, chat_id, error, final=final))
@@ -316,22 +316,3 @@ class Delivery:
 def _describe(error: Exception) -> dict[str, str]:
     """Returns the log fields of a failed call."""
     return {"fault": classify_api_error(error).name.lower(), "reason": describe_api_error(error)}
-
-
-async def reply_to(delivery: Delivery, about: Message, text: str, markup: InlineKeyboardMarkup | None = None) -> None:
-    """Sends a text to the conversation of a message; in a group as a reply to it."""
-    place = conversation_key(about)
-    await delivery.send(
-        place.chat_id,
-        Rendered(text),
-        topic_id=place.topic_id or None,
-        reply_to=about.message_id if is_group(about) else None,
-        markup=markup,
-    )
-
-
-async def edit_text(
-    delivery: Delivery, message: Message, text: str, markup: InlineKeyboardMarkup | None = None
-) -> None:
-    """Replaces the text and the keyboard of a message of the bot."""
-    await delivery.edit(message.chat.id, message.message_id, Rendered(text), markup=markup, final=True)

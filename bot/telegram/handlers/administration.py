@@ -4,7 +4,7 @@ import json
 
 import structlog
 from aiogram import Router
-from aiogram.filters import CommandObject, or_f
+from aiogram.filters import CommandObject
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message, MessageEntity
 from pydantic import TypeAdapter
@@ -16,7 +16,9 @@ from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.api.filters import Command, FromOperator
 from bot.telegram.api.updates import is_group, message_speaker
 from bot.telegram.delivery.calls import SendResult
-from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import edit_text, reply_to
+from bot.telegram.handlers.button_guards import OperatorsOnly
 from bot.telegram.markdown.render import Rendered, utf16_length
 from core.i18n import Texts
 from services.admin.audit import AuditKind
@@ -72,9 +74,9 @@ class AdministrationHandlers:
         router.message.register(self.ban, Command("ban_user"), from_operator)
         router.message.register(self.unban, Command("unban_user"), from_operator)
         router.message.register(self.broadcast, Command("broadcast"), from_operator)
-        router.callback_query.register(self.turn_page, TurnAuditPage.filter(), from_operator)
-        router.callback_query.register(self.press_broadcast, BroadcastAction.filter(), from_operator)
-        router.callback_query.register(self.deny, or_f(TurnAuditPage.filter(), BroadcastAction.filter()))
+        router.callback_query.middleware(OperatorsOnly(admin_ids, self._delivery, self._texts))
+        router.callback_query.register(self.turn_page, TurnAuditPage.filter())
+        router.callback_query.register(self.press_broadcast, BroadcastAction.filter())
         return router
 
     async def audit(self, message: Message, command: CommandObject) -> None:
@@ -166,11 +168,6 @@ class AdministrationHandlers:
             text, markup = self._card(broadcast, broadcast.language)
             is_last = broadcast.state is not BroadcastState.RUNNING
             await self._delivery.edit(*broadcast.card, Rendered(text), markup=markup, final=is_last)
-
-    async def deny(self, query: CallbackQuery) -> None:
-        """Rejects a press by another user."""
-        text = self._texts.get("unknown-command", query.from_user.language_code)
-        await self._delivery.answer_callback(query.id, text)
 
     def _card(self, broadcast: Broadcast, language: str | None) -> tuple[str, InlineKeyboardMarkup | None]:
         labels = {

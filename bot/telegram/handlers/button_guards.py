@@ -1,4 +1,4 @@
-"""Guards of button presses: forged callback data is refused, and in a group only admins change the chat."""
+"""Guards of button presses: forged callback data is refused, and only operators and admins act."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, cast
@@ -120,3 +120,25 @@ class ChatAdminsOnly:
         text = self._texts.get(key, event.from_user.language_code)
         await self._delivery.answer_callback(event.id, text, alert=True)
         return None
+
+
+class OperatorsOnly:
+    """Middleware of callback queries: a press by another user gets the answer of an unknown command."""
+
+    def __init__(self, admin_ids: frozenset[int], delivery: Delivery, texts: Texts) -> None:
+        self._admin_ids = admin_ids
+        self._delivery = delivery
+        self._texts = texts
+
+    async def __call__(
+        self,
+        handler: Callable[[TelegramObject, dict[str, Any]], Awaitable[object]],
+        event: TelegramObject,
+        data: dict[str, Any],
+    ) -> object:
+        """Handles a press of an operator, or refuses it."""
+        if isinstance(event, CallbackQuery) and event.from_user.id not in self._admin_ids:
+            text = self._texts.get("unknown-command", event.from_user.language_code)
+            await self._delivery.answer_callback(event.id, text)
+            return None
+        return await handler(event, data)

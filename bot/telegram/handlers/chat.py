@@ -14,7 +14,8 @@ from bot.telegram.api.files import FileReader, Unreadable
 from bot.telegram.api.filters import Addressed, Command, UserContent, is_typed
 from bot.telegram.api.updates import conversation_key, is_group, message_speaker, to_incoming, to_text_only
 from bot.telegram.delivery.calls import OutgoingFile
-from bot.telegram.delivery.delivery import Delivery, reply_to
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import Replies, reply_to
 from bot.telegram.markdown.render import Rendered
 from core.i18n import Texts
 from core.messages import user_ref
@@ -44,6 +45,7 @@ class ChatHandlers:
     ) -> None:
         self._files = files
         self._responder = responder
+        self._replies = Replies(delivery, texts)
         self._delivery = delivery
         self._cancellation = cancellation
         self._turns = turns
@@ -67,7 +69,7 @@ class ChatHandlers:
 
     async def start(self, message: Message) -> None:
         """Greets the user."""
-        await self._reply(message, "start", name=message_speaker(message).name)
+        await self._replies.say(message, "start", name=message_speaker(message).name)
 
     async def help(self, message: Message) -> None:
         """Sends the list of commands; an operator gets theirs too in a private chat."""
@@ -80,17 +82,17 @@ class ChatHandlers:
     async def new(self, message: Message) -> None:
         """Starts a new thread."""
         await self._turns.start_new(conversation_key(message))
-        await self._reply(message, "new-done")
+        await self._replies.say(message, "new-done")
 
     async def compact(self, message: Message) -> None:
         """Summarises the earlier part of the conversation."""
         key, speaker = conversation_key(message), message_speaker(message)
-        await self._reply(message, await self._chat.compact(key, user_ref(key.surface, speaker.user_id)))
+        await self._replies.say(message, await self._chat.compact(key, user_ref(key.surface, speaker.user_id)))
 
     async def stop(self, message: Message) -> None:
         """Stops the answer in progress; its message shows the result."""
         if not await self._cancellation.stop(conversation_key(message)):
-            await self._reply(message, "nothing-to-stop")
+            await self._replies.say(message, "nothing-to-stop")
 
     async def ask(
         self, message: Message, bot: Bot, command: CommandObject, album: Sequence[Message], job: str
@@ -98,7 +100,7 @@ class ChatHandlers:
         """Answers the text of `/ask`, an attachment or the replied-to message."""
         has_file = message.photo or message.document or message.voice or message.audio
         if not command.args and not has_file and not message.reply_to_message:
-            await self._reply(message, "ask-usage")
+            await self._replies.say(message, "ask-usage")
             return None
         return await self._answer(message, bot, command.args or "", album, job)
 
@@ -107,7 +109,7 @@ class ChatHandlers:
     ) -> PendingAnswer | None:
         """Answers a message."""
         if text.startswith("/") and is_typed(message):
-            await self._reply(message, "unknown-command")
+            await self._replies.say(message, "unknown-command")
             return None
         return await self._answer(message, bot, text, album, job)
 
@@ -130,14 +132,10 @@ class ChatHandlers:
     ) -> PendingAnswer | None:
         incoming = await to_incoming(message, bot, text, album, self._files)
         if isinstance(incoming, Unreadable):
-            await self._reply(message, incoming.key, **incoming.arguments)
+            await self._replies.say(message, incoming.key, **incoming.arguments)
             return None
         reply_to = message.message_id if is_group(message) else None
         return PendingAnswer(partial(self._responder.answer, incoming, reply_to=reply_to, origin=job))
-
-    async def _reply(self, message: Message, key: str, **arguments: str | int) -> None:
-        text = self._texts.get(key, message_speaker(message).language, **arguments)
-        await reply_to(self._delivery, message, text)
 
 
 class PictureHandlers:

@@ -16,7 +16,8 @@ from bot.telegram.answers.streamed_message import AnswerDisplay, StreamedAnswer
 from bot.telegram.api.files import FileReader
 from bot.telegram.api.filters import Command, find_thumb
 from bot.telegram.api.updates import Unreadable, conversation_key, is_group, message_speaker, to_incoming
-from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import edit_text, reply_to
 from bot.telegram.markdown.render import Rendered
 from core.background import cancel_and_wait
 from core.clock import Clock

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from aiogram import Router
-from aiogram.filters import CommandObject, or_f
+from aiogram.filters import CommandObject
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import (
     CallbackQuery,
@@ -20,7 +20,9 @@ from bot.operators.provider import ProviderCommands
 from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.api.filters import Command, FromOperator
 from bot.telegram.api.updates import is_group
-from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import edit_text, reply_to
+from bot.telegram.handlers.button_guards import OperatorsOnly
 from core.i18n import Texts
 
 
@@ -89,9 +91,9 @@ class OperatorHandlers:
         router.message.register(self.provider, Command("provider"), from_operator)
         router.message.register(self.dead, Command("dead"), from_operator)
         router.message.register(self.console, Command("console"), from_operator)
-        router.callback_query.register(self.press_provider, ProviderAction.filter(), from_operator)
-        router.callback_query.register(self.press_dead_letter, DeadLetterAction.filter(), from_operator)
-        router.callback_query.register(self.deny, or_f(ProviderAction.filter(), DeadLetterAction.filter()))
+        router.callback_query.middleware(OperatorsOnly(admin_ids, self._delivery, self._texts))
+        router.callback_query.register(self.press_provider, ProviderAction.filter())
+        router.callback_query.register(self.press_dead_letter, DeadLetterAction.filter())
         return router
 
     async def provider(self, message: Message, command: CommandObject) -> None:
@@ -140,11 +142,6 @@ class OperatorHandlers:
         result = await self._dead_letters.run(act, user.id, user.language_code)
         text = f"{await self._dead_letters.run('', user.id, user.language_code)}\n\n{result}"
         await self._edit(query, text, await self._dead_letters_keyboard(user.language_code))
-
-    async def deny(self, query: CallbackQuery) -> None:
-        """Rejects a press by another user."""
-        text = self._texts.get("unknown-command", query.from_user.language_code)
-        await self._delivery.answer_callback(query.id, text)
 
     def _provider_keyboard(self, language: str | None) -> InlineKeyboardMarkup:
         return provider_keyboard(self._texts, language, self._provider_ids())

@@ -10,7 +10,8 @@ from bot.telegram.answers.keyboards import DecideConsent, build_keyboard, button
 from bot.telegram.api.filters import Command
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.updates import conversation_key, is_group, message_speaker
-from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import edit_text, reply_to
 from bot.telegram.handlers.button_guards import ChatAdminsOnly
 from bot.telegram.handlers.retry import RegenerateQueue
 from core.i18n import Texts

@@ -13,7 +13,8 @@ from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.answers.responder import PendingAnswer, Responder
 from bot.telegram.api.filters import Command
 from bot.telegram.api.updates import conversation_key, is_group, message_speaker, to_text_only
-from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import edit_text, reply_to
 from bot.telegram.jobs import ScheduleDue
 from bot.telegram.markdown.render import Rendered, utf16_length
 from core.clock import Clock

@@ -12,7 +12,8 @@ from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.api.filters import Command, NewTopic
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.updates import conversation_key, is_group, message_speaker
-from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import edit_text, reply_to
 from bot.telegram.handlers.button_guards import ChatAdminsOnly
 from core.i18n import Texts
 from services.chat.store.thread_list import ThreadList

@@ -7,7 +7,8 @@ from aiogram.types import Message
 from bot.operators.spending import BudgetCommands, UsageReports
 from bot.telegram.api.filters import Command
 from bot.telegram.api.updates import conversation_key, is_group, message_speaker
-from bot.telegram.delivery.delivery import Delivery, reply_to
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import reply_to
 from core.messages import Surface, user_ref
 
 

@@ -10,7 +10,8 @@ from bot.command_table import COMMANDS, CommandScope
 from bot.telegram.api.filters import Command
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.updates import is_group, message_speaker
-from bot.telegram.delivery.delivery import Delivery, reply_to
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import Replies
 from bot.telegram.moderation.cards import ResolveIncident
 from bot.telegram.moderation.labels import ModerationAudit, find_denial
 from bot.telegram.moderation.messages import to_author, to_group_message
@@ -62,6 +63,7 @@ class ModerationHandlers:
         self._groups = groups
         self._admins = admins
         self._audit = audit
+        self._replies = Replies(delivery, texts)
         self._delivery = delivery
         self._texts = texts
 
@@ -83,35 +85,35 @@ class ModerationHandlers:
         by = message_speaker(message).name
         incident = await self._actions.mark_spam(to_group_message(target), settings, by)
         key = _exempt_reply(incident) if isinstance(incident, Exemption) else "moderation-spam-done"
-        await self._reply(message, key, settings.language)
+        await self._replies.say(message, key, settings.language)
 
     async def ham(self, message: Message, settings: GroupSettings, target: Message) -> None:
         """Marks a message as not spam."""
         await self._actions.mark_ham(to_group_message(target), settings, message_speaker(message).name)
-        await self._reply(message, "moderation-ham-done", settings.language)
+        await self._replies.say(message, "moderation-ham-done", settings.language)
 
     async def warn(self, message: Message, settings: GroupSettings, target: Message) -> None:
         """Warns the author of a message, in reply to that message."""
         warned = await self._actions.warn(to_group_message(target), settings)
         if not isinstance(warned, WarnResult):
-            await self._reply(message, _exempt_reply(warned), settings.language)
+            await self._replies.say(message, _exempt_reply(warned), settings.language)
             return
         key = "moderation-warned-muted" if warned.is_muted else "moderation-warned"
-        await self._reply(target, key, settings.language, name=to_author(target).name, count=warned.count)
+        await self._replies.say(target, key, settings.language, name=to_author(target).name, count=warned.count)
 
     async def unwarn(self, message: Message, settings: GroupSettings, target: Message) -> None:
         """Takes back the author's latest warning."""
         left = await self._actions.unwarn(to_group_message(target))
         if left is None:
-            await self._reply(message, "moderation-no-warning", settings.language)
+            await self._replies.say(message, "moderation-no-warning", settings.language)
         else:
-            await self._reply(message, "moderation-unwarned", settings.language, count=left)
+            await self._replies.say(message, "moderation-unwarned", settings.language, count=left)
 
     async def report(self, message: Message, settings: GroupSettings, target: Message) -> None:
         """Records a member's report of a message."""
         reporter = to_author(message)
         result = await self._actions.report(to_group_message(target), reporter.id, settings)
-        await self._reply(message, REPORT_REPLIES[result], settings.language)
+        await self._replies.say(message, REPORT_REPLIES[result], settings.language)
 
     async def resolve(self, query: CallbackQuery, callback_data: ResolveIncident) -> None:
         """Carries out an admin's decision about an incident; its card may be in the group or in a private chat."""
@@ -119,11 +121,11 @@ class ModerationHandlers:
         incident = await self._incidents.get(callback_data.incident)
         settings = await self._groups.get(incident.finding.group_id) if incident is not None else None
         if incident is None or settings is None:
-            await self._alert(query, self._texts.get("moderation-card-gone", language))
+            await self._replies.alert(query, "moderation-card-gone")
             return
         denial = find_denial(await self._admins.fetch_standing(settings.group_id, query.from_user.id))
         if denial is not None:
-            await self._alert(query, self._texts.get(denial, language))
+            await self._replies.alert(query, denial)
             return
         result, _ = await self._actions.resolve(incident, callback_data.what, settings, query.from_user.full_name)
         if result is ResolveResult.DONE:
@@ -148,17 +150,17 @@ class ModerationHandlers:
         if decision is not None and incident is not None:
             return await self._decide(event, incident, decision)
         if not is_group(event):
-            return await self._reply(event, "moderation-groups-only")
+            return await self._replies.say(event, "moderation-groups-only")
         is_admin_only = COMMANDS[data["command"].command].scope is CommandScope.GROUP_ADMINS
         denial = find_denial(await self._admins.fetch_author_standing(event)) if is_admin_only else None
         if denial is not None:
-            return await self._reply(event, denial)
+            return await self._replies.say(event, denial)
         settings = await self._groups.get(event.chat.id)
         if settings is None or not settings.is_on:
-            return await self._reply(event, "moderation-off-here")
+            return await self._replies.say(event, "moderation-off-here")
         target = event.reply_to_message
         if target is None or target.forum_topic_created is not None:
-            return await self._reply(event, "moderation-reply-needed", settings.language)
+            return await self._replies.say(event, "moderation-reply-needed", settings.language)
         result = await handler(event, data | {"settings": settings, "target": target})
         if is_admin_only:
             await self._audit.record(event, data["command"].command, AuditDetail("message", {"id": target.message_id}))
@@ -174,7 +176,7 @@ class ModerationHandlers:
         group_id = incident.finding.group_id
         settings = await self._groups.get(group_id)
         if settings is None:
-            return await self._reply(message, "moderation-card-gone")
+            return await self._replies.say(message, "moderation-card-gone")
         author_id = message.from_user.id if message.from_user is not None else 0
         is_inside = message.chat.id == group_id
         asked = (
@@ -184,20 +186,13 @@ class ModerationHandlers:
         )
         denial = find_denial(await asked)
         if denial is not None:
-            return await self._reply(message, denial)
+            return await self._replies.say(message, denial)
         result, _ = await self._actions.resolve(incident, decision, settings, message_speaker(message).name)
         is_done = result is ResolveResult.DONE
         if is_done:
             await self._audit.record(message, decision.value, AuditDetail("incident", {"id": incident.id}), group_id)
         key = "moderation-ham-done" if is_done and decision is Resolution.UNDO else RESOLVE_REPLIES[result]
-        return await self._reply(message, key, settings.language)
-
-    async def _reply(self, message: Message, key: str, language: str | None = None, **arguments: str | int) -> None:
-        language = language or message_speaker(message).language
-        await reply_to(self._delivery, message, self._texts.get(key, language, **arguments))
-
-    async def _alert(self, query: CallbackQuery, text: str) -> None:
-        await self._delivery.answer_callback(query.id, text, alert=True)
+        return await self._replies.say(message, key, settings.language)
 
 
 def _exempt_reply(exemption: Exemption | None) -> str:

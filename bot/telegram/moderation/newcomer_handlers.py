@@ -9,7 +9,8 @@ from aiogram.types import CallbackQuery, Message
 from bot.telegram.api.filters import Command
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.updates import is_group, message_speaker
-from bot.telegram.delivery.delivery import Delivery, reply_to
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import Replies, reply_to
 from bot.telegram.moderation.doorkeeper import START_PREFIX, GatePress
 from bot.telegram.moderation.labels import ModerationAudit, find_denial, label
 from bot.telegram.moderation.messages import to_author
@@ -62,6 +63,7 @@ class NewcomerHandlers:
         self._newcomers = newcomers
         self._groups = groups
         self._admins = admins
+        self._replies = Replies(delivery, texts)
         self._delivery = delivery
         self._texts = texts
 
@@ -100,7 +102,7 @@ class NewcomerHandlers:
             case ["cleanup", ("on" | "off") as state]:
                 await store.change(group_id, cleanup=state == "on")
             case _:
-                await self._reply(message, "moderation-newcomers-usage", settings.language)
+                await self._replies.say(message, "moderation-newcomers-usage", settings.language)
                 return
         if command.args:
             await self._audit.record(message, "newcomers", command.args.lower())
@@ -118,9 +120,9 @@ class NewcomerHandlers:
             case ["off"]:
                 await self._audit.record(message, "raid", "off")
                 key = "moderation-raid-ended" if await self._newcomers.stop_raid(settings) else "moderation-raid-none"
-                await self._reply(message, key, settings.language)
+                await self._replies.say(message, key, settings.language)
             case _:
-                await self._reply(message, "moderation-raid-usage", settings.language)
+                await self._replies.say(message, "moderation-raid-usage", settings.language)
 
     async def trust(self, message: Message, command: CommandObject) -> None:
         """Makes the author of a message an established member, or a newcomer again."""
@@ -129,16 +131,16 @@ class NewcomerHandlers:
             return
         target = message.reply_to_message
         if target is None or target.forum_topic_created is not None:
-            await self._reply(message, "moderation-reply-needed", settings.language)
+            await self._replies.say(message, "moderation-reply-needed", settings.language)
             return
         member = to_author(target)
         await self._audit.record(message, command.command, str(member.id))
         if command.command == "trust":
             await self._newcomers.trust(settings.group_id, member.id)
-            await self._reply(message, "moderation-trusted", settings.language, name=member.name)
+            await self._replies.say(message, "moderation-trusted", settings.language, name=member.name)
         else:
             await self._newcomers.untrust(settings.group_id, member.id)
-            await self._reply(message, "moderation-untrusted", settings.language, name=member.name)
+            await self._replies.say(message, "moderation-untrusted", settings.language, name=member.name)
 
     async def lock(self, message: Message, command: CommandObject) -> None:
         """Forbids newcomers a kind of content, or allows it again; alone it shows the kinds."""
@@ -149,7 +151,7 @@ class NewcomerHandlers:
         if not kind:
             await self._show(message, settings)
         elif kind not in LOCKABLE:
-            await self._reply(message, "moderation-lock-usage", settings.language, kinds=", ".join(LOCKABLE))
+            await self._replies.say(message, "moderation-lock-usage", settings.language, kinds=", ".join(LOCKABLE))
         else:
             rules = lock_kind(settings.rules, kind, locked=command.command == "lock")
             await self._audit.record(message, command.command, kind)
@@ -161,17 +163,17 @@ class NewcomerHandlers:
         settings = await self._groups.get(group_id) if group_id is not None else None
         user = message.from_user
         if settings is None or user is None or is_group(message):
-            await self._reply(message, "moderation-gate-nothing", message_speaker(message).language)
+            await self._replies.say(message, "moderation-gate-nothing")
             return
         refusal = await self._newcomers.gate.ask(settings.group_id, user.id, settings)
         if refusal is not None:
-            await self._reply(message, f"moderation-gate-{refusal.value}", settings.language)
+            await self._replies.say(message, f"moderation-gate-{refusal.value}", settings.language)
 
     async def press(self, query: CallbackQuery, callback_data: GatePress) -> None:
         """Lets a person pass, checks their answer, or ends a raid for an admin."""
         settings = await self._groups.get(callback_data.group_id)
         if settings is None:
-            await self._answer(query, "moderation-gate-nothing", query.from_user.language_code)
+            await self._replies.alert(query, "moderation-gate-nothing")
             return
         group_id, user_id = settings.group_id, query.from_user.id
         match callback_data.what:
@@ -185,9 +187,9 @@ class NewcomerHandlers:
                     await self._audit.record(query, "raid", "off", group_id)
                     is_ended = await self._newcomers.stop_raid(settings)
                     denial = "moderation-raid-ended" if is_ended else "moderation-raid-none"
-                await self._answer(query, denial, query.from_user.language_code)
+                await self._replies.alert(query, denial)
                 return
-        await self._answer(query, f"moderation-gate-{result.value}", query.from_user.language_code)
+        await self._replies.alert(query, f"moderation-gate-{result.value}")
         message = query.message
         if result is AnswerResult.PASSED and isinstance(message, Message) and not is_group(message):
             await self._delivery.edit_markup(message.chat.id, message.message_id, None)
@@ -198,15 +200,15 @@ class NewcomerHandlers:
         """Returns the settings of a moderated group, for an admin of it; replies and returns None otherwise."""
         language = message_speaker(message).language
         if not is_group(message):
-            await self._reply(message, "moderation-groups-only", language)
+            await self._replies.say(message, "moderation-groups-only", language)
             return None
         denial = find_denial(await self._admins.fetch_author_standing(message))
         if denial is not None:
-            await self._reply(message, denial, language)
+            await self._replies.say(message, denial, language)
             return None
         settings = await self._groups.get(message.chat.id)
         if settings is None or not settings.is_on:
-            await self._reply(message, "moderation-off-here", language)
+            await self._replies.say(message, "moderation-off-here", language)
             return None
         return settings
 
@@ -227,12 +229,6 @@ class NewcomerHandlers:
             locked=", ".join(locked) or texts.get("moderation-nothing", language),
         )
         await reply_to(self._delivery, message, text)
-
-    async def _reply(self, message: Message, key: str, language: str | None, **arguments: str | int) -> None:
-        await reply_to(self._delivery, message, self._texts.get(key, language, **arguments))
-
-    async def _answer(self, query: CallbackQuery, key: str, language: str | None) -> None:
-        await self._delivery.answer_callback(query.id, self._texts.get(key, language), alert=True)
 
 
 async def _leads_to_gate(_message: Message, command: CommandObject) -> bool:

@@ -9,8 +9,9 @@ from aiogram.types import Message
 
 from bot.telegram.api.filters import Command
 from bot.telegram.api.group_admins import GroupAdmins
-from bot.telegram.api.updates import is_group, message_speaker
-from bot.telegram.delivery.delivery import Delivery, reply_to
+from bot.telegram.api.updates import is_group
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import Replies, reply_to
 from bot.telegram.moderation.labels import ModerationAudit
 from bot.telegram.moderation.settings_card import SettingsCard
 from core.i18n import Texts
@@ -98,6 +99,7 @@ class RulesHandlers:
         self._groups = groups
         self._admins = admins
         self._card = card
+        self._replies = Replies(delivery, texts)
         self._delivery = delivery
         self._texts = texts
 
@@ -110,7 +112,7 @@ class RulesHandlers:
     async def rules(self, message: Message, command: CommandObject) -> None:
         """Sends the rules, or for an admin changes them."""
         if not is_group(message):
-            await self._reply(message, "moderation-groups-only", message_speaker(message).language)
+            await self._replies.say(message, "moderation-groups-only")
             return
         settings = await self._card.read_settings(message)
         language = settings.language
@@ -118,10 +120,10 @@ class RulesHandlers:
         verb, _, value = (command.args or "").partition(" ")
         standing = await self._admins.fetch_author_standing(message)
         if standing is Standing.UNKNOWN and verb:
-            await self._reply(message, "rights-unknown", language)
+            await self._replies.say(message, "rights-unknown", language)
             return
         if standing is not Standing.ADMIN:
-            await self._reply(message, "moderation-rules-for-members", language, words=house_rules)
+            await self._replies.say(message, "moderation-rules-for-members", language, words=house_rules)
             return
         if not verb:
             await reply_to(self._delivery, message, self._card.render_lists(settings))
@@ -131,7 +133,4 @@ class RulesHandlers:
             await self._groups.put(changed)
             await self._audit.record(message, "rules", f"{verb.lower()} {value.strip()}"[:MAX_DETAIL])
         key = "moderation-rules-usage" if changed is None else "moderation-rules-saved"
-        await self._reply(message, key, language)
-
-    async def _reply(self, message: Message, key: str, language: str | None, **arguments: str) -> None:
-        await reply_to(self._delivery, message, self._texts.get(key, language, **arguments))
+        await self._replies.say(message, key, language)

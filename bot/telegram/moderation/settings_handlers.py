@@ -6,8 +6,9 @@ from aiogram.types import CallbackQuery, Message
 
 from bot.telegram.api.filters import Command
 from bot.telegram.api.group_admins import GroupAdmins
-from bot.telegram.api.updates import is_group, message_speaker
-from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
+from bot.telegram.api.updates import is_group
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import Replies, edit_text, reply_to
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.moderation.labels import ModerationAudit, find_denial, label
 from bot.telegram.moderation.rules_handlers import toggle_rule
@@ -41,6 +42,7 @@ class SettingsHandlers:
         self._admins = admins
         self._card = card
         self._audit = audit
+        self._replies = Replies(delivery, texts)
         self._delivery = delivery
         self._texts = texts
         self._first_mode = Mode.DRY if starts_dry else Mode.ENFORCE
@@ -55,11 +57,11 @@ class SettingsHandlers:
     async def moderation(self, message: Message, command: CommandObject) -> None:
         """Sends the settings or the statistics, or changes a setting."""
         if not is_group(message):
-            await self._reply(message, "moderation-groups-only", message_speaker(message).language)
+            await self._replies.say(message, "moderation-groups-only")
             return
         denial = find_denial(await self._admins.fetch_author_standing(message))
         if denial is not None:
-            await self._reply(message, denial, message_speaker(message).language)
+            await self._replies.say(message, denial)
             return
         settings = await self._card.read_settings(message)
         match (command.args or "").lower().split():
@@ -76,21 +78,21 @@ class SettingsHandlers:
             case [("budget" | "reports") as name, value]:
                 await self._set_number(message, settings, name, value)
             case _:
-                await self._reply(message, "moderation-usage", settings.language)
+                await self._replies.say(message, "moderation-usage", settings.language)
 
     async def change_setting(self, query: CallbackQuery, callback_data: ChangeSetting) -> None:
         """Changes the setting of a pressed button, or turns between the settings and the rules."""
-        message, language = query.message, query.from_user.language_code
+        message = query.message
         if not isinstance(message, Message):
-            await self._alert(query, self._texts.get("moderation-card-gone", language))
+            await self._replies.alert(query, "moderation-card-gone")
             return
         denial = find_denial(await self._admins.fetch_standing(message.chat.id, query.from_user.id))
         if denial is not None:
-            await self._alert(query, self._texts.get(denial, language))
+            await self._replies.alert(query, denial)
             return
         settings = await self._change(query, message, callback_data.what, callback_data.value)
         if settings is None:
-            await self._alert(query, self._texts.get("moderation-cards-unreachable", language))
+            await self._replies.alert(query, "moderation-cards-unreachable")
             return
         await self._delivery.answer_callback(query.id)
         page = "rules" if callback_data.what == "rule" else callback_data.value
@@ -103,7 +105,7 @@ class SettingsHandlers:
         await self._groups.change(settings, mode=mode)
         await self._audit.record(message, "mode", mode.value)
         if mode is Mode.OFF:
-            await self._reply(message, "moderation-switched-off", settings.language)
+            await self._replies.say(message, "moderation-switched-off", settings.language)
             return
         paragraphs = [label(self._texts, settings.language, "moderation-on", mode)]
         if await self._admins.missing_rights(message.chat.id):
@@ -117,15 +119,15 @@ class SettingsHandlers:
             is_known = user is not None and message.sender_chat is None
             chat_id = user.id if target == "me" and user is not None else await self._admins.find_chat(target)
             if not is_known or user is None or chat_id is None:
-                await self._reply(message, "moderation-cards-no-chat", settings.language)
+                await self._replies.say(message, "moderation-cards-no-chat", settings.language)
                 return
             if chat_id < 0 and await self._admins.fetch_standing(chat_id, user.id) is not Standing.ADMIN:
-                await self._reply(message, "moderation-cards-not-admin", settings.language)
+                await self._replies.say(message, "moderation-cards-not-admin", settings.language)
                 return
             chat_id = None if chat_id == settings.group_id else chat_id
         if chat_id is not None and not await self._greet(chat_id, message, settings):
             key = "moderation-cards-unreachable" if chat_id > 0 else "moderation-cards-no-chat"
-            await self._reply(message, key, settings.language)
+            await self._replies.say(message, key, settings.language)
             return
         changed = await self._groups.change(settings, cards_to=chat_id)
         await self._audit.record(message, "cards", str(chat_id or "here"))
@@ -142,7 +144,7 @@ class SettingsHandlers:
     async def _set_number(self, message: Message, settings: GroupSettings, name: str, value: str) -> None:
         least, most = NUMBER_RANGES[name]
         if not value.isdecimal() or not least <= int(value) <= most:
-            await self._reply(message, "moderation-number-needed", settings.language, least=least, most=most)
+            await self._replies.say(message, "moderation-number-needed", settings.language, least=least, most=most)
             return
         await self._audit.record(message, name, value)
         changed = {"budget": int(value)} if name == "budget" else {"report_threshold": int(value)}
@@ -175,9 +177,3 @@ class SettingsHandlers:
             case _:
                 return settings
         return await self._groups.change(settings, **changes)
-
-    async def _reply(self, message: Message, key: str, language: str | None, **arguments: str | int) -> None:
-        await reply_to(self._delivery, message, self._texts.get(key, language, **arguments))
-
-    async def _alert(self, query: CallbackQuery, text: str) -> None:
-        await self._delivery.answer_callback(query.id, text, alert=True)
