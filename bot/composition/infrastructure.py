@@ -59,8 +59,8 @@ async def open_infrastructure(stack: AsyncExitStack, settings: Settings, clock: 
     stack.push_async_callback(tracing.close)
     fence = ReplicaFence(replica_name())
     database = Database(resolve_url(settings), fence=fence)
-    await database.start()
     stack.push_async_callback(database.close)
+    await database.start()
     if tracing.on:
         trace_transactions(tracing.tracer, database.engines)
     if settings.redis_url is None:

@@ -1,5 +1,6 @@
 """Builds moderation for Telegram."""
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,9 +61,11 @@ class Moderation:
     accounts: "AccountLists | None"
 
     async def close(self) -> None:
-        """Closes the connections to public lists of spammers."""
-        if self.accounts is not None:
-            await self.accounts.close()
+        """Ends the look-ups of admins and those in public lists of spammers."""
+        async with AsyncExitStack() as stack:
+            if self.accounts is not None:
+                stack.push_async_callback(self.accounts.close)
+            await self.admins.close()
 
 
 def build_moderation(services: Services, bot: KnownBot, delivery: Delivery) -> Moderation:

@@ -8,6 +8,7 @@ from bot.composition.services import Services, open_services
 from bot.composition.web import serve_web
 from bot.process import enlarge_thread_pool, raise_open_files_limit, stop_on_signals, tune_garbage_collection
 from bot.web.server import WebTiming
+from core.background import cancel_and_wait
 from core.config.settings import Settings
 from core.errors import StartupError
 from services.llm.providers.probe import check_providers
@@ -35,9 +36,10 @@ async def run_endpoint(settings: Settings) -> int:
             tune_garbage_collection()
             async with serve_web(services, {}, timing=WebTiming(shutdown_s=settings.shutdown_timeout)):
                 probe = asyncio.create_task(_probe(services), name="provider.probe")
-                await stop.wait()
-                probe.cancel()
-                await asyncio.gather(probe, return_exceptions=True)
+                try:
+                    await stop.wait()
+                finally:
+                    await cancel_and_wait(probe)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Builds the HTTP server with its pages and the endpoint for other programs."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -68,14 +68,13 @@ async def open_server(
         routes=(*endpoints.routes, *build_api_routes(services, tokens), *console, *routes),
         timing=timing,
     )
-    await server.start()
     recording = BackgroundTasks()
-    recording.start(restart_on_error(states.run, "history", infra.clock), "history")
-    try:
+    async with AsyncExitStack() as stack:
+        await server.start()
+        stack.push_async_callback(server.close)
+        recording.start(restart_on_error(states.run, "history", infra.clock), "history")
+        stack.push_async_callback(recording.close)
         yield
-    finally:
-        await recording.close()
-        await server.close()
 
 
 def build_api_routes(services: Services, tokens: TokenStore) -> Sequence[HttpRoute]:

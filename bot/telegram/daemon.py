@@ -105,9 +105,11 @@ class Daemon:
             try:
                 await wait_first(stop, receiving, *guarding)
             finally:
-                await self._shut_down(runtime, receiving, _first_error(guarding))
-                # Last: one of them renews the lease, without which the running jobs could not finish.
-                await cancel_and_wait(*guarding)
+                try:
+                    await self._shut_down(runtime, receiving, _first_error(guarding))
+                finally:
+                    # Last: one of them renews the lease, without which the running jobs could not finish.
+                    await cancel_and_wait(*guarding)
             for task in (*guarding, receiving):
                 if not task.cancelled():
                     task.result()
@@ -116,11 +118,11 @@ class Daemon:
     async def _connected(self, stop: asyncio.Event) -> User | None:
         """Returns the bot's user, or None if stopped before Telegram answered."""
         connecting = asyncio.create_task(self._connect(), name="connect")
-        await wait_first(stop, connecting)
-        if not connecting.done():
+        try:
+            await wait_first(stop, connecting)
+            return connecting.result() if connecting.done() else None
+        finally:
             await cancel_and_wait(connecting)
-            return None
-        return connecting.result()
 
     async def _startup(self, runtime: Runtime, user: User) -> None:
         await runtime.prepare()

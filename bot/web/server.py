@@ -135,13 +135,18 @@ class WebServer:
         except (OSError, OverflowError) as error:
             await self._runner.cleanup()
             raise StartupError(describe_bind_error(error, self._host, self.port)) from error
+        except BaseException:
+            await self._runner.cleanup()
+            raise
         self.port = self._runner.addresses[0][1]
         log.info("web.listening", host=self._host, port=self.port, guarded=self._token is not None)
 
     async def close(self) -> None:
         """Stops listening and closes every connection, after `shutdown_s` at the latest."""
-        await self._runner.cleanup()
-        await self._clients.close()
+        try:
+            await self._runner.cleanup()
+        finally:
+            await self._clients.close()
         log.info("web.closed")
 
     @web.middleware

@@ -202,8 +202,10 @@ class Database:
 
     async def close(self) -> None:
         """Closes all connections."""
-        await self._lane.close()
-        await self._engine.dispose()
+        try:
+            await self._lane.close()
+        finally:
+            await self._engine.dispose()
 
     async def run(self, work: Callable[[Connection], T], *, urgent: bool = False, reading: bool = False) -> T:
         """Executes a read-write transaction in one hop to a thread; it is committed when this returns.

@@ -6,15 +6,16 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_, greenlet_spawn
 
 from core.errors import ConfigurationError, StorageError
 
@@ -193,6 +194,7 @@ def open_session_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
             pool_timeout=STANDSTILL_S,
             connect_args={"timeout": busy_timeout_s, "factory": SQLiteConnection},
         )
+        event.listen(engine.sync_engine, "do_connect", _connect_sqlite)
     else:
         engine = create_async_engine(
             url,
@@ -268,6 +270,33 @@ def _begin_sqlite(connection: Connection) -> None:
     statement = connection.get_execution_options().get(BEGIN, "BEGIN DEFERRED")
     if statement:
         connection.exec_driver_sql(statement)
+
+
+def _connect_sqlite(
+    dialect: Dialect, _entry: ConnectionPoolEntry, arguments: list[Any], options: dict[str, Any]
+) -> DBAPIConnection:
+    # Any: the arguments are sqlite3's.
+    return await_(_open_connection(dialect, arguments, options))
+
+
+async def _open_connection(dialect: Dialect, arguments: list[Any], options: dict[str, Any]) -> DBAPIConnection:
+    """Opens a connection, and closes it if the caller is cancelled meanwhile.
+
+    aiosqlite drops the connection that its thread is opening then, and it stayed open until it was collected.
+    """
+    opening = asyncio.ensure_future(greenlet_spawn(dialect.connect, *arguments, **options))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+
+        def close(opened: asyncio.Future[DBAPIConnection]) -> None:
+            if not opened.cancelled() and opened.exception() is None:
+                dialect.do_terminate(opened.result())
+
+        opening.add_done_callback(close)
+        # Until then the caller counts as one that uses the file.
+        await asyncio.wait([opening])
+        raise
 
 
 def create_file(engine: AsyncEngine) -> None:

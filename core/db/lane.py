@@ -249,11 +249,14 @@ class SqliteLane:
 
     async def close(self) -> None:
         """Finishes the transactions and closes the connections."""
-        if self._executing is not None:
-            await self._executing
-        # Threads end first: disposing of the pool leaves connections open that are in use.
-        await asyncio.gather(self._writer.stop(CLOSE_S), self._reader.stop(CLOSE_S))
-        self._engine.dispose()
+        try:
+            if self._executing is not None:
+                # Not awaited itself: a cancellation would reach it, and its callers would wait for ever.
+                await asyncio.wait([self._executing])
+            # Threads end first: disposing of the pool leaves connections open that are in use.
+            await asyncio.gather(self._writer.stop(CLOSE_S), self._reader.stop(CLOSE_S))
+        finally:
+            self._engine.dispose()
 
     async def _execute_pending(self) -> None:
         try:

@@ -49,11 +49,13 @@ class PostgresLane:
     async def close(self) -> None:
         """Closes the connections; a transaction that hangs is not waited for longer than `CLOSE_S`."""
         deadline = time.monotonic() + CLOSE_S
-        if self._executing:
-            await asyncio.wait(self._executing, timeout=CLOSE_S)
-        # Threads end first: disposing of the pool leaves connections open that are in use.
-        await self._threads.stop(max(0.0, deadline - time.monotonic()))
-        self._engine.dispose()
+        try:
+            if self._executing:
+                await asyncio.wait(self._executing, timeout=CLOSE_S)
+            # Threads end first: disposing of the pool leaves connections open that are in use.
+            await self._threads.stop(max(0.0, deadline - time.monotonic()))
+        finally:
+            self._engine.dispose()
 
     async def _execute(self, work: Callable[[Connection], T]) -> Executed[T]:
         try:

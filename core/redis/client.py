@@ -129,9 +129,11 @@ class _MasterPool(SentinelConnectionPool):
     """Connections to the master. Closes those to the sentinels as well, which redis-py leaves open."""
 
     async def aclose(self) -> None:
-        await super().aclose()
         manager: Sentinel = self.sentinel_manager
-        await manager.aclose()
+        try:
+            await super().aclose()
+        finally:
+            await manager.aclose()
 
 
 def _open_cluster(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:

@@ -200,12 +200,17 @@ class JobQueue:
 
     async def close(self) -> None:
         """Requeues unfinished jobs for other replicas or the next start, and closes the database."""
-        await self._runtime.stop_worker(self._timing.cancel_grace_s)
+        try:
+            await self._runtime.stop_worker(self._timing.cancel_grace_s)
+            await self._hand_back()
+        finally:
+            await self._runtime.destroy()
+
+    async def _hand_back(self) -> None:
         try:
             await self.recover(self.replica)
         except Exception as error:  # noqa: BLE001 - logged; the next start or another replica recovers them
             log.warning("inbox.requeue_failed", error=type(error).__name__)
-        await self._runtime.destroy()
 
     async def _execute(self, job: Job) -> None:
         """Runs a job as the current task, unless only its outcome is missing in the database."""

@@ -216,8 +216,9 @@ class FileSendJournal:
             draft.touch(mode=0o600)
             draft.write_text("".join(f"{line}\n" for line in lines))
             draft.replace(self._path)
+            opened = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             os.close(self._file)
-            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            self._file = opened
             self._size = os.fstat(self._file).st_size
         except OSError as error:
             log.warning("inbox.journal_not_rewritten", error=error.strerror)

@@ -179,8 +179,8 @@ async def open_llm(settings: Settings | None = None, *, clock: Clock | None = No
         if settings.embedders:
             settings.prepare_data_dir()
             database = Database(resolve_url(settings))
-            await database.start()
             stack.push_async_callback(database.close)
+            await database.start()
             opened = await open_fallback(
                 stack, settings, redis, clock,
                 providers=settings.embedders, capability="embeddings", shedding=chat.shedding,

@@ -16,6 +16,7 @@ from cachetools import LRUCache
 from pydantic import JsonValue
 
 from bot.telegram.api.errors import describe_api_error
+from core.background import cancel_and_wait
 from core.clock import Clock
 from services.moderation.domain.ports import UNRESTRICTED, Administrators, Restriction, Standing
 
@@ -62,7 +63,21 @@ class GroupAdmins:
 
     async def get_admins(self, group_id: int) -> Administrators | None:
         """Returns a group's admins, at most `fresh_s` old; None when the look-up failed."""
-        return await self._get(group_id)
+        entry = self._cache.get(group_id)
+        if entry is not None:
+            limit_s = self._timing.failure_s if entry.admins is None else self._timing.fresh_s
+            if self._clock.monotonic() - entry.fetched_at < limit_s:
+                return entry.admins
+        task = self._in_flight.get(group_id)
+        if task is None:
+            task = self._in_flight[group_id] = asyncio.create_task(self._fetch(group_id), name="group admins")
+            task.add_done_callback(lambda _: self._in_flight.pop(group_id, None))
+        # Others may wait for the same request: cancelling one caller must not cancel it.
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Ends the look-ups whose callers were cancelled."""
+        await cancel_and_wait(*self._in_flight.values())
 
     async def fetch_author_standing(self, message: Message) -> Standing:
         """Asks Telegram for the standing of a message's author; who writes in the group's own name is an admin."""
@@ -146,19 +161,6 @@ class GroupAdmins:
                     )
                     return None
         return frozenset(right for right in REQUIRED_RIGHTS if getattr(me, right, False) is not True)
-
-    async def _get(self, group_id: int) -> Administrators | None:
-        entry = self._cache.get(group_id)
-        if entry is not None:
-            limit_s = self._timing.failure_s if entry.admins is None else self._timing.fresh_s
-            if self._clock.monotonic() - entry.fetched_at < limit_s:
-                return entry.admins
-        task = self._in_flight.get(group_id)
-        if task is None:
-            task = self._in_flight[group_id] = asyncio.create_task(self._fetch(group_id), name="group admins")
-            task.add_done_callback(lambda _: self._in_flight.pop(group_id, None))
-        # Others may wait for the same request: cancelling one caller must not cancel it.
-        return await asyncio.shield(task)
 
     async def _fetch(self, group_id: int) -> Administrators | None:
         user_ids, chat = await asyncio.gather(self._fetch_user_ids(group_id), self._fetch_chat(group_id))

@@ -17,11 +17,11 @@ from aiogram import Bot
 from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.session.middlewares.base import BaseRequestMiddleware, NextRequestMiddlewareType
 from aiogram.client.telegram import TelegramAPIServer
-from aiogram.exceptions import ClientDecodeError, TelegramAPIError, TelegramRetryAfter
+from aiogram.exceptions import ClientDecodeError, TelegramAPIError, TelegramNetworkError, TelegramRetryAfter
 from aiogram.methods import Response, TelegramMethod
 from aiogram.methods.base import TelegramType
 from aiogram.types import BufferedInputFile, InputFile
-from aiohttp import FormData
+from aiohttp import ClientConnectionError, ClientSession, FormData
 from aiohttp.payload import BytesPayload, Payload
 from yarl import URL
 
@@ -89,6 +89,7 @@ class ApiSession(AiohttpSession):
 
     def __init__(self, api: TelegramAPIServer) -> None:
         super().__init__(limit=CONNECTIONS, api=api, json_loads=parse_api_json, json_dumps=_JSON.encode)
+        self._is_closed = False
         self._kept: dict[type, object] = {}
         """Response types by method: pydantic forgets one that is not in use, and building it takes milliseconds."""
 
@@ -113,6 +114,23 @@ class ApiSession(AiohttpSession):
                 return _JSON.encode(value)
         return super().prepare_value(value, bot, files, _dumps_json)
 
+    async def create_session(self) -> ClientSession:
+        """Returns the HTTP session, opened by the first call.
+
+        Raises:
+            ClientConnectionError: it was closed for good. aiogram would open another one, which nothing closes.
+        """
+        if self._is_closed:
+            raise ClientConnectionError("Session is closed")
+        # aiogram closes the session first if its connector has changed.
+        self._should_reset_connector = False
+        return await super().create_session()
+
+    async def close(self) -> None:
+        """Closes the connections; calls that are made later fail."""
+        self._is_closed = True
+        await super().close()
+
     async def make_request(
         self,
         bot: Bot,
@@ -129,6 +147,8 @@ class ApiSession(AiohttpSession):
             return await super().make_request(bot, method, timeout)
         except UnicodeDecodeError as error:
             raise ClientDecodeError("The body is not UTF-8", error, None) from error
+        except ClientConnectionError as error:
+            raise TelegramNetworkError(method=method, message=str(error)) from error
 
     def check_response(
         self, bot: Bot, method: TelegramMethod[TelegramType], status_code: int, content: str

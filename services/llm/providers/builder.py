@@ -7,6 +7,7 @@ affect a provider.
 
 import ssl
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import AsyncExitStack
 from functools import cached_property
 from typing import Final
 
@@ -43,6 +44,7 @@ class ModelBuilder:
         self._clients: dict[ProviderSettings, httpx2.AsyncClient] = {}
         self._former: set[httpx2.AsyncClient] = set()
         self._closing = BackgroundTasks()
+        self._is_closed = False
 
     def model(self, provider: ProviderSettings, model_name: str) -> Model:
         """Returns the model of that name, built on first use.
@@ -81,7 +83,13 @@ class ModelBuilder:
         return accepts_images(provider, model_name)
 
     def http_client(self, provider: ProviderSettings) -> httpx2.AsyncClient:
-        """Returns the provider's client, which all of its requests share."""
+        """Returns the provider's client, which all of its requests share.
+
+        Raises:
+            RuntimeError: the builder is closed; nothing would close the client.
+        """
+        if self._is_closed:
+            raise RuntimeError("the connections to the providers are closed")
         if provider not in self._clients:
             self._clients[provider] = self._build_client(provider)
         return self._clients[provider]
@@ -96,19 +104,20 @@ class ModelBuilder:
             self._closing.start(self._close_later(client), f"provider.close:{provider.id}")
 
     async def aclose(self) -> None:
-        """Closes all connections. The builder can be used again afterwards."""
-        await self._closing.close()
-        clients = [*self._clients.values(), *self._former]
-        self._clients.clear()
-        self._former.clear()
-        self._models.clear()
-        for client in clients:
-            await client.aclose()
+        """Closes all connections, also where it is cancelled meanwhile."""
+        self._is_closed = True
+        async with AsyncExitStack() as stack:
+            for client in (*self._clients.values(), *self._former):
+                stack.push_async_callback(client.aclose)
+            self._clients.clear()
+            self._former.clear()
+            self._models.clear()
+            await self._closing.close()
 
     async def _close_later(self, client: httpx2.AsyncClient) -> None:
         await self._clock.sleep(FORMER_CLIENT_S)
-        self._former.discard(client)
         await client.aclose()
+        self._former.discard(client)
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:

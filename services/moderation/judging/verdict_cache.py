@@ -16,6 +16,7 @@ from typing import TypeVar, cast
 import structlog
 from redis.asyncio import Redis
 
+from core.background import cancel_and_wait
 from core.bounded_json import parse_json
 from core.clock import Clock
 from core.redis.client import REDIS_ERRORS
@@ -91,7 +92,8 @@ class VerdictCache:
         try:
             return await asyncio.shield(flight)
         except asyncio.CancelledError:
-            flight.cancel()
+            # Awaited: it gives its lock back.
+            await cancel_and_wait(flight)
             raise
 
     async def _fly(self, key: CacheKey, ask: Ask) -> Judgement:

@@ -52,6 +52,26 @@ ROUTES = (
 )
 
 
+async def test_cancelled_start_leaves_no_open_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, is_listening = WebServer(host="127.0.0.1", port=0, token=None, routes=ROUTES), asyncio.Event()
+    start = web.TCPSite.start
+
+    async def start_and_wait(site: web.TCPSite) -> None:
+        await start(site)
+        is_listening.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(web.TCPSite, "start", start_and_wait)
+    starting = asyncio.create_task(server.start())
+    await is_listening.wait()
+    port = server._runner.addresses[0][1]
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
 @asynccontextmanager
 async def running_server(token: str | None = BEARER_TOKEN) -> AsyncIterator[WebClient]:
     server = WebServer(host="127.0.0.1", port=0, token=SecretStr(token) if token else None, routes=ROUTES)

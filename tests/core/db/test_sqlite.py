@@ -8,14 +8,17 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text
 
+from core.db import drivers
 from core.db.database import Database
 from core.db.tables import NoteRow
 from core.errors import StartupError, StorageError
 from tests.core.db.note_rows import note, notes
+from tests.support.sqlite_file import migrate_database
 
 pytestmark = pytest.mark.integration
 
@@ -89,6 +92,66 @@ class TestSqlite:
         finally:
             gc.enable()
             await database.close()
+
+    @pytest.mark.parametrize("cancellations", [1, 2])
+    async def test_cancelled_caller_leaves_no_connection_that_was_being_opened(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancellations: int
+    ) -> None:
+        """A thread opens it, and has done so when nothing waits for it any more."""
+        begun, may_open, closed = threading.Event(), threading.Event(), threading.Event()
+
+        class SlowConnection(drivers.SQLiteConnection):
+            def __init__(self, *arguments: Any, **options: Any) -> None:
+                begun.set()
+                may_open.wait()
+                super().__init__(*arguments, **options)
+
+            def close(self) -> None:
+                super().close()
+                closed.set()
+
+        await migrate_database(url := f"sqlite:///{tmp_path / 'u.db'}")
+        monkeypatch.setattr(drivers, "SQLiteConnection", SlowConnection)
+        database = Database(url)
+        reader = asyncio.create_task(notes(database))
+        await asyncio.to_thread(begun.wait)
+        for _ in range(cancellations):
+            reader.cancel()
+            await asyncio.wait([reader], timeout=0)
+        may_open.set()
+        await asyncio.wait([reader])
+        assert reader.cancelled()
+        assert await asyncio.to_thread(closed.wait, 5)
+        assert await notes(database) == []
+        await database.close()
+
+    async def test_cancelled_close_closes_every_connection(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The lane waits for a transaction meanwhile."""
+        opened: list[drivers.SQLiteConnection] = []
+
+        class WatchedConnection(drivers.SQLiteConnection):
+            def __init__(self, *arguments: Any, **options: Any) -> None:
+                super().__init__(*arguments, **options)
+                opened.append(self)
+
+        await migrate_database(url := f"sqlite:///{tmp_path / 'u.db'}")
+        monkeypatch.setattr(drivers, "SQLiteConnection", WatchedConnection)
+        database, may_end = Database(url), threading.Event()
+        await notes(database)
+        work = asyncio.create_task(database.run(lambda _: may_end.wait()))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(database.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        may_end.set()
+        await work
+        assert len(opened) == 1
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            opened[0].execute("SELECT 1")
+        await database.close()
 
     async def test_queued_writers_share_the_busy_timeout(self, tmp_path: Path) -> None:
         """Writers that queue behind a stuck one time out together, not one after the other."""

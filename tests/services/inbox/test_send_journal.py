@@ -1,6 +1,7 @@
 """Journals of sends: a note survives any end of its process."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -52,6 +53,27 @@ async def test_line_that_was_cut_off_is_skipped(path: Path) -> None:
     assert await second.load(1) == {0: BEGUN}
     assert await second.load(3) == {}
     second.shut()
+
+
+async def test_failed_rewrite_keeps_the_file_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number that was closed belongs to the next file that this process opens."""
+    journal = FileSendJournal(path, max_bytes=1)
+    open_number = os.open
+
+    def open_another(name: Path, *arguments: int) -> int:
+        if name == path:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return open_number(name, *arguments)
+
+    journal.begin(1, 0, BEGUN)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", open_another)
+        journal.close(1)
+    with path.with_suffix(".other").open("w") as other:
+        journal.begin(2, 0, BEGUN)
+        journal.shut()
+        other.write("whole")
+    assert path.with_suffix(".other").read_text() == "whole"
 
 
 async def test_file_is_rewritten_without_delivered_answers(path: Path) -> None:

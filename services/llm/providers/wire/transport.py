@@ -86,6 +86,7 @@ class Transport(httpx2.AsyncBaseTransport):
         proxies = get_environment_proxies() if trust_env else {}
         self._proxies = sorted((URLPattern(pattern), proxy) for pattern, proxy in proxies.items())
         self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
         self._flood_lock = asyncio.Lock()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -126,13 +127,16 @@ class Transport(httpx2.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """Closes every connection."""
+        """Closes every connection; a request that is still on its way to this transport opens no other."""
+        self._is_closed = True
         if self._session is not None:
             await self._session.close()
 
     def _open_session(self) -> aiohttp.ClientSession:
         # Opened by the first request, since a session belongs to the running event loop.
         if self._session is None:
+            if self._is_closed:
+                raise RuntimeError("the connections of this provider are closed")
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, ssl=self._tls, keepalive_timeout=self._keepalive_s),
                 # The client handles cookies, compression and redirects.

@@ -37,6 +37,19 @@ async def test_get_admins_shares_one_request_between_concurrent_callers(
     assert lookups(server) == 1
 
 
+async def test_close_ends_a_lookup_whose_caller_was_cancelled(admins: GroupAdmins, server: TelegramServer) -> None:
+    """It would go on after the end of the session."""
+    held = server.hold("getChatAdministrators")
+    caller = asyncio.create_task(admins.get_admins(GROUP))
+    await server.wait_for(lambda: server.calls_of("getChat"))
+    caller.cancel()
+    await asyncio.wait([caller])
+    [lookup] = [task for task in asyncio.all_tasks() if task.get_name() == "group admins"]
+    await admins.close()
+    assert lookup.cancelled()
+    held.end()
+
+
 async def test_get_admins_caches_for_five_minutes(
     admins: GroupAdmins, server: TelegramServer, clock: ManualClock
 ) -> None:

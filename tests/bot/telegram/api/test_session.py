@@ -1,4 +1,4 @@
-"""Calls to Telegram wait while the lease has lapsed; reading their answers builds no type twice."""
+"""Calls to Telegram wait while the lease has lapsed, and fail after the end; their answers build no type twice."""
 
 import asyncio
 import gc
@@ -12,7 +12,7 @@ import pytest
 from aiogram import Bot
 from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
-from aiogram.exceptions import ClientDecodeError
+from aiogram.exceptions import ClientDecodeError, TelegramNetworkError
 from aiogram.methods import (
     BanChatMember,
     EditMessageText,
@@ -35,6 +35,7 @@ from aiogram.types import (
     MessageEntity,
     ReplyParameters,
 )
+from aiohttp import ClientConnectionError
 
 from bot.telegram.api.session import ApiSession, LeaseGate
 from bot.telegram.delivery.calls import OutgoingMessage
@@ -125,3 +126,17 @@ async def test_response_types_outlive_a_collection_of_garbage() -> None:
     assert built() is not None
     assert type(session.check_response(bot, GetMe(), 200, me)) is built()
     await session.close()
+
+
+async def test_call_after_the_end_opens_no_session() -> None:
+    """As a look-up makes it that has waited for the lease; aiogram opens another session, which nothing closes."""
+    session = ApiSession(TelegramAPIServer.from_base("http://127.0.0.1:1"))
+    bot = Bot("42:AAF-for-no-server-at-all-0123456789abcde", session)
+    await session.create_session()
+    await session.close()
+    with pytest.raises(TelegramNetworkError, match="closed"):
+        await bot.get_me()
+    with pytest.raises(ClientConnectionError):
+        await anext(session.stream_content("http://127.0.0.1:1"))
+    assert session._session is not None
+    assert session._session.closed

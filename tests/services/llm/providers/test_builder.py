@@ -1,5 +1,6 @@
 """ModelBuilder: lazy construction, cache, profiles by family, timeouts, facts about models."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from core.config.providers import ProviderKind, ProviderSettings
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.spec import accepts_images, model_family
+from tests.support.clock import settle
 from tests.support.fake_llm.providers import MODELS, NETWORKED_KINDS, provider_at
 from tests.support.fake_llm.server import LLMServer
 
@@ -96,6 +98,27 @@ async def test_closing_closes_every_client() -> None:
     built = ModelBuilder()
     clients = [built.http_client(provider(kind)) for kind in ProviderKind]
     await built.aclose()
+    assert all(client.is_closed for client in clients)
+    with pytest.raises(RuntimeError, match="closed"):
+        built.http_client(provider(ProviderKind.OPENAI))
+
+
+async def test_cancelled_closing_closes_every_client() -> None:
+    """Of the settings in use and of former ones, whichever of them is being closed when the cancellation arrives."""
+    built = ModelBuilder()
+    used, former = provider(ProviderKind.OPENAI), provider(ProviderKind.GROQ)
+    clients = [built.http_client(each) for each in (used, former)]
+    built.keep_only([used])
+    pause = asyncio.Event()
+    for client in clients:
+        client._transport.aclose = pause.wait
+    closing = asyncio.create_task(built.aclose())
+    await settle()
+    closing.cancel()
+    await settle()
+    pause.set()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
     assert all(client.is_closed for client in clients)
 
 

@@ -257,6 +257,19 @@ async def test_cache_asks_once_over_replicas(redis: Redis, clock: ManualClock) -
     assert all(isinstance(result, Judged) for result in results)
 
 
+async def test_cancelled_judge_gives_its_lock_back(redis: Redis, clock: ManualClock) -> None:
+    """Before its caller ends: at a shutdown nothing runs after that."""
+    models = Models(SCAM)
+    models.gate.clear()
+    task = asyncio.create_task(judged(create_judge(redis, clock, models), message(TEXT)))
+    await models.begun.wait()
+    assert [key async for key in redis.scan_iter("*:flight")]
+    task.cancel()
+    await asyncio.wait([task])
+    assert "judge" not in {each.get_name() for each in asyncio.all_tasks()}
+    assert [key async for key in redis.scan_iter("*:flight")] == []
+
+
 async def test_cache_asks_again_after_replica_dies(redis: Redis, clock: ManualClock) -> None:
     """Its lock is released; the waiting replica asks."""
     said = message(TEXT)

@@ -62,6 +62,15 @@ def saying(answer: bytes) -> Serve:
     return serve
 
 
+async def test_request_that_arrives_after_the_end_opens_no_session() -> None:
+    """Nothing would close it. The client has let the request pass before it was closed."""
+    transport = Transport(tls=ssl.create_default_context(), keepalive_s=30, trust_env=False)
+    await transport.aclose()
+    with pytest.raises(RuntimeError, match="closed"):
+        await transport.handle_async_request(httpx2.Request("GET", "http://127.0.0.1:1"))
+    assert transport._session is None
+
+
 @pytest.mark.parametrize(("answer", "kind"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
 async def test_transport_raises_the_errors_of_httpx2(answer: bytes, kind: type[Exception]) -> None:
     """It decides whether the same provider is asked once more."""
