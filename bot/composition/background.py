@@ -38,10 +38,10 @@ def build_notices(services: Services, delivery: Delivery) -> AdminNotices:
     """Builds the notices to operators, about the providers of all capabilities."""
     infra, llm = services.infra, services.llm
     notices = AdminNotices(infra.redis, infra.settings.redis_prefix, infra.clock, _send_to(delivery, infra))
-    llm.fallback.listen(notices.put)
+    llm.fallback.recorder.listen(notices.put)
     for beside_chat in llm.capabilities.fallbacks.values():
         # Their outages do not silence the bot; a rejected key is for an operator all the same.
-        beside_chat.listen(lambda event: notices.put(event) if isinstance(event, Misconfigured) else None)
+        beside_chat.recorder.listen(lambda event: notices.put(event) if isinstance(event, Misconfigured) else None)
     return notices
 
 

@@ -68,6 +68,6 @@ async def open_inbox(infra: Infrastructure, bot_id: int) -> AsyncGenerator[Inbox
             AlbumParts(database, clock),
             clock,
         )
-        await inbox.start()
+        await inbox.queue.start()
         stack.push_async_callback(inbox.queue.close)
         yield InboxServices(inbox, replicas, journal)

@@ -157,7 +157,7 @@ async def open_llm_services(stack: AsyncExitStack, infra: Infrastructure, ledger
     infra.metrics.allow_models(_models(configuration.current))
     ProviderMetrics(infra.metrics, fallback, shared)
     if tracing.on:
-        fallback.watch(AttemptSpans(tracing.tracer).note)
+        fallback.recorder.watch(AttemptSpans(tracing.tracer).note)
     builder = ModelBuilder(clock)
     stack.push_async_callback(builder.aclose)
 

@@ -60,7 +60,7 @@ class BanAct:
 
 
 class Bans:
-    """Stores bans. A copy in memory answers `is_banned`; the bans of other processes arrive within `poll_s`."""
+    """Stores bans. A copy in memory answers look-ups; the bans of other processes arrive within `poll_s`."""
 
     def __init__(
         self, database: Database, clock: Clock, audit: Audit, pseudonyms: Pseudonyms, timing: BanTiming | None = None
@@ -71,12 +71,12 @@ class Bans:
         self._pseudonyms = pseudonyms
         self._timing = timing or BanTiming()
         self._banned: frozenset[str] = frozenset()
+        self.is_empty = True
+        """True if no one is banned, as far as this process knows."""
         self._version: tuple[int, datetime | None] = (0, None)
 
     def is_banned(self, *references: str) -> bool:
         """Returns whether any of these people and chats, such as `telegram:123`, is banned."""
-        if not self._banned:
-            return False
         return any(self._pseudonyms.of(reference) in self._banned for reference in references)
 
     async def refresh(self) -> None:
@@ -94,6 +94,7 @@ class Bans:
                 lambda connection: frozenset(connection.execute(query).scalars()), reading=True
             )
             self._banned, self._version = people, (version[0], version[1])
+            self.is_empty = not people
 
     async def run(self) -> None:
         """Follows the bans of other processes until cancelled."""

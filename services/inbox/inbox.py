@@ -96,14 +96,6 @@ class Inbox:
         """Number of jobs enqueued by this process and not started yet, as far as it knows."""
         return len(self._fresh)
 
-    async def start(self) -> None:
-        """Opens the queue and accepts jobs.
-
-        Raises:
-            StartupError: its database cannot be used.
-        """
-        await self.queue.start()
-
     async def work(
         self,
         handler: JobHandler,

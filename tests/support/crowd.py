@@ -54,7 +54,7 @@ async def run_crowd(people: int, deadline_s: float, timing: RoutingTiming) -> Cr
         async with bench(redis, providers, RealSleeps(), timing=timing) as replica:
             await replica.ask(streamed=True, choice="healthy")  # the first request of a process imports for a second
             healthy.requests.clear()
-            replica.fallback.watch(note)
+            replica.fallback.recorder.watch(note)
             loop = asyncio.get_running_loop()
 
             async def ask(user: str, choice: str | None = None) -> tuple[str, float]:

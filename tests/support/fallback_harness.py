@@ -74,5 +74,5 @@ async def open_fallback_harness(
         providers = [provider(name, server.url, **changes) for name, server in zip(NAMES, servers, strict=True)]
         async with bench(redis, providers, rules=rules) as replica:
             harness = FallbackHarness(servers, replica, [])
-            replica.fallback.listen(harness.events.append)
+            replica.fallback.recorder.listen(harness.events.append)
             yield harness

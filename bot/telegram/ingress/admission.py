@@ -42,6 +42,9 @@ class AccessList:
 class BanList(Protocol):
     """Looks up bans."""
 
+    is_empty: bool
+    """True if there is none."""
+
     def is_banned(self, *references: str) -> bool:
         """Returns whether any of these people and chats is banned."""
         ...
@@ -51,11 +54,11 @@ def find_denial(update: Update, access: AccessList, bans: BanList | None) -> Rej
     """Returns why the bot does not answer the sender of an update, None if it does; operators are never banned."""
     if not access.admits(update):
         return "not-allowed"
+    if bans is None or bans.is_empty:
+        return None
     senders = {each.id for each in _parties(update) if each is not None}
     references = [chat_ref(Surface.TELEGRAM, each) for each in senders]
-    if bans is not None and senders.isdisjoint(access.admins) and bans.is_banned(*references):
-        return "banned"
-    return None
+    return "banned" if senders.isdisjoint(access.admins) and bans.is_banned(*references) else None
 
 
 def _parties(update: Update) -> tuple[User | None, Chat | None, Chat | None]:

@@ -19,7 +19,6 @@ from services.llm.routing.admission.probes import ProbeLeases
 from services.llm.routing.admission.request_admission import CandidateAdmission, Route
 from services.llm.routing.attempts import Attempts
 from services.llm.routing.control import ProviderControl
-from services.llm.routing.events import NoticeListener, Watcher
 from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
 from services.llm.routing.recorder import OutcomeRecorder
 from services.llm.routing.recourse import RequestShape
@@ -38,7 +37,7 @@ log = structlog.get_logger()
 class LLMProviderFallback:
     """Orders the providers for each request.
 
-    `recorder` learns the outcomes, `control` changes the state for operators.
+    `recorder` learns the outcomes and tells its listeners, `control` changes the state for operators.
 
     Args:
         providers: all of `AVAILABLE_PROVIDERS`, by priority; those with missing settings are never asked.
@@ -100,14 +99,6 @@ class LLMProviderFallback:
         """Applies these providers to new requests; those in flight finish with the old ones."""
         self.roster.replace(providers)
         log.info("provider.replaced", providers=list(self.roster.all), usable=list(self.roster.usable))
-
-    def listen(self, listener: NoticeListener) -> None:
-        """Registers a callback for changes of the leader and for misconfigured providers. It must not block."""
-        self.recorder.listen(listener)
-
-    def watch(self, watcher: Watcher) -> None:
-        """Registers a callback for the events of every request. It runs within the request and must be fast."""
-        self.recorder.watch(watcher)
 
     async def begin(
         self,

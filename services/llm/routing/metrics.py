@@ -71,8 +71,8 @@ class ProviderMetrics:
                 self._switches.labels(provider.id, cause)
             for counter in (self._misconfigured, self._probes, self._shed):
                 counter.labels(provider.id)
-        fallback.watch(self.note)
-        fallback.listen(self.count_notice)
+        fallback.recorder.watch(self.note)
+        fallback.recorder.listen(self.count_notice)
 
     def note(self, event: LLMEvent) -> None:
         """Counts an event of a request."""
@@ -156,7 +156,7 @@ class CapabilityMetrics:
         for capability, fallback in fallbacks.items():
             for provider in fallback.providers:
                 self._requests.labels(capability, provider.id, AttemptResult.ANSWERED)
-            fallback.watch(partial(self._note, capability))
+            fallback.recorder.watch(partial(self._note, capability))
 
         def read_cooling() -> dict[str, float]:
             return {

@@ -255,10 +255,6 @@ class OutcomeRecorder:
         self._is_outage = False
         self._notify(AnswersAgain(provider))
 
-    def release_probe(self, provider: str, holder: str) -> None:
-        """Gives a probe's lease back without an outcome."""
-        self._shared.apply(changes.probe_returned(provider, holder))
-
     def keep_user(self, user: str, provider: str) -> None:
         """Routes a user to this provider for some minutes, since it answered in place of a busy one."""
         log.info("provider.stepped_in", provider=provider)

@@ -23,13 +23,16 @@ async def test_a_ban_holds_in_other_processes_until_it_is_lifted(
     assert await here.ban(BOB, 1) == BanAct(is_changed=False)
     assert here.is_banned("telegram:-100", BOB)
     assert not here.is_banned("telegram:99")
+    assert there.is_empty
     await there.refresh()
     assert there.is_banned(BOB)
+    assert not there.is_empty
     clock.shift(60)
     assert (await there.lift(BOB, 2)).is_changed
     assert not (await there.lift(BOB, 2)).is_changed
     await here.refresh()
     assert not here.is_banned(BOB)
+    assert here.is_empty
     acts = [
         (entry.actor_id, entry.action, entry.target, entry.detail) for entry in await Audit(database, clock).recent()
     ]

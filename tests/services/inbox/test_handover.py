@@ -54,7 +54,7 @@ async def open_inbox(database: Database, path: Path) -> AsyncIterator[Inbox]:
         AlbumParts(database, clock),
         clock,
     )
-    await inbox.start()
+    await inbox.queue.start()
     try:
         yield inbox
     finally:

@@ -107,7 +107,7 @@ async def opened(database: Database, url: sa.URL, clock: ManualClock) -> AsyncIt
         AlbumParts(database, clock),
         clock,
     )
-    await inbox.start()
+    await inbox.queue.start()
     try:
         yield InboxRun(inbox, RecordingHandler(), clock)
     finally:

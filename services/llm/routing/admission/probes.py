@@ -62,7 +62,7 @@ class ProbeLeases:
 
     def give_back(self, provider: str, holder: str) -> None:
         """Returns a lease without an outcome, so that the next request may probe."""
-        self._recorder.release_probe(provider, holder)
+        self._shared.apply(changes.probe_returned(provider, holder))
 
     def note_asked(self, provider: str) -> None:
         """Reports a probe that is sent now."""

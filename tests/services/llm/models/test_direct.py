@@ -152,7 +152,7 @@ async def test_malformed_answers_of_all_are_no_outage(store: Redis, servers: lis
     for server in servers:
         server.default = verdict(WRONG)
     async with bench(store, [provider("a", servers[0].url), provider("b", servers[1].url)]) as replica:
-        replica.fallback.listen(events.append)
+        replica.fallback.recorder.listen(events.append)
         with pytest.raises(AllProvidersFailed):
             await replica.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
     assert events == []
@@ -163,7 +163,7 @@ async def test_failure_of_a_request_for_one_model_is_no_outage(store: Redis, ser
     events: list[object] = []
     servers[1].default = status(529)
     async with bench(store, [provider("a", servers[0].url), provider("b", servers[1].url)]) as replica:
-        replica.fallback.listen(events.append)
+        replica.fallback.recorder.listen(events.append)
         for spec in (
             RequestSpec("compare", choice=ModelChoice("b", "b-model"), is_pinned=True),
             RequestSpec("api", models=("b/*",)),

@@ -76,7 +76,7 @@ async def test_limit_holds_for_concurrent_requests(redis: Redis) -> None:
 async def test_busy_provider_is_skipped_without_a_failure(harness: LoadSheddingHarness, *, streamed: bool) -> None:
     """No cooldown, no failure, no preference, no switch event, no name in the answer."""
     told: list[object] = []
-    harness.fallback.listen(told.append)
+    harness.fallback.recorder.listen(told.append)
     occupying = await harness.occupy(streamed=streamed)
 
     response = await harness.replica.ask(streamed=streamed)

@@ -103,7 +103,7 @@ async def paired(
                 pair.told.append(text)
 
             notices = AdminNotices(redis, "test", replica.clock, send)
-            replica.fallback.listen(notices.put)
+            replica.fallback.recorder.listen(notices.put)
             stack.callback(asyncio.create_task(notices.run()).cancel)
         yield pair
 

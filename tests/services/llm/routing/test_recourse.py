@@ -68,7 +68,7 @@ async def test_missing_model_rests_alone(redis: Redis, first: LLMServer, second:
     first.default = without("first-model")
     events: list[object] = []
     async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
-        replica.fallback.listen(events.append)
+        replica.fallback.recorder.listen(events.append)
         for _ in range(2):
             assert answered_by(await replica.ask(streamed=streamed)) == "first"
 
@@ -160,7 +160,7 @@ async def test_model_that_cannot_be_built_is_passed_over(redis: Redis, second: L
     broken = provider("first", "http://127.0.0.1:1/v1", kind=ProviderKind.AZURE_OPENAI, api_version=None)
     events: list[object] = []
     async with bench(redis, [broken, provider("second", second.url)]) as replica:
-        replica.fallback.listen(events.append)
+        replica.fallback.recorder.listen(events.append)
         assert answered_by(await replica.ask(streamed=streamed)) == "second"
 
         assert replica.cooling() == {"first": pytest.approx(1800)}
@@ -174,7 +174,7 @@ async def test_operators_read_the_words_of_a_provider_at_fault(
     first.default = llm.status(400, {"error": {"message": "frobnicator is off for 'Hello?'"}})
     events: list[object] = []
     async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
-        replica.fallback.listen(events.append)
+        replica.fallback.recorder.listen(events.append)
         assert answered_by(await replica.ask(streamed=True)) == "second"
 
     [told] = [event for event in events if isinstance(event, Misconfigured)]
@@ -188,7 +188,7 @@ async def test_operators_read_the_words_about_a_capability_that_nothing_helped(
     first.default = llm.status(400, {"error": {"message": "this model does not support tools"}})
     events: list[object] = []
     async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
-        replica.fallback.listen(events.append)
+        replica.fallback.recorder.listen(events.append)
         assert answered_by(await replica.ask(streamed=True, parameters=WITH_TOOL)) == "second"
     assert [event.words for event in events if isinstance(event, Misconfigured)] == [
         "this model does not support tools"

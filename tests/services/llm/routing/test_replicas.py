@@ -52,8 +52,8 @@ async def pair(redis_server: RedisServer) -> AsyncIterator[ReplicaPair]:
         one, two = [await stack.enter_async_context(bench(redis, providers, clock)) for redis in clients]
         await subscribed(clients[0], 2)
         pair = ReplicaPair(first, second, clock, clients[0], one, two)
-        one.fallback.listen(pair.told.append)
-        two.fallback.listen(pair.told.append)
+        one.fallback.recorder.listen(pair.told.append)
+        two.fallback.recorder.listen(pair.told.append)
         yield pair
 
 
