@@ -179,7 +179,7 @@ class Pages:
             self._start_page(text, self._split(text, rendered))
 
     def _render(self, text: str) -> Rendered | None:
-        return render_within(text, self._work, self._limits)
+        return render_within(text, self._work, self._limits, self._live.rendered.entities)
 
     def _is_full(self, text: str, rendered: Rendered) -> bool:
         # A page that shows nothing still fills, with source that renders to nothing.

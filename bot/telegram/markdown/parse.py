@@ -184,11 +184,11 @@ def check_depth(events: Iterable[Event]) -> None:
 
 def event_value(event: object, name: str) -> object:
     """Returns the value of an event of that name, such as its tag; None for another event."""
-    return cast("Mapping[str, object]", event).get(name) if isinstance(event, Mapping) else None
+    return cast("dict[str, object]", event).get(name) if isinstance(event, dict) else None
 
 
 def _is_container(tag: object) -> bool:
-    return tag == "Item" or (isinstance(tag, Mapping) and "BlockQuote" in tag)
+    return tag == "Item" or (isinstance(tag, dict) and "BlockQuote" in tag)
 
 
 def parse(text: str, work: Work) -> tuple[Node, ...]:

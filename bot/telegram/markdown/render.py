@@ -95,8 +95,14 @@ def render_plain(markdown: str) -> Rendered:
     return Rendered(tidy(markdown).strip("\n"))
 
 
-def render_within(markdown: str, work: Work, limits: RenderLimits = _LIMITS) -> Rendered | None:
-    """Renders a text if that takes no more than `limits.text` and than the rest of `work`; otherwise None."""
+def render_within(
+    markdown: str, work: Work, limits: RenderLimits = _LIMITS, earlier: Sequence[MessageEntity] = ()
+) -> Rendered | None:
+    """Renders a text if that takes no more than `limits.text` and than the rest of `work`; otherwise None.
+
+    Args:
+        earlier: the entities of the beginning of a text that grows; they are not built again.
+    """
     own = Work(min(limits.text, work.left))
     try:
         if len(markdown) > 2 * limits.source:
@@ -115,7 +121,7 @@ def render_within(markdown: str, work: Work, limits: RenderLimits = _LIMITS) -> 
     finally:
         work.spent += own.spent
     text = text.translate(PLACEHOLDERS).rstrip()
-    return Rendered(text, tuple(_to_entities(text, _nest_spans(text, spans)[:MAX_ENTITIES])))
+    return Rendered(text, tuple(_to_entities(text, _nest_spans(text, spans)[:MAX_ENTITIES], earlier)))
 
 
 def plain(markdown: str) -> str:
@@ -136,7 +142,7 @@ def convert(text: str, work: Work) -> tuple[str, list[Span]]:
     work.charge(len(events))
     walker = EventWalker(_config(), text)
     walker._buf = _Buffer()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - see there
-    shown, spans, _ = walker.walk(tuple(_without_formulas(events, work)))
+    shown, spans, _ = walker.walk(tuple(_without_formulas(events, work) if "$" in text else events))
     work.charge(len(spans))
     return shown, spans
 
@@ -233,7 +239,10 @@ def _readable(formula: str, work: Work) -> str:
 
 
 def _nest_spans(text: str, spans: Iterable[Span]) -> list[Span]:
-    """Orders spans so that overlapping ones are nested, and code neither contains a style nor is contained in one."""
+    """Orders spans so that overlapping ones are nested, and code neither contains a style nor is contained in one.
+
+    The spans are changed.
+    """
     end_of_text = utf16_length(text)
     kept: list[Span] = []
     furthest: dict[str, int] = {}
@@ -243,7 +252,8 @@ def _nest_spans(text: str, spans: Iterable[Span]) -> list[Span]:
         # One inside another of its kind adds nothing, and each would be cut by all code that is in it.
         if _end(span) > furthest.get(span.type, -1):
             furthest[span.type] = _end(span)
-            kept.append(span.copy_with(length=min(span.length, end_of_text - span.offset)))
+            span.length = min(span.length, end_of_text - span.offset)
+            kept.append(span)
     links = [span for span in kept if span.type == "text_link"]
     alone = list(_outside_links([span for span in kept if span.type in _ALONE], links))
     ends = [_end(span) for span in alone]
@@ -279,7 +289,8 @@ def _exclude_code(span: Span, alone: Sequence[Span], ends: Sequence[int]) -> Ite
         yield span.copy_with(offset=start, length=alone[index].offset - start)
         start = ends[index]
         index += 1
-    yield span.copy_with(offset=start, length=_end(span) - start)
+    span.offset, span.length = start, _end(span) - start
+    yield span
 
 
 def _nest(spans: Iterable[Span]) -> list[Span]:
@@ -310,16 +321,18 @@ def _nest(spans: Iterable[Span]) -> list[Span]:
     return sorted(result, key=lambda one: (one.offset, -one.length))  # stable: an outer span stays before its inner one
 
 
-def _to_entities(text: str, spans: Iterable[Span]) -> Iterator[MessageEntity]:
+def _to_entities(text: str, spans: Iterable[Span], earlier: Sequence[MessageEntity]) -> Iterator[MessageEntity]:
     units = text.encode("utf-16-le")
+    built = iter(earlier)
     for span in spans:
         if not units[2 * span.offset : 2 * _end(span)].decode("utf-16-le").strip():
             continue
-        language = _LANGUAGE.match(span.language or "")
-        yield MessageEntity(
-            type=span.type,
-            offset=span.offset,
-            length=span.length,
-            url=span.url.translate(PLACEHOLDERS) if span.url else None,
-            language=language[0] if language else None,
-        )
+        url = span.url.translate(PLACEHOLDERS) if span.url else None
+        language = found[0] if (found := _LANGUAGE.match(span.language or "")) else None
+        known = next(built, None)
+        if known is not None and (known.type, known.offset, known.length, known.url, known.language) == (
+            span.type, span.offset, span.length, url, language
+        ):  # fmt: skip
+            yield known
+        else:
+            yield MessageEntity(type=span.type, offset=span.offset, length=span.length, url=url, language=language)

@@ -151,6 +151,18 @@ def test_pages_of_prose_do_not_depend_on_chunks(step: int) -> None:
     assert pages.all == paginate(PROSE)
 
 
+def test_growing_page_keeps_the_entities_that_it_has() -> None:
+    pages = Pages()
+    text = "**one** and `two` and [three](https://example.org)"
+    pages.update(text + " and _fo")
+    before = pages.live.rendered.entities
+    pages.update(text + " and _four_, then **five**")
+    after = pages.live.rendered.entities
+    assert after == render(text + " and _four_, then **five**").entities
+    assert [each.type for each in after] == ["bold", "code", "text_link", "italic", "bold"]
+    assert [now is then for now, then in zip(after, before, strict=False)] == [True] * 3
+
+
 def test_pages_of_prose_end_between_paragraphs() -> None:
     """A page is split between blocks if it is at least half full then."""
     pages = paginate(PROSE)
