@@ -127,7 +127,7 @@ async def open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServic
         image_generator=llm.capabilities.image_generator,
         find_asked=acting.tools.asked if acting is not None else None,
     )
-    stack.push_async_callback(service.save_unsaved)
+    stack.push_async_callback(service.deferred.flush)
     _show_readings(infra.metrics, observer, service, acting)
     fallbacks = (llm.fallback, *llm.capabilities.fallbacks.values())
     consent = Consent(stores.preferences, fallbacks, infra.texts, is_asked=asks_consent)
@@ -168,7 +168,7 @@ def _open_mcp(stack: AsyncExitStack, infra: Infrastructure) -> ActingTools:
 def _show_readings(metrics: Metrics, observer: TurnObserver, service: ChatService, acting: ActingTools | None) -> None:
     metrics.reading("turns_running", "Turns that are being answered", lambda: float(observer.running))
     metrics.reading("mcp_connected", "MCP servers that are connected", lambda: acting.connected if acting else 0.0)
-    metrics.reading("turns_unsaved", "Turns that wait for the database", lambda: float(service.unsaved))
+    metrics.reading("turns_unsaved", "Turns that wait for the database", lambda: float(len(service.deferred)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -259,7 +259,7 @@ class Commands:
         if arguments.lower() != "yes":
             self._print("console-forget-usage")
             return
-        await self._service.save_unsaved()
+        await self._service.deferred.flush()
         await self._eraser.erase(KEY.surface, USER_ID, [])
         await asyncio.to_thread(_remove, self._own_files)
         self._print("forget-done")

@@ -26,7 +26,7 @@ from services.chat.stand_ins import StandInNotices
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
 from services.chat.thread_names import Beginning, ThreadNamer
 from services.chat.turn import TurnObserver, TurnOutcome, TurnRun, classify_failure, replay_outcome
-from services.chat.turn_records import ChatStores, TurnRecords
+from services.chat.turn_records import ChatStores, DeferredWrites, TurnRecords
 from services.llm.models.factory import CHAT, LLMModelFactory
 from services.llm.request import ModelChoice, RequestSpec
 
@@ -83,18 +83,15 @@ class ChatService:
         self._stand_ins = stand_ins
         self._zone = zone
         self._told: TTLCache[tuple[str, str], bool] = TTLCache(MAX_TOLD, TOLD_S, timer=clock.monotonic)
-        self._records = TurnRecords(stores, self._memory)
+        self.deferred = DeferredWrites()
+        """Turns that wait for the database."""
+        self._records = TurnRecords(stores, self._memory, self.deferred)
         self._producer = AnswerProducer(
             agent=agent, models=models, records=self._records, notes=stores.notes, texts=texts,
             clock=clock, asks_consent=asks_consent, transcriber=transcriber, image_generator=image_generator,
         )  # fmt: skip
         self._footers = Footers(texts, demo_ids)
         self._observer = observer or TurnObserver()
-
-    @property
-    def unsaved(self) -> int:
-        """Turns that wait for the database."""
-        return self._records.unsaved
 
     async def respond(
         self,
@@ -179,10 +176,6 @@ class ChatService:
         if turn.status not in ANSWERED:
             await turns.close_turn(turn.id, TurnStatus.COMPLETE, [ModelResponse([TextPart(text)])])
         return turn.id
-
-    async def save_unsaved(self) -> None:
-        """Saves turns that the database rejected before, as far as it accepts them."""
-        await self._records.save_unsaved()
 
     async def _converse(self, run: TurnRun) -> TurnOutcome:
         try:

@@ -111,21 +111,13 @@ class TurnRecords:
 
     Args:
         memory: recalls the history.
+        deferred: takes what the database rejects.
     """
 
-    def __init__(self, stores: ChatStores, memory: ConversationMemory) -> None:
+    def __init__(self, stores: ChatStores, memory: ConversationMemory, deferred: DeferredWrites) -> None:
         self._stores = stores
         self._memory = memory
-        self._deferred = DeferredWrites()
-
-    @property
-    def unsaved(self) -> int:
-        """Turns that wait for the database."""
-        return len(self._deferred)
-
-    async def save_unsaved(self) -> None:
-        """Saves turns that the database rejected before, as far as it accepts them."""
-        await self._deferred.flush()
+        self._deferred = deferred
 
     async def recall_acts(self, run: TurnRun, retry_of: Turn) -> None:
         """Lets a Retry find the acts of the first attempt, and the result of a call that was carried out aside."""

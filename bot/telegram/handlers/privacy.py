@@ -126,7 +126,7 @@ class ForgetHandlers:
         if callback_data.sure:
             # Before the row of this chat is deleted: a running answer would be stored.
             await self._cancellation.stop_chat(user.id)
-            await self._chat.save_unsaved()
+            await self._chat.deferred.flush()
             names = [user.full_name, user.first_name, f"@{user.username}" if user.username else ""]
             await self._eraser.erase(Surface.TELEGRAM, user.id, names)
         key = "forget-done" if callback_data.sure else "forget-kept"

@@ -365,6 +365,6 @@ class TestOrigin:
         with locked(file):
             reply = await harness.say("Talk!", origin="job")
         assert reply.phase is ReplyPhase.COMPLETE
-        await harness.chat.save_unsaved()
+        await harness.chat.deferred.flush()
         assert [row.origin for row in await harness.rows()] == ["job"]
         assert (await harness.say("Talk!", origin="job")).text == reply.text

@@ -143,7 +143,7 @@ class TestRetry:
         turn = await harness.stores.turns.turn(reply.turn_id)
         with locked(file):
             await harness.say(message(""), retry_of=turn)
-        await harness.chat.save_unsaved()
+        await harness.chat.deferred.flush()
         assert [row.status for row in await harness.rows()] == [TurnStatus.SUPERSEDED, TurnStatus.COMPLETE]
 
 
@@ -164,7 +164,7 @@ class TestStorage:
             assert not can_retry(reply)
         # Reading goes on while another process writes.
         assert sent_messages(first.requests[-1]) == [("user", "Zero"), ("assistant", "Hello"), ("user", "Three")]
-        await harness.chat.save_unsaved()
+        await harness.chat.deferred.flush()
         assert [(row.status, row.provider) for row in await harness.rows()] == [(TurnStatus.COMPLETE, "first")] * 4
         await harness.say("Four")
         said = [text for role, text in sent_messages(first.requests[-1]) if role == "user"]
@@ -226,7 +226,7 @@ class TestStorage:
             chats = [replace(PRIVATE, chat_id=100 + number) for number in range(12)]
             replies = await asyncio.gather(*(harness.say(message(key=chat)) for chat in chats))
         assert {reply.phase for reply in replies} == {ReplyPhase.COMPLETE}
-        await harness.chat.save_unsaved()
+        await harness.chat.deferred.flush()
         assert len(await harness.rows()) == 1 + len(chats)
 
     async def test_deferred_turn_of_a_deleted_thread_is_dropped(self, harness: ChatHarness, file: Database) -> None:
@@ -239,7 +239,7 @@ class TestStorage:
         assert (await harness.say("Two")).footer is None
         with locked(file):
             await harness.say("Three")
-        await harness.chat.save_unsaved()
+        await harness.chat.deferred.flush()
         assert [json.loads(row.prompt)[0]["parts"][0]["content"] for row in await harness.rows()] == ["Two", "Three"]
 
     async def test_missing_database_answers_without_history(
