@@ -163,7 +163,7 @@ def _log_quietly(settings: Settings) -> None:
     configure_logging(level, settings.log_format, secrets=settings.secrets)
     log_uncaught()
     # The conversation, and the table of the check, already show a failed provider.
-    for name, quiet in (("services.llm", logging.ERROR), ("services.llm.routing.attempts", logging.CRITICAL)):
+    for name, quiet in (("services.llm", logging.ERROR), ("services.llm.routing.request_failures", logging.CRITICAL)):
         logging.getLogger(name).setLevel(logging.NOTSET if is_level_set else quiet)
 
 
