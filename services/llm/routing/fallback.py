@@ -1,7 +1,9 @@
 """The provider fallback service: the order of candidates for each request, and the status of the providers."""
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import takewhile
 
 import structlog
@@ -14,7 +16,7 @@ from core.redis.guard import RedisPatience
 from services.llm.request import Candidate, RequestSpec
 from services.llm.routing.admission.budget_guard import BudgetGuard, NoBudgets
 from services.llm.routing.admission.concurrency import LoadShedding
-from services.llm.routing.admission.gates import ProviderGates
+from services.llm.routing.admission.gates import ProviderGate
 from services.llm.routing.admission.probes import ProbeLeases
 from services.llm.routing.admission.request_admission import CandidateAdmission, Route
 from services.llm.routing.attempts import Attempts
@@ -80,7 +82,7 @@ class LLMProviderFallback:
         self._probes = ProbeLeases(self.roster, shared, clock, timing, self.recorder)
         self._admission = CandidateAdmission(
             self._shedding.limiter,
-            ProviderGates(timing.max_opening),
+            defaultdict(partial(ProviderGate, timing.max_opening)),
             self._probes,
             timing.opening_patience_s,
             budgets or NoBudgets(),
@@ -135,7 +137,8 @@ class LLMProviderFallback:
             kept = None
         chosen = spec.choice.provider if spec.choice is not None else None
         # A user who is kept with a provider is not sent to probe another one.
-        probe = _probe_due(state, usable, now, chosen if chosen in usable else kept)
+        first = chosen if chosen in usable else kept
+        probe = rules.probe_due(state, usable, now, choice=first) if state.cooldowns else None
         if probe is not None and fits is not None and not fits(self._candidate(probe, spec)):
             probe = None
         order = rules.order(state, usable, now, choice=chosen, stay=kept, probe=probe)
@@ -189,11 +192,21 @@ class LLMProviderFallback:
     def local_failure(self, candidate: Candidate, failed: Collection[str]) -> str | None:
         """Returns the local provider that a remote candidate replaces; None where none failed.
 
+        An operator's force, a user's choice and a cooldown that an operator set are decisions, not failures. A provider
+        that failed in earlier requests has a cooldown until it answers.
+
         Args:
             candidate: the one that answers.
             failed: ids of the providers that failed in this request.
         """
-        return find_local_failure(candidate, failed, self.providers, self._shared.routing)
+        if not candidate.provider.remote or not candidate.by_order:
+            return None
+        earlier = {each.id for each in takewhile(lambda each: each.id != candidate.provider.id, self.providers)}
+        for each in self.providers:
+            has_failed = each.id in failed or (each.id in earlier and _has_failed(each.id, self._shared.routing))
+            if not each.remote and has_failed:
+                return each.id
+        return None
 
     def outage_since(self, provider: str) -> float | None:
         """Returns the instant of a provider's first failure since its last answer; None while it is healthy."""
@@ -259,32 +272,8 @@ class LLMProviderFallback:
         return models[0]
 
 
-def _probe_due(state: rules.Routing, usable: Sequence[str], now: float, choice: str | None) -> str | None:
-    return rules.probe_due(state, usable, now, choice=choice) if state.cooldowns else None
-
-
 def _unknown_window(_: Candidate) -> None:
     return None
-
-
-def find_local_failure(
-    candidate: Candidate, failed: Collection[str], providers: Sequence[ProviderSettings], routing: Routing
-) -> str | None:
-    """Returns the local provider that a remote candidate replaces; None where none failed.
-
-    An operator's force, a user's choice and a cooldown that an operator set are decisions, not failures.
-
-    Args:
-        candidate: the one that answers.
-        failed: ids of the providers that failed in this request.
-        providers: those that can be asked, by priority.
-        routing: the state; a provider that failed in earlier requests has a cooldown there until it answers.
-    """
-    if not candidate.provider.remote or not candidate.by_order:
-        return None
-    earlier = {each.id for each in takewhile(lambda each: each.id != candidate.provider.id, providers)}
-    local = (each.id for each in providers if not each.remote)
-    return next((name for name in local if name in failed or (name in earlier and _has_failed(name, routing))), None)
 
 
 def _has_failed(provider: str, routing: Routing) -> bool:

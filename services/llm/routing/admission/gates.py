@@ -127,21 +127,3 @@ class ProviderGate:
             queue.remove(admitted)
             if not queue:
                 del self._waiting[person]
-
-
-class ProviderGates:
-    """The gates of all providers.
-
-    Args:
-        limit: places per provider.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._gates: dict[str, ProviderGate] = {}
-
-    def __getitem__(self, provider: str) -> ProviderGate:
-        gate = self._gates.get(provider)
-        if gate is None:
-            gate = self._gates[provider] = ProviderGate(self._limit)
-        return gate

@@ -6,7 +6,7 @@ budget.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -16,7 +16,7 @@ from core.redis.guard import RedisPatience
 from services.llm.request import Candidate, RequestSpec
 from services.llm.routing.admission.budget_guard import BudgetGuard, BudgetRefusal, Quote, Reservation
 from services.llm.routing.admission.concurrency import ConcurrencyLimiter, Slot
-from services.llm.routing.admission.gates import GatePlace, ProviderGates
+from services.llm.routing.admission.gates import GatePlace, ProviderGate
 from services.llm.routing.admission.probes import ProbeLeases
 from services.llm.routing.events import Shed
 from services.llm.routing.recorder import HALF_OPEN_RANK, OutcomeRecorder
@@ -173,11 +173,12 @@ class CandidateAdmission:
     """The limits that all requests share.
 
     Args:
+        gates: by provider; made on first use.
         patience_s: how long the queue of a gate may stand still before a request goes on to another candidate.
     """
 
     limiter: ConcurrencyLimiter
-    gates: ProviderGates
+    gates: Mapping[str, ProviderGate]
     probes: ProbeLeases
     patience_s: float
     budgets: BudgetGuard
