@@ -59,12 +59,14 @@ class SandboxLimits:
         cpu_s: seconds of CPU, rounded up.
         wall_s: seconds from its start to its last byte.
         output: bytes of the result.
+        exit_s: seconds from its last byte to its end.
     """
 
     memory: int = 768 * MB
     cpu_s: int = 10
     wall_s: float = 30.0
     output: int = 8 * MB
+    exit_s: float = 5.0
 
 
 SOUND_LIMITS = SandboxLimits(cpu_s=60, wall_s=120.0)
@@ -129,7 +131,7 @@ class Sandbox:
         except TimeoutError:
             log.info("file.child_timed_out", task=task, seconds=limits.wall_s)
         finally:
-            code = await _end(process)
+            code = await _end(process, limits.exit_s)
         return _parse(task, output, code)
 
 
@@ -160,15 +162,20 @@ async def _read(process: asyncio.subprocess.Process, most: int) -> bytes:
     return b"".join(pieces)
 
 
-async def _end(process: asyncio.subprocess.Process) -> int:
-    """Ends a child that still runs, and returns its exit code."""
+async def _end(process: asyncio.subprocess.Process, exit_s: float) -> int:
+    """Returns the exit code of a child. One that still writes is ended, as is one that stays `exit_s` after that."""
     if process.returncode is None and process.stdout is not None and not process.stdout.at_eof():
         process.kill()
     if process.stdout is not None:
         # Its transport closes only once the pipe has been read to its end.
         while await process.stdout.read(65_536):
             pass
-    return await process.wait()
+    try:
+        async with asyncio.timeout(exit_s):
+            return await process.wait()
+    except TimeoutError:
+        process.kill()
+        return await process.wait()
 
 
 def _parse(task: str, output: bytes, code: int) -> Result:

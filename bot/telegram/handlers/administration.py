@@ -170,8 +170,9 @@ class AdministrationHandlers:
             await self._delivery.edit(*broadcast.card, Rendered(text), markup=markup, final=is_last)
 
     def _card(self, broadcast: Broadcast, language: str | None) -> tuple[str, InlineKeyboardMarkup | None]:
+        drafted = [("send", "button-broadcast-send"), ("discard", "button-broadcast-discard")]
         labels = {
-            BroadcastState.DRAFT: [("send", "button-broadcast-send"), ("discard", "button-broadcast-discard")],
+            BroadcastState.DRAFT: drafted if broadcast.total else [],
             BroadcastState.RUNNING: [("stop", "button-broadcast-stop")],
             BroadcastState.STOPPED: [("send", "button-broadcast-resume")],
         }.get(broadcast.state, [])

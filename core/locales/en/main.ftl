@@ -481,7 +481,10 @@ broadcast-draft = This message would go to { $total ->
     } who { $total ->
         [one] has
        *[other] have
-    } a private chat with the bot. Send it?
+    } a private chat with the bot. { $total ->
+        [0] There is nobody to send it to.
+       *[other] Send it?
+    }
 broadcast-running = Sending: { $served } of { $total }. Delivered: { $sent }, bot blocked: { $blocked }, failed: { $failed }.
 broadcast-stopped = Stopped at { $served } of { $total }. Delivered: { $sent }, bot blocked: { $blocked }, failed: { $failed }.
 broadcast-done = Sent. Delivered: { $sent }, bot blocked: { $blocked }, failed: { $failed }.

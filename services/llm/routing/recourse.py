@@ -6,7 +6,7 @@ cools down; if it refuses too, the request is at fault.
 """
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -81,12 +81,19 @@ class LastResort:
 
 
 class Recourse:
-    """The state of one request's further tries."""
+    """The state of one request's further tries.
 
-    def __init__(self, recorder: OutcomeRecorder, spec: RequestSpec, shape: RequestShape) -> None:
+    Args:
+        fits: returns whether a candidate can take the request as it is.
+    """
+
+    def __init__(
+        self, recorder: OutcomeRecorder, spec: RequestSpec, shape: RequestShape, fits: Callable[[Candidate], bool]
+    ) -> None:
         self._recorder = recorder
         self._spec = spec
         self._shape = shape
+        self._fits = fits
         self._unclear: list[tuple[Candidate, Outcome]] = []
         self._last_resorts: deque[LastResort] = deque()
         self._structured: set[tuple[str, str]] = set()
@@ -279,13 +286,19 @@ class Recourse:
         return [LastResort(other, self._recorder.known_adaptation(other, self._spec), is_other_model=True)]
 
     def find_other_model(self, candidate: Candidate, tried: Collection[str]) -> str | None:
-        """Returns the next listed model of a candidate's provider that may be asked; None if there is none."""
+        """Returns the next listed model of a candidate's provider that may be asked; None if there is none.
+
+        One that can take the request as it is comes before one that cannot see its pictures, for example.
+        """
         provider = candidate.provider
-        for model in provider.models:
-            is_allowed = model not in tried and self._spec.allows(provider.id, model)
-            if is_allowed and not self._recorder.is_resting(provider.id, model):
-                return model
-        return None
+        allowed = [
+            model
+            for model in provider.models
+            if model not in tried
+            and self._spec.allows(provider.id, model)
+            and not self._recorder.is_resting(provider.id, model)
+        ]
+        return min(allowed, key=lambda model: not self._fits(replace(candidate, model=model)), default=None)
 
     def _unstreamed(self, candidate: Candidate, current: Adaptation) -> list[LastResort]:
         """Returns the request for an answer at once, from a server whose stream had none in it.

@@ -51,7 +51,7 @@ class RequestFailures:
         self.spec = spec
         self.messages = messages
         self.queue = queue
-        self.recourse = Recourse(recorder, spec, shape)
+        self.recourse = Recourse(recorder, spec, shape, queue.fits)
         self._failed: list[tuple[FailedAttempt, Fault]] = []
         self._is_provider_at_fault = False
 

@@ -9,7 +9,8 @@ import av
 import pytest
 
 from core.ogg import is_ogg_opus, ogg_seconds
-from services.files.sandbox import SOUND_LIMITS, FileRefused, Refusal, Sandbox, SandboxLimits, Task
+from services.files import sandbox
+from services.files.sandbox import SOUND_LIMITS, FileRefused, Refusal, Result, Sandbox, SandboxLimits, Task
 from tests.support.sounds import ogg, video_note, wav
 
 pytestmark = pytest.mark.integration
@@ -84,3 +85,12 @@ def test_length_is_read_from_the_last_page() -> None:
 def test_parsers_are_imported_by_nothing_else() -> None:
     sources = [path for folder in ("bot", "core", "services") for path in Path(folder).rglob("*.py")]
     assert {str(path) for path in sources if "import av" in path.read_text()} == {"services/files/sounds.py"}
+
+
+async def test_child_that_stays_after_its_last_byte_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The event loop hands it more than one number of the pipe.
+    program = "import os, signal; os.write(1, b'{}'); os.closerange(0, 256); signal.pause()"
+    monkeypatch.setattr(sandbox, "_PROGRAM", program)
+    result = await Sandbox().run(Task.SOUND, b"", SandboxLimits(exit_s=0.01))
+    assert result == Result()
+    assert not children()

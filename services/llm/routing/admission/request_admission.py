@@ -95,9 +95,13 @@ class CandidateQueue:
 
     def put_back(self, candidate: Candidate, *, is_first: bool) -> None:
         """Asks a candidate before or after the others of its rank; one that cannot take the request comes last."""
-        is_misfit = candidate.by_order and self._fits is not None and not self._fits(candidate)
+        is_misfit = candidate.by_order and not self.fits(candidate)
         place = 0 if is_first else len(self._left)
         self._left.insert(place, replace(candidate, misfit=is_misfit))
+
+    def fits(self, candidate: Candidate) -> bool:
+        """Returns whether a candidate can take the request as it is."""
+        return self._fits is None or self._fits(candidate)
 
     def pass_over(self, candidate: Candidate) -> None:
         """Asks a candidate with a queue that stands still after the others."""

@@ -386,6 +386,8 @@ class TestBroadcasts:
             assert browser.status == 422
         await browser.submit("/console/broadcasts", text="x")
         (draft,) = await browser.services.operators.broadcasts.newest(5)
+        assert "would go to 0 chats" in browser.page
+        assert f"/console/broadcasts/{draft.id}/send" not in browser.page
         await browser.submit(f"/console/broadcasts/{draft.id}/discard")
         assert "No broadcasts yet" in browser.page
 

@@ -162,6 +162,21 @@ async def test_picked_model_that_breaks_off_rests_alone(redis: Redis, proxy: LLM
         assert resting.model == "proxy-large"
 
 
+@STREAMED
+async def test_picture_is_shown_to_the_next_model_that_sees(redis: Redis, proxy: LLMServer, *, streamed: bool) -> None:
+    """Although one that does not is listed before it."""
+    proxy.default = of_models(
+        **{"4o": llm.status(503, openai("gpt-4o is over capacity")), "mini": llm.answer("a cat")},
+        model=llm.answer("blind"),
+    )
+    models = ("gpt-4o", "text-model", "gpt-5-mini")
+    async with bench(redis, [provider("proxy", proxy.url, models=models)]) as replica:
+        picture = BinaryContent(b"\x89PNG\r\n\x1a\n", media_type="image/png")
+        question: list[ModelMessage] = [ModelRequest([UserPromptPart(["What is this?", picture])])]
+        await replica.ask(streamed=streamed, messages=question)
+        assert [request.model for request in proxy.requests] == ["gpt-4o", "gpt-5-mini"]
+
+
 async def test_other_model_without_vision_answers_no_picture_before_another_provider(
     redis: Redis, proxy: LLMServer
 ) -> None:
