@@ -94,6 +94,9 @@ _OURS = re.compile("[\ufdd0-\ufdef]")
 _ANGLE_OR_LINK = re.compile(r"\]\(<[^<>\n]*>|<(?:https?|ftp|tg|mailto):[^\s<>]*>|(<)")
 _MAX_DEPTH = 24
 """Containers inside each other: each level indents its content."""
+_PASSES = 3
+"""Times that a text is parsed for its prices; then no dollar is a formula any more."""
+_LONE_TILDE = re.compile(r"(?<!~)~(?!~)")
 _INDEXED_PER_UNIT = 16
 _LAST_OF_ONE, _LAST_OF_TWO, _LAST_OF_THREE = 0x7F, 0x7FF, 0xFFFF
 """The last code points that take one, two and three bytes of UTF-8."""
@@ -134,16 +137,6 @@ def hide_angles(text: str) -> str:
     return _ANGLE_OR_LINK.sub(lambda found: ANGLE if found[1] else found[0], text)
 
 
-def hide_at(text: str, offsets: Iterable[int]) -> str:
-    """Replaces the delimiters at UTF-8 offsets by placeholders."""
-    source = text.encode()
-    hidden = {ord("$"): DOLLAR.encode(), ord("~"): TILDE.encode()}
-    bounds = [-1, *offsets, len(source)]
-    parts = [source[before + 1 : here] for before, here in pairwise(bounds)]
-    marks = [hidden[source[offset]] for offset in bounds[1:-1]]
-    return b"".join(part + mark for part, mark in zip(parts, [*marks, b""], strict=True)).decode()
-
-
 class Spans:
     """Ranges of nodes that do not overlap, such as code."""
 
@@ -170,20 +163,57 @@ def read_events(text: str, work: Work) -> list[Event]:
     return cast("list[Event]", events)
 
 
+def read_settled(text: str, work: Work) -> tuple[str, list[Event]]:
+    """Hides the dollars and tildes that delimit nothing, and parses.
+
+    Inline math with a digit after its closing dollar is two prices (pandoc's rule); one tilde means "about".
+    """
+    for _ in range(_PASSES):
+        events = read_events(text, work)
+        if not (offsets := _literal_delimiters(text, events)):
+            return text, events
+        text = _hide_at(text, offsets)
+    text = _LONE_TILDE.sub(TILDE, text.replace("$", DOLLAR))
+    return text, read_events(text, work)
+
+
+def _literal_delimiters(text: str, events: Iterable[Event]) -> list[int]:
+    """Returns the UTF-8 offsets of delimiters to read as text, in order."""
+    if "$" not in text and "~" not in text:
+        return []
+    source = text.encode()
+    offsets: list[int] = []
+    for event, span in events:
+        start, end = span["start"], span["end"]
+        is_about = _event_value(event, "Start") == "Strikethrough" and source[start + 1 : start + 2] != b"~"
+        if is_about or (_event_value(event, "InlineMath") is not None and source[end : end + 1].isdigit()):
+            offsets += (start, end - 1)
+    return sorted(offsets)
+
+
+def _hide_at(text: str, offsets: Iterable[int]) -> str:
+    """Replaces the delimiters at UTF-8 offsets by placeholders."""
+    source = text.encode()
+    hidden = {ord("$"): DOLLAR.encode(), ord("~"): TILDE.encode()}
+    bounds = [-1, *offsets, len(source)]
+    parts = [source[before + 1 : here] for before, here in pairwise(bounds)]
+    marks = [hidden[source[offset]] for offset in bounds[1:-1]]
+    return b"".join(part + mark for part, mark in zip(parts, [*marks, b""], strict=True)).decode()
+
+
 def check_depth(events: Iterable[Event]) -> None:
     """Raises TooMuchWork for containers that are nested too deeply."""
     depth = 0
     for event, _ in events:
-        if _is_container(event_value(event, "Start")):
+        if _is_container(_event_value(event, "Start")):
             depth += 1
             if depth > _MAX_DEPTH:
                 raise TooMuchWork
-        elif _is_container(event_value(event, "End")):
+        elif _is_container(_event_value(event, "End")):
             depth -= 1
 
 
-def event_value(event: object, name: str) -> object:
-    """Returns the value of an event of that name, such as its tag; None for another event."""
+def _event_value(event: object, name: str) -> object:
     return cast("dict[str, object]", event).get(name) if isinstance(event, dict) else None
 
 

@@ -27,17 +27,13 @@ from telegramify_markdown.converter import (
 
 from bot.telegram.markdown.formulas import mark_formulas, needs_conversion, to_unicode
 from bot.telegram.markdown.parse import (
-    DOLLAR,
     PLACEHOLDERS,
-    TILDE,
     Event,
     RenderLimits,
     TooMuchWork,
     Work,
     check_depth,
-    event_value,
-    hide_at,
-    read_events,
+    read_settled,
     tidy,
 )
 from bot.telegram.markdown.workarounds import NEEDED, WEB_LINK, apply_workarounds
@@ -50,9 +46,6 @@ MAX_ENTITIES: Final = 100
 _LIMITS = RenderLimits()
 _LANGUAGE = re.compile(r"[\w+#.-]{1,40}")
 _ALONE = frozenset({"code", "pre"})
-_PASSES = 3
-"""Times that a text is parsed for its prices; then no dollar is a formula any more."""
-_LONE_TILDE = re.compile(r"(?<!~)~(?!~)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +130,7 @@ def convert(text: str, work: Work) -> tuple[str, list[Span]]:
     """
     if "\\(" in text or "\\[" in text:
         text = mark_formulas(text, work)
-    text, events = _settle(text, work)
+    text, events = read_settled(text, work)
     check_depth(events)
     work.charge(len(events))
     walker = EventWalker(_config(), text)
@@ -186,34 +179,6 @@ def _config() -> RenderConfig:
     symbols.task_uncompleted = "\N{BALLOT BOX}"
     symbols.image = "\N{FRAME WITH PICTURE} "
     return config
-
-
-def _settle(text: str, work: Work) -> tuple[str, list[Event]]:
-    """Hides the dollars and tildes that delimit nothing, and parses.
-
-    Inline math with a digit after its closing dollar is two prices (pandoc's rule); one tilde means "about".
-    """
-    for _ in range(_PASSES):
-        events = read_events(text, work)
-        if not (offsets := _literal_delimiters(text, events)):
-            return text, events
-        text = hide_at(text, offsets)
-    text = _LONE_TILDE.sub(TILDE, text.replace("$", DOLLAR))
-    return text, read_events(text, work)
-
-
-def _literal_delimiters(text: str, events: Iterable[Event]) -> list[int]:
-    """Returns the UTF-8 offsets of delimiters to read as text, in order."""
-    if "$" not in text and "~" not in text:
-        return []
-    source = text.encode()
-    offsets: list[int] = []
-    for event, span in events:
-        start, end = span["start"], span["end"]
-        is_about = event_value(event, "Start") == "Strikethrough" and source[start + 1 : start + 2] != b"~"
-        if is_about or (event_value(event, "InlineMath") is not None and source[end : end + 1].isdigit()):
-            offsets += (start, end - 1)
-    return sorted(offsets)
 
 
 def _without_formulas(events: Iterable[Event], work: Work) -> Iterator[Event]:
