@@ -14,6 +14,7 @@ from core.messages import ChatKind, ConversationKey, Incoming, Speaker, Surface
 from services.chat.reply import Reply, ReplyPhase, ShownPicture
 from services.chat.service import ChatService
 from services.chat.store.conversation import Turn
+from services.chat.turn import TurnRequest
 from services.llm.request import ModelChoice
 
 KEY = ConversationKey(Surface.CONSOLE, 0)
@@ -82,11 +83,9 @@ class ConsoleChat:
         Args:
             draws: whether the text describes a picture to draw.
         """
-        incoming = replace(self.incoming(text), draws=draws)
+        request = TurnRequest(replace(self.incoming(text), draws=draws), retry_of, choice)
         self._reply = reply = Reply(TEXT_WINDOW_S)
-        turn = asyncio.create_task(
-            self._chat.respond(incoming, reply, retry_of=retry_of, choice=choice), name="console.turn"
-        )
+        turn = asyncio.create_task(self._chat.respond(request, reply), name="console.turn")
         # An unexpected failure would leave the reply running for ever.
         turn.add_done_callback(lambda _: reply.end(ReplyPhase.FAILED) if reply.phase is ReplyPhase.RUNNING else None)
         try:

@@ -37,6 +37,7 @@ from core.messages import Incoming
 from core.redis.client import REDIS_ERRORS
 from services.chat.store.conversation import TurnStatus
 from services.chat.store.turns import TurnStore
+from services.chat.turn import TurnRequest
 from services.inbox.job import Job
 from services.llm.request import ModelChoice
 from services.moderation.case import ModerationOutcome
@@ -248,9 +249,8 @@ class JobWorker:
         )
         choice = ModelChoice(request.provider) if request.provider is not None else None
         retry_of = None if request.continues else turn
-        await self._responder.answer(
-            incoming, reply_to=request.reply_to, retry_of=retry_of, choice=choice, origin=job.id
-        )
+        again = TurnRequest(incoming, retry_of, choice, origin=job.id)
+        await self._responder.answer(again, reply_to=request.reply_to)
 
     async def _reply_to_sender(self, update: Update, key: str, **arguments: int) -> None:
         """Sends a text to the author of a message, or answers a button press with it."""

@@ -9,7 +9,7 @@ import structlog
 from cachetools import TTLCache
 from pydantic import BaseModel
 from pydantic_ai import Agent
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
+from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart
 
 from core.clock import Clock
 from core.errors import StorageError
@@ -23,12 +23,12 @@ from services.chat.memory import Compaction, ConversationMemory, MemoryLimits
 from services.chat.prompts import find_description, picture_prompt, prompt_text, to_prompt
 from services.chat.reply import AskedCall, Reply, ReplyPhase
 from services.chat.stand_ins import StandInNotices
-from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
+from services.chat.store.conversation import ANSWERED, TurnStatus
 from services.chat.thread_names import Beginning, ThreadNamer
-from services.chat.turn import TurnObserver, TurnOutcome, TurnRun, classify_failure, replay_outcome
+from services.chat.turn import TurnObserver, TurnOutcome, TurnRequest, TurnRun, classify_failure, replay_outcome
 from services.chat.turn_records import ChatStores, DeferredWrites, TurnRecords
 from services.llm.models.factory import CHAT, LLMModelFactory
-from services.llm.request import ModelChoice, RequestSpec
+from services.llm.request import RequestSpec
 
 log = structlog.get_logger()
 
@@ -93,43 +93,23 @@ class ChatService:
         self._footers = Footers(texts, demo_ids)
         self._observer = observer or TurnObserver()
 
-    async def respond(
-        self,
-        incoming: Incoming,
-        reply: Reply,
-        *,
-        retry_of: Turn | None = None,
-        choice: ModelChoice | None = None,
-        origin: str | None = None,
-        prelude: Sequence[ModelMessage] = (),
-    ) -> None:
+    async def respond(self, request: TurnRequest, reply: Reply) -> None:
         """Answers a message, or answers an earlier turn again.
 
         Failures of providers and of the database end the reply; they are not raised. A cancellation ends the reply as
         interrupted, saves it and propagates; with an origin it is not saved, because the job is retried.
 
         Args:
-            incoming: the message; for a Retry, who asked for it and where.
             reply: receives the answer.
-            retry_of: the turn to answer again.
-            choice: provider and model to ask first, for this answer only.
-            origin: id of the job. When the job is retried, a turn that was begun continues, and one that has ended
-                is delivered again.
-            prelude: messages that stand between the prompt and the first request.
         """
+        incoming, retry_of = request.incoming, request.retry_of
         if retry_of is None and (incoming.user_ref, incoming.key.chat_ref) in self._told:
             # Over a budget, and told so: the surplus costs neither a request nor a message.
             reply.is_silent = True
             reply.end(ReplyPhase.FAILED)
             log.info("turn.surplus_dropped", conversation=str(incoming.key))
             return
-        prompt = retry_of.prompt if retry_of is not None and retry_of.prompt is not None else _prompt(incoming)
-        run = TurnRun(incoming, reply, prompt, choice, origin, self._clock.monotonic(), prelude)
-        run.question_id, run.acts_for = incoming.message_id, origin
-        if retry_of is not None:
-            run.thread, run.replaces_id = retry_of.thread, retry_of.id_to_replace
-            run.question_id = retry_of.question_id
-            await self._records.recall_acts(run, retry_of)
+        run = await self._create_run(request, reply)
         with (
             structlog.contextvars.bound_contextvars(conversation=str(incoming.key)),
             self._observer.turn(reply),
@@ -145,6 +125,17 @@ class ChatService:
                 return
             # Text that the user has read is saved even if a shutdown comes at this moment.
             await _finish(self._close(run, outcome))
+
+    async def _create_run(self, request: TurnRequest, reply: Reply) -> TurnRun:
+        incoming, retry_of = request.incoming, request.retry_of
+        prompt = retry_of.prompt if retry_of is not None and retry_of.prompt is not None else _prompt(incoming)
+        run = TurnRun(incoming, reply, prompt, request.choice, request.origin, self._clock.monotonic(), request.prelude)
+        run.question_id, run.acts_for = incoming.message_id, request.origin
+        if retry_of is not None:
+            run.thread, run.replaces_id = retry_of.thread, retry_of.id_to_replace
+            run.question_id = retry_of.question_id
+            await self._records.recall_acts(run, retry_of)
+        return run
 
     async def _leave(self, run: TurnRun) -> None:
         """Ends a turn that was cancelled."""

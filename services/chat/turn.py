@@ -62,6 +62,26 @@ class StandIn:
     remote: str
 
 
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """A message to answer, or an earlier turn to answer again.
+
+    Args:
+        incoming: the message; for a Retry, who asked for it and where.
+        retry_of: the turn to answer again.
+        choice: provider and model to ask first, for this answer only.
+        origin: id of the job. When the job is retried, a turn that was begun continues, and one that has ended is
+            delivered again.
+        prelude: messages that stand between the prompt and the first request.
+    """
+
+    incoming: Incoming
+    retry_of: Turn | None = None
+    choice: ModelChoice | None = None
+    origin: str | None = None
+    prelude: Sequence[ModelMessage] = ()
+
+
 @dataclass(slots=True)
 class TurnRun:
     """State of a running turn.

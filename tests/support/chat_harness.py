@@ -24,6 +24,7 @@ from services.chat.store.notes import Notes
 from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import NamingTiming, ThreadNamer
+from services.chat.turn import TurnRequest
 from services.chat.turn_records import ChatStores
 from services.llm.models.factory import LLMModelFactory
 from services.llm.request import ModelChoice
@@ -70,13 +71,13 @@ class ChatHarness:
     async def say(self, incoming: Incoming | str = "Hello?", **options: Any) -> Reply:
         """Run one turn to its end."""
         reply = Reply()
-        await self.chat.respond(_incoming(incoming), reply, **options)
+        await self.chat.respond(TurnRequest(_incoming(incoming), **options), reply)
         return reply
 
     def begin(self, incoming: Incoming | str = "Hello?", **options: Any) -> tuple[Reply, asyncio.Task[None]]:
         """Start one turn in the background."""
         reply = Reply()
-        return reply, asyncio.create_task(self.chat.respond(_incoming(incoming), reply, **options))
+        return reply, asyncio.create_task(self.chat.respond(TurnRequest(_incoming(incoming), **options), reply))
 
     async def retry(self, reply: Reply, *, choice: ModelChoice | None = None) -> Reply:
         """Press the Retry button under an answer."""

@@ -4,12 +4,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import structlog
 from aiogram.types import InlineKeyboardMarkup
-from pydantic_ai.messages import ModelMessage
 
 from bot.telegram.answers.answer_messages import AnswerSends, Keyboards, Place, SendRecovery
 from bot.telegram.answers.keyboards import (
@@ -30,8 +28,7 @@ from core.messages import ChatKind, Incoming
 from services.chat.media.voice import VoiceReplies
 from services.chat.reply import ActiveReplies, Reply, ReplyPhase
 from services.chat.service import ChatService
-from services.chat.store.conversation import Turn
-from services.llm.request import ModelChoice
+from services.chat.turn import TurnRequest
 
 log = structlog.get_logger()
 
@@ -87,38 +84,15 @@ class Responder:
         self._providers = providers
         self._voice = voice
 
-    async def answer(
-        self,
-        incoming: Incoming,
-        *,
-        reply_to: int | None = None,
-        retry_of: Turn | None = None,
-        choice: ModelChoice | None = None,
-        origin: str | None = None,
-        prelude: Sequence[ModelMessage] = (),
-    ) -> None:
+    async def answer(self, request: TurnRequest, *, reply_to: int | None = None) -> None:
         """Answers a message, or a turn again. Returns when everything is delivered.
 
         Args:
-            incoming: the message; for a Retry, who asked for it.
+            request: a retried job continues in the messages it already sent.
             reply_to: id of the message that the answer replies to, in a group.
-            retry_of: the turn to answer again.
-            choice: provider and model to ask first, for this answer only.
-            origin: id of the job; a retried job continues in the messages it already sent.
-            prelude: messages that stand between the prompt and the first request.
         """
-        reply = Reply(TEXT_WINDOW_S)
-        respond = partial(
-            self._chat.respond,
-            incoming,
-            reply,
-            retry_of=retry_of,
-            choice=choice,
-            origin=origin,
-            prelude=prelude,
-        )
-        async with self._acknowledgement(incoming, reply_to):
-            await self._answer(incoming, reply, reply_to, respond)
+        async with self._acknowledgement(request.incoming, reply_to):
+            await self._answer(request, Reply(TEXT_WINDOW_S), reply_to)
 
     @asynccontextmanager
     async def _acknowledgement(self, incoming: Incoming, question_id: int | None) -> AsyncGenerator[None]:
@@ -133,17 +107,12 @@ class Responder:
         finally:
             await self._delivery.react(chat_id, question_id, None)
 
-    async def _answer(
-        self,
-        incoming: Incoming,
-        reply: Reply,
-        reply_to: int | None,
-        respond: Callable[[], Coroutine[Any, Any, None]],
-    ) -> None:
+    async def _answer(self, request: TurnRequest, reply: Reply, reply_to: int | None) -> None:
+        incoming = request.incoming
         with self._active.register(incoming.key, reply) as number:
             sends = AnswerSends(self._recovery, incoming.key.chat_id, reply)
             streamed = self._build_streamed(incoming, reply, number, reply_to, sends)
-            turn = asyncio.create_task(respond(), name="turn")
+            turn = asyncio.create_task(self._chat.respond(request, reply), name="turn")
             show = asyncio.create_task(streamed.show(), name="show")
             try:
                 await asyncio.wait([turn])

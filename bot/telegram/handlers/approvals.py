@@ -12,6 +12,7 @@ from bot.telegram.jobs import CallDecided, call_job
 from core.clock import Clock
 from core.i18n import Texts
 from core.messages import ChatKind, Incoming
+from services.chat.turn import TurnRequest
 from services.inbox.job import Job, JobSink
 from services.mcp.calls import CallStatus, Decision, ToolCall, ToolCalls
 from services.mcp.tools import McpTools, describe_call
@@ -98,9 +99,8 @@ class ApprovalHandlers:
             sent_at=self._clock.now(),
             chat_title=decided.chat_title,
         )
-        await self._responder.answer(
-            incoming, reply_to=decided.reply_to, origin=job.id, prelude=self._tools.as_messages(call, result)
-        )
+        request = TurnRequest(incoming, origin=job.id, prelude=self._tools.as_messages(call, result))
+        await self._responder.answer(request, reply_to=decided.reply_to)
 
     async def _remove_buttons(self, message: Message, call: ToolCall) -> None:
         """Removes the buttons of a call; those of others stay."""

@@ -22,6 +22,7 @@ from core.messages import user_ref
 from services.chat.service import ChatService
 from services.chat.store.files import PictureStore
 from services.chat.store.turns import TurnStore
+from services.chat.turn import TurnRequest
 
 
 class ChatHandlers:
@@ -135,7 +136,8 @@ class ChatHandlers:
             await self._replies.say(message, incoming.key, **incoming.arguments)
             return None
         reply_to = message.message_id if is_group(message) else None
-        return PendingAnswer(partial(self._responder.answer, incoming, reply_to=reply_to, origin=job))
+        request = TurnRequest(incoming, origin=job)
+        return PendingAnswer(partial(self._responder.answer, request, reply_to=reply_to))
 
 
 class PictureHandlers:
@@ -185,9 +187,9 @@ class PictureHandlers:
         if refusal is not None:
             await reply_to(self._delivery, message, self._texts.get(refusal, speaker.language))
             return None
-        incoming = to_text_only(message, description, draws=True)
+        request = TurnRequest(to_text_only(message, description, draws=True), origin=job)
         answered_id = message.message_id if is_group(message) else None
-        return PendingAnswer(partial(self._responder.answer, incoming, reply_to=answered_id, origin=job))
+        return PendingAnswer(partial(self._responder.answer, request, reply_to=answered_id))
 
     async def send_file(self, query: CallbackQuery, callback_data: SendPictureFile) -> None:
         """Sends a picture as a file, as its provider gave it."""

@@ -24,6 +24,7 @@ from core.messages import ChatKind, ConversationKey, Incoming, Surface, user_ref
 from core.shortening import shorten_line
 from services.chat.service import ChatService
 from services.chat.store.turns import TurnStore
+from services.chat.turn import TurnRequest
 from services.inbox.job import Job
 from services.schedule.schedules import Schedule, ScheduleOwner, Schedules
 from services.schedule.times import Frequency, Recurrence
@@ -96,8 +97,8 @@ class ScheduleHandlers:
         """Passes a time that cannot be read with certainty to the model, which may ask its user."""
         text = self._texts.get("schedule-in-words", message_speaker(message).language, text=request)
         reply_to_id = message.message_id if is_group(message) else None
-        incoming = to_text_only(message, text)
-        return PendingAnswer(partial(self._responder.answer, incoming, reply_to=reply_to_id, origin=job))
+        turn = TurnRequest(to_text_only(message, text), origin=job)
+        return PendingAnswer(partial(self._responder.answer, turn, reply_to=reply_to_id))
 
     async def cancel(self, query: CallbackQuery, callback_data: CancelSchedule) -> None:
         """Cancels a schedule of the user who pressed."""
@@ -197,9 +198,9 @@ class ScheduledMessages:
             await self._schedules.pause_undeliverable(due.schedule)
             return
         if due.is_prompt:
-            incoming = self._incoming(due, "schedule-prompt")
+            request = TurnRequest(self._incoming(due, "schedule-prompt"), origin=job.id)
             reply_to_id = sent.message_id if due.chat_kind is ChatKind.GROUP else None
-            await self._responder.answer(incoming, reply_to=reply_to_id, origin=job.id)
+            await self._responder.answer(request, reply_to=reply_to_id)
             return
         try:
             turn_id = await self._chat.record(self._incoming(due, "schedule-reminder"), heading.text, origin=job.id)
