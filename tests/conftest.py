@@ -66,6 +66,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return len(os.sched_getaffinity(0)) + (0 if are_units else 2)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import modules without a unit test for `make check-fast`: that takes half of the time of collecting."""
+    is_left_out = (
+        config.getoption("markexpr") == "not integration"
+        and collection_path.suffix == ".py"
+        and "\npytestmark = pytest.mark.integration\n" in collection_path.read_text(encoding="utf-8")
+    )
+    return True if is_left_out else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests that use a server or a database as `integration`; `make check-fast` leaves them out."""
     for item in items:

@@ -8,6 +8,8 @@ from core.db.database import Database
 from services.preferences import ChatPreferences, PreferenceStore
 from tests.support.clock import ManualClock
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def preferences(database: Database, clock: ManualClock) -> PreferenceStore:

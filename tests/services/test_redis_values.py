@@ -22,6 +22,8 @@ from services.moderation.judging.verdict_cache import CacheKey, VerdictCache
 from tests.support.clock import ManualClock
 from tests.support.processes.redis_server import RedisServer
 
+pytestmark = pytest.mark.integration
+
 HERE = ConversationKey(Surface.TELEGRAM, 7)
 JUDGED = Judged(Verdict(category=Category.OK, confidence=99), Evidence.OWN, "a", "m")
 

@@ -26,6 +26,8 @@ from tests.support.fake_telegram.traffic import Traffic
 from tests.support.llm_harness import provider
 from tests.support.worker_harness import WorkerHarness, job_of, update_job
 
+pytestmark = pytest.mark.integration
+
 text = Texts(strict=True).get
 PERSON = 7
 SPEAKER = Speaker(PERSON, "Ann Lee", "en")

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -9,6 +10,8 @@ from opentelemetry.trace import StatusCode
 
 from core.db.database import Database
 from core.observability.tracing import trace_transactions
+
+pytestmark = pytest.mark.integration
 
 
 async def test_cancelled_transaction_stays_cancelled_and_has_a_failed_span(database: Database) -> None:

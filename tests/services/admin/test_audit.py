@@ -1,8 +1,12 @@
 """The audit log."""
 
+import pytest
+
 from core.db.database import Database
 from services.admin.audit import MAX_DETAIL, Audit, AuditEntry, AuditKind
 from tests.support.clock import ManualClock
+
+pytestmark = pytest.mark.integration
 
 
 async def test_recent_returns_the_newest_first_up_to_the_limit(database: Database, clock: ManualClock) -> None:

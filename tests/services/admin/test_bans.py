@@ -1,5 +1,6 @@
 """Bans: two processes on one database, the audit log, and the stored data of a person."""
 
+import pytest
 from sqlalchemy import text
 
 from core.db.database import Database
@@ -7,6 +8,8 @@ from services.admin.audit import Audit
 from services.admin.bans import BanAct, Bans
 from services.pseudonyms import load_pseudonyms
 from tests.support.clock import ManualClock
+
+pytestmark = pytest.mark.integration
 
 BOB = "telegram:9"
 

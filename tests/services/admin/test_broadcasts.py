@@ -16,6 +16,8 @@ from services.admin.broadcasts import MAX_KEPT, Broadcast, BroadcastResult, Broa
 from services.chat.store.turns import TurnStore
 from tests.support.clock import ManualClock, until
 
+pytestmark = pytest.mark.integration
+
 ADMIN = 1
 BANNED = 5
 TIMING = BroadcastTiming(pace_s=1.0)

@@ -16,6 +16,8 @@ from services.admin.config_store import ConfigConflict, SecretBox, SecretsKeyMis
 from services.admin.configuration import Configuration, ProviderConfiguration, ValueSource
 from tests.support.clock import ManualClock, until
 
+pytestmark = pytest.mark.integration
+
 OLD, NEW = SecretStr("the-older-of-two-keys-with-32-characters"), SecretStr("the-newer-of-two-keys-with-32-characters")
 ENVIRONMENT = {
     "AVAILABLE_PROVIDERS": '{"ollama": ["gpt-oss"], "groq": ["a"]}',

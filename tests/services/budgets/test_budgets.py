@@ -28,6 +28,8 @@ from tests.support.fake_llm.server import LLMServer, answer, gate, status
 from tests.support.llm_harness import RealSleeps, answered_by, bench, provider
 from tests.support.routed_requests import ask
 
+pytestmark = pytest.mark.integration
+
 PRICE = Price(0.0, 100.0)
 """USD per million tokens: an answer of 4,096 tokens reserves 0.4096 USD."""
 ANN = "telegram:7"

@@ -16,6 +16,8 @@ from tests.support.fake_llm.providers import NETWORKED_KINDS, provider_at
 from tests.support.fake_llm.server import Act, Exchange, LLMServer, RecordedRequest, answer, status
 from tests.support.llm_harness import provider
 
+pytestmark = pytest.mark.integration
+
 BUDGET = 1000
 SUMMARY = "They plan a trip to Oslo in May; the budget is 800 EUR."
 QUESTION = "Question number {} about the trip, with some words to make it longer than a line."

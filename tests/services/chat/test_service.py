@@ -36,6 +36,8 @@ from tests.support.fake_llm.server import (
 from tests.support.fake_llm.wire import INPUT_TOKENS, OUTPUT_TOKENS
 from tests.support.llm_harness import provider, stopped_server
 
+pytestmark = pytest.mark.integration
+
 TEXTS = Texts(strict=True)
 english = TEXTS.get
 """A text in English, by its key."""

@@ -43,6 +43,8 @@ from tests.support.fake_llm.server import (
 )
 from tests.support.llm_harness import provider
 
+pytestmark = pytest.mark.integration
+
 TEXTS = Texts(strict=True)
 english = TEXTS.get
 """A text in English, by its key."""

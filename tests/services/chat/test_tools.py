@@ -12,6 +12,8 @@ from tests.support.chat_harness import BOB, GROUP, PRIVATE, ChatHarness, chat_ha
 from tests.support.fake_llm.server import LLMServer, answer, tool_call
 from tests.support.llm_harness import provider
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 async def harness(file: Database, first: LLMServer) -> AsyncIterator[ChatHarness]:

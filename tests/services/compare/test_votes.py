@@ -1,5 +1,6 @@
 """The vote store on both engines: one vote per comparison and person, thumbs under answers, sums by model."""
 
+import pytest
 from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart
 from sqlalchemy import text
 
@@ -10,6 +11,8 @@ from services.chat.store.turns import TurnStore
 from services.compare.votes import OPEN_FOR, ModelVotes, Votes, Winner
 from services.pseudonyms import load_pseudonyms
 from tests.support.clock import ManualClock
+
+pytestmark = pytest.mark.integration
 
 ANN, BOB = UserRef("telegram:7"), UserRef("telegram:9")
 PAIR = ("a/m", "b/n")

@@ -3,9 +3,13 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from core.db.database import Database
 from services.inbox.album_parts import MAX_PARTS, QUIET_S, AlbumPart, AlbumParts
 from tests.support.clock import ManualClock, until
+
+pytestmark = pytest.mark.integration
 
 
 def part(number: int, album: str = "x", chat_id: int = 7) -> AlbumPart:

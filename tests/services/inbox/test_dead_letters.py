@@ -3,10 +3,14 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from core.db.database import Database
 from services.inbox.dead_letters import CrashCounter, DeadLetters
 from services.inbox.job import LARGEST_PRIORITY, Job
 from tests.support.clock import ManualClock
+
+pytestmark = pytest.mark.integration
 
 
 def job(number: int) -> Job:

@@ -17,6 +17,8 @@ from services.inbox.inbox import MAX_ISOLATED_RUNS, MAX_SHARED_RESTARTS, Inbox
 from services.inbox.job import Job
 from services.inbox.sent_messages import SentMessages
 
+pytestmark = pytest.mark.integration
+
 STARTS = 1 + MAX_SHARED_RESTARTS + MAX_ISOLATED_RUNS + 2
 """More starts than a crashing job gets."""
 

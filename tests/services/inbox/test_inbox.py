@@ -23,6 +23,8 @@ from tests.support.clock import ManualClock
 from tests.support.inbox_harness import lose_claim_reply, lose_outcomes
 from tests.support.processes.queue_process import QUEUE
 
+pytestmark = pytest.mark.integration
+
 TIMING = InboxTiming()
 DIED = "the process died each time this job ran"
 

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 import sqlalchemy as sa
 
 from services.inbox.dbos_queue import JobQueue, QueueTiming
@@ -12,6 +13,8 @@ from tests.support.clock import until
 from tests.support.inbox_harness import RecordingRunner
 from tests.support.processes.postgres_server import PostgresServer
 from tests.support.processes.queue_process import sync_url
+
+pytestmark = pytest.mark.integration
 
 TIMING = QueueTiming(poll_s=0.05)
 LIMITS = HealthLimits(fatal_after_s=0.3)

@@ -5,11 +5,14 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from itertools import count
 
+import pytest
 from structlog.testing import capture_logs
 
 from core.db.database import Database
 from services.inbox.sent_messages import SentMessages
 from tests.support.clock import ManualClock
+
+pytestmark = pytest.mark.integration
 
 
 class Chats:

@@ -12,6 +12,8 @@ from services.llm.openai_messages import InvalidRequest
 from tests.support.fake_llm.server import LLMServer, answer, cut, status
 from tests.support.settings import settings_for, variables_for
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[3]
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(encoding="utf-8"), re.DOTALL)
 HELLO = [{"role": "user", "content": "Hello?"}]

@@ -11,6 +11,8 @@ from tests.support.moderation_harness import (
     ModerationHarness,
 )
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize("resolution", list(Resolution))
 async def test_resolve_takes_effect_once_for_two_admins(

@@ -1,5 +1,6 @@
 """Alerts to admins: once over replicas, with a growing pause."""
 
+import pytest
 from redis.asyncio import Redis
 
 from services.moderation.domain.ports import ActionResult
@@ -7,6 +8,8 @@ from tests.support.clock import ManualClock
 from tests.support.moderation_harness import (
     ModerationHarness,
 )
+
+pytestmark = pytest.mark.integration
 
 
 async def test_alerts_repeat_missing_right_with_growing_pause(

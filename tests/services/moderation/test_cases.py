@@ -44,6 +44,8 @@ from tests.support.moderation_harness import (
     judged,
 )
 
+pytestmark = pytest.mark.integration
+
 CASES = [json.loads(line) for line in (Path(__file__).parent / "data" / "cases.jsonl").read_text("utf-8").splitlines()]
 MEMBER = 6002
 ADVERT = "Easy money from home, 500 dollars a day, write to me in private"

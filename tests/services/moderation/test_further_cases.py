@@ -20,6 +20,8 @@ from tests.support.clock import ManualClock
 from tests.support.fake_telegram import messages as telegram
 from tests.support.moderation_harness import OUTAGE, ModerationHarness, RecordingGroup, ScriptedJudge
 
+pytestmark = pytest.mark.integration
+
 FILE = {"file_id": "f", "file_unique_id": "u"}
 PHOTO = [{**FILE, "width": 9, "height": 9}]
 POINT = {"latitude": 1.0, "longitude": 2.0}

@@ -25,6 +25,8 @@ from tests.support.moderation_harness import (
     judged,
 )
 
+pytestmark = pytest.mark.integration
+
 REFUSED = Unjudged(NoVerdictReason.REFUSED, "a")
 TIMING = IncidentTiming()
 RETRY = PendingTiming().backoff

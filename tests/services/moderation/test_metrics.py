@@ -2,11 +2,15 @@
 
 from datetime import timedelta
 
+import pytest
+
 from core.db.database import Database
 from core.observability.metrics import Metrics
 from services.moderation.records.counts import COUNTED, RETENTION, Counts, DailyCounts, ModerationMetrics
 from tests.support.clock import ManualClock
 from tests.support.web_client import Page
+
+pytestmark = pytest.mark.integration
 
 
 async def test_metrics_sum_counts_of_all_groups(database: Database, clock: ManualClock) -> None:

@@ -19,6 +19,8 @@ from tests.support.moderation_harness import (
     judged,
 )
 
+pytestmark = pytest.mark.integration
+
 TIMING = IncidentTiming()
 
 

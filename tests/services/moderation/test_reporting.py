@@ -17,6 +17,8 @@ from services.moderation.reporting import ReportTiming
 from tests.support.clock import ManualClock, until
 from tests.support.moderation_harness import GROUP, NEWCOMER, SCAM, ModerationHarness, judged
 
+pytestmark = pytest.mark.integration
+
 ADVERT = "Easy money from home, 500 dollars a day, write to @easy_money_now"
 
 

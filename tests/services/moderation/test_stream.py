@@ -9,6 +9,8 @@ from services.moderation.spam_score.scorer import SpamScorer
 from tests.support.clock import ManualClock
 from tests.support.moderation_harness import ModerationHarness, RecordingGroup, ScriptedJudge
 
+pytestmark = pytest.mark.integration
+
 LENGTH = 150
 
 

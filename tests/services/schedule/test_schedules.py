@@ -19,6 +19,8 @@ from tests.support.fake_llm.server import LLMServer, answer, tool_call
 from tests.support.llm_harness import provider
 from tests.support.worker_harness import JobList
 
+pytestmark = pytest.mark.integration
+
 OWNER = ScheduleOwner(PRIVATE, ANN, ChatKind.PRIVATE)
 NOW = datetime.fromtimestamp(ManualClock().time(), UTC)
 """2027-01-15 08:00 UTC, a Friday."""

@@ -25,6 +25,8 @@ from services.usage.totals import UsageTotal, UsageTotals
 from tests.support.clock import ManualClock
 from tests.support.llm_harness import eventually
 
+pytestmark = pytest.mark.integration
+
 T = TypeVar("T")
 
 PAID = ProviderSettings(

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from core.config.providers import ProviderKind
 from core.db.database import Database
 from services.files.sandbox import Sandbox
@@ -13,6 +15,8 @@ from tests.support.fake_llm.exchange import Exchange
 from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import LLMServer, status
 from tests.support.llm_harness import provider
+
+pytestmark = pytest.mark.integration
 
 RESULTS = [
     {

@@ -11,6 +11,8 @@ from services.files.sandbox import Sandbox
 from services.web import PageReader, SearxSearch, WebLimits
 from tests.support.web_pages import WebServer
 
+pytestmark = pytest.mark.integration
+
 REFUSED = "This address cannot be fetched: only public pages over http and https can."
 SMALL = WebLimits(total_s=30, page_bytes=200_000, characters=1000)
 

@@ -9,6 +9,8 @@ from tests.support.delivery_messages import GROUP, PERSON
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.stream_harness import StreamHarness, gaps
 
+pytestmark = pytest.mark.integration
+
 
 async def test_draft_grows_and_becomes_a_message(streaming: StreamHarness, server: TelegramServer) -> None:
     """Previews with their own stop button, a second apart; one message at the end, no edit."""

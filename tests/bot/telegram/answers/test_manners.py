@@ -10,6 +10,8 @@ from tests.support.fake_telegram.chats import Message
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.stream_harness import WAITING, Place, StreamHarness
 
+pytestmark = pytest.mark.integration
+
 SEARCH = "Searching the web: leap years"
 
 

@@ -16,6 +16,8 @@ from services.chat.store.turns import TurnStore
 from services.inbox.sent_messages import FileSendJournal, PendingSend
 from tests.support.fake_telegram.server import TelegramServer
 
+pytestmark = pytest.mark.integration
+
 PERSON, OTHER, TURN = 7, 8, 1
 GROUP = -100
 

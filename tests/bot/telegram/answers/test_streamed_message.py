@@ -8,6 +8,8 @@ from tests.support.delivery_messages import GROUP, PERSON
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.stream_harness import EMPTY, StreamHarness, gaps
 
+pytestmark = pytest.mark.integration
+
 
 async def test_streamed_answer_sends_the_first_message_after_a_second(
     streaming: StreamHarness, server: TelegramServer

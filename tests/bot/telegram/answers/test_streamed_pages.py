@@ -10,6 +10,8 @@ from tests.support.delivery_messages import PERSON
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.stream_harness import StreamHarness
 
+pytestmark = pytest.mark.integration
+
 
 async def test_pages_are_sent_in_order_and_full_ones_left_alone(
     streaming: StreamHarness, server: TelegramServer

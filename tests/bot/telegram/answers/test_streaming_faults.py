@@ -10,6 +10,8 @@ from tests.support.delivery_messages import PERSON
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.stream_harness import StreamHarness, gaps
 
+pytestmark = pytest.mark.integration
+
 
 async def test_streaming_pauses_after_a_429_and_loses_nothing(streaming: StreamHarness, server: TelegramServer) -> None:
     """A held chat gets no call; afterwards edits continue at a longer interval, in the same message."""

@@ -15,6 +15,8 @@ from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
 from tests.support.web_client import Page
 
+pytestmark = pytest.mark.integration
+
 PERSON = 7
 
 

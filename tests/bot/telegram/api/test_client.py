@@ -19,6 +19,8 @@ from tests.support.fake_telegram.chats import bad
 from tests.support.fake_telegram.server import TOKEN, TelegramServer
 from tests.support.processes.redis_server import free_port
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 async def bot(server: TelegramServer) -> AsyncIterator[KnownBot]:

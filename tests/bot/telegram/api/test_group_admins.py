@@ -14,6 +14,8 @@ from tests.support.fake_telegram.messages import GROUP as IN_GROUP
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
 
+pytestmark = pytest.mark.integration
+
 GROUP = -100
 TIMING = AdminCacheTiming()
 

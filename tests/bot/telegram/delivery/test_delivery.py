@@ -14,6 +14,8 @@ from bot.telegram.markdown.render import Rendered, render
 from tests.support.delivery_messages import GROUP, PERSON, STOP, send_with_button
 from tests.support.fake_telegram.server import TelegramServer
 
+pytestmark = pytest.mark.integration
+
 
 async def test_send_delivers_the_rendered_text(delivery: Delivery, server: TelegramServer) -> None:
     """Text, entities, buttons, topic and reply arrive; links have no preview and no parse mode is sent."""

@@ -11,6 +11,8 @@ from tests.support.delivery_messages import GROUP, PERSON
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 async def sent_messages(file: Database, clock: ManualClock) -> SentMessages:

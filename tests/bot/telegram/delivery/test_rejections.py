@@ -13,6 +13,8 @@ from tests.support.clock import ManualClock
 from tests.support.delivery_messages import GROUP, PERSON, STOP, send_with_button
 from tests.support.fake_telegram.server import TelegramServer
 
+pytestmark = pytest.mark.integration
+
 TIMING = DeliveryTiming()
 
 

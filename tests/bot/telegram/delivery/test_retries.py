@@ -13,6 +13,8 @@ from tests.support.delivery_messages import GROUP, PERSON, send_with_button
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
 
+pytestmark = pytest.mark.integration
+
 TIMING = DeliveryTiming()
 
 

@@ -16,6 +16,8 @@ from services.inbox.job import Job
 from services.mcp.calls import CallStatus, Decision, ToolCalls
 from tests.support.clock import ManualClock
 
+pytestmark = pytest.mark.integration
+
 TEXTS = Texts(strict=True)
 ANN = User(id=7, is_bot=False, first_name="Ann", language_code="en")
 

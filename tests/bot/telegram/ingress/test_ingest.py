@@ -24,6 +24,8 @@ from tests.support.fake_telegram.chats import JsonObject
 from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, PRIVATE, raw
 from tests.support.fake_telegram.traffic import Traffic
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize(
     ("content", "lane"),

@@ -11,6 +11,8 @@ from tests.support.clock import ManualClock
 from tests.support.fake_telegram.messages import ANN, BOB, GROUP, PRIVATE
 from tests.support.fake_telegram.traffic import Traffic
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def limited(traffic: Traffic, clock: ManualClock) -> IngestHarness:

@@ -14,6 +14,8 @@ from tests.support.clock import ManualClock, settle
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
 
+pytestmark = pytest.mark.integration
+
 TIMING = PollingTiming()
 
 

@@ -2,12 +2,16 @@
 
 from collections import Counter
 
+import pytest
+
 from core.db.database import Database
 from tests.support.clock import ManualClock
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
 from tests.support.moderation_harness import GROUP
 from tests.support.raid import CAMPAIGNS, open_raid
+
+pytestmark = pytest.mark.integration
 
 JOINS, RAIDERS, ADVERTS = 60, 12, 40
 

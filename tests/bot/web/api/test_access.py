@@ -21,6 +21,8 @@ from tests.support.clock import ManualClock
 from tests.support.fake_llm.server import LLMServer, answer, gate
 from tests.support.llm_harness import RealSleeps
 
+pytestmark = pytest.mark.integration
+
 HELLO: Any = [{"role": "user", "content": "Hello?"}]
 
 

@@ -13,6 +13,8 @@ from tests.support.api_harness import OTHER, TOKEN, ApiHarness, endpoint
 from tests.support.fake_llm.server import LLMServer, answer, cut, status
 from tests.support.web_client import WebClient
 
+pytestmark = pytest.mark.integration
+
 MESSAGES: Any = [{"role": "user", "content": "Hello?"}]
 SAME_MODEL = {"EMBEDDING_PROVIDERS": '{"a": ["e"], "b": ["e", "f"]}'}
 VOICE = {"VOICE_PROVIDERS": '{"a": ["w"], "b": ["w"]}'}

@@ -21,6 +21,8 @@ from bot.web.server import WebTiming
 from tests.support.api_harness import OTHER, TOKEN, endpoint
 from tests.support.fake_llm.server import LLMServer, answer, tool_call
 
+pytestmark = pytest.mark.integration
+
 MESSAGES: Any = [{"role": "user", "content": "Hello?"}]
 CLIENTS = 1000
 PAGE = (Path(__file__).parents[4] / "docs" / "endpoint.md").read_text(encoding="utf-8")

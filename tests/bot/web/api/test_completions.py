@@ -30,6 +30,8 @@ from tests.support.fake_llm.server import (
     tool_call,
 )
 
+pytestmark = pytest.mark.integration
+
 HELLO: Any = [{"role": "user", "content": "Hello?"}]
 TOOL: Any = {
     "type": "function",

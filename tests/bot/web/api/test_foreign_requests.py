@@ -13,6 +13,8 @@ from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import Behaviour, LLMServer
 from tests.support.web_client import Page
 
+pytestmark = pytest.mark.integration
+
 HELLO: Any = [{"role": "user", "content": "Hello?"}]
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "oneOf": []}}}
 CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}

@@ -13,6 +13,8 @@ from tests.support.fake_llm.server import NO_SUCH_HOST_URL, Behaviour, LLMServer
 from tests.support.llm_harness import RealSleeps
 from tests.support.web_client import Page
 
+pytestmark = pytest.mark.integration
+
 HELLO: Any = [{"role": "user", "content": "Hello?"}]
 LONGEST_COOLDOWN_S = 3601
 QUICK = {"RETRIES": "0", "TIMEOUT": "20", "FIRST_TOKEN_TIMEOUT": "20"}

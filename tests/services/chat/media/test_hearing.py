@@ -21,6 +21,8 @@ from tests.support.fake_llm.server import LLMServer, answer, gate, status
 from tests.support.llm_harness import provider
 from tests.support.sounds import ogg
 
+pytestmark = pytest.mark.integration
+
 RECORDING = Attachment(ogg(), "audio/ogg", "voice.ogg")
 
 

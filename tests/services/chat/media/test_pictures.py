@@ -19,6 +19,8 @@ from tests.support.chat_harness import PRIVATE, ChatHarness, chat_harness, messa
 from tests.support.fake_llm.server import LLMServer, answer, status, tool_call
 from tests.support.llm_harness import provider
 
+pytestmark = pytest.mark.integration
+
 
 class FakeImageGenerator:
     """Draws the description itself, or fails."""

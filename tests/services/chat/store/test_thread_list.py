@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from pydantic_ai.messages import ModelRequest
 from sqlalchemy import select
 
@@ -12,6 +13,8 @@ from services.chat.store.thread_list import MAX_NAME, ThreadList
 from services.chat.store.turns import TurnStore
 from tests.support.clock import ManualClock
 from tests.support.turn_store import recalled
+
+pytestmark = pytest.mark.integration
 
 KEY = ConversationKey(Surface.TELEGRAM, 7)
 OTHER = ConversationKey(Surface.TELEGRAM, 7, 3)

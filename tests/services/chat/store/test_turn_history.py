@@ -25,6 +25,8 @@ from services.llm.usage import ATTACHMENT_TOKENS, estimate_tokens
 from tests.support.clock import ManualClock
 from tests.support.turn_store import ALICE, KEY, LARGE_BUDGET, add_turn, answer, pictures, prompt, recalled, texts
 
+pytestmark = pytest.mark.integration
+
 
 class TestHistory:
     """The history for a model."""

@@ -16,6 +16,8 @@ from services.chat.store.turns import TurnStore
 from tests.support.clock import ManualClock
 from tests.support.turn_store import ALICE, KEY, LARGE_BUDGET, add_turn, answer, pictures, prompt, recalled, texts
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[4]
 
 

@@ -12,6 +12,8 @@ from tests.support.api_harness import endpoint
 from tests.support.fake_llm.server import LLMServer, status
 from tests.support.sounds import ogg, wav
 
+pytestmark = pytest.mark.integration
+
 SPEC = RequestSpec("speech", user="telegram:7", chat="telegram:7")
 BOTH = {
     "SPEECH_PROVIDERS": '{"a": ["tts@nova"], "b": ["kokoro"]}',

@@ -15,6 +15,8 @@ from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import Behaviour, LLMServer
 from tests.support.llm_harness import HELLO, LLMHarness, bench, provider
 
+pytestmark = pytest.mark.integration
+
 OURS = ("services.", "core.")
 
 

@@ -30,6 +30,8 @@ from services.llm.providers.openai import LeanOpenAI
 from tests.support.fake_llm.server import LLMServer, answer, tool_call
 from tests.support.routed_requests import TIME_TOOL
 
+pytestmark = pytest.mark.integration
+
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="
 )

@@ -18,6 +18,8 @@ from tests.support.fake_llm.server import LLMServer
 from tests.support.llm_harness import LLMHarness, RealPauses, answered_by, bench, eventually, provider, subscribed
 from tests.support.processes.redis_server import RedisServer
 
+pytestmark = pytest.mark.integration
+
 AT_ONCE_S = 1.0
 """Generous: a change normally arrives within 50 ms, and a reload would take `SyncTiming.resync_s`."""
 

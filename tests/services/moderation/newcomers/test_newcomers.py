@@ -15,6 +15,8 @@ from tests.support.clock import ManualClock
 from tests.support.group_messages import message
 from tests.support.moderation_harness import ADMIN, GROUP, NEWCOMER, SCAM, SELF, ModerationHarness, judged
 
+pytestmark = pytest.mark.integration
+
 TIMING = EntryTiming()
 TALK = "Does anyone know when the library opens on Sunday?"
 

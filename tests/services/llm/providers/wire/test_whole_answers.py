@@ -15,6 +15,8 @@ from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import Act, Exchange, LLMServer
 from tests.support.routed_requests import TIME_TOOL, ask
 
+pytestmark = pytest.mark.integration
+
 MESSAGE: Mapping[str, Any] = {
     "id": "m1", "type": "message", "role": "assistant", "model": "c", "stop_reason": "end_turn",
     "content": [{"type": "thinking", "thinking": "Hm", "signature": "s"}, {"type": "text", "text": "Four"}],
