@@ -11,14 +11,14 @@ import structlog
 from pydantic_ai.exceptions import ModelConnectionError
 
 from core.clock import draw_pause_s
-from core.errors import AnswerInterrupted, ProviderError
+from core.errors import AnswerInterrupted, ContentRefused, ProviderError
 from services.llm.request import Adaptation, Capability
 from services.llm.routing.events import AttemptResult
-from services.llm.routing.faults.failures import read_failure, to_surfaced
-from services.llm.routing.faults.outcomes import Outcome
-from services.llm.routing.faults.reasons import AnswerGivenUp, EmptyAnswer
+from services.llm.routing.faults.outcomes import Outcome, classify
+from services.llm.routing.faults.reasons import AnswerGivenUp, EmptyAnswer, provider_message
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.request_failures import RequestFailures
+from services.llm.server_words import find_server_words, mask_quotes, mask_secrets
 from services.llm.usage import NOTHING, RequestEnd, TokenUse
 
 if TYPE_CHECKING:
@@ -191,11 +191,30 @@ class CandidateFailures:
         return outcome
 
     def _read(self, error: Exception) -> Outcome:
-        key, cooldown_s = self._candidate.provider.api_key, self._recorder.limits.cooldown_s
-        return read_failure(error, cooldown_s, self._recorder.words, key, self._request.messages)
+        """Classifies an error, and adds the server's words except where they may quote the prompt."""
+        key = self._candidate.provider.api_key
+        outcome = classify(error, self._recorder.limits.cooldown_s, self._recorder.words)
+        # Words about the key, the account or the model are no quote, at any status.
+        is_about_account = outcome.fault in {Fault.MISCONFIGURED, Fault.MODEL_GONE, Fault.LOADING}
+        # Operators need the words of an unclear refusal where another provider's answer proves this one's fault; that
+        # of a capability becomes unclear where the request has none to leave out.
+        is_wanted = is_about_account or outcome.fault in {Fault.UNCLEAR, Fault.CAPABILITY}
+        words = find_server_words(error, key, is_own_prompt=is_wanted)
+        if words is not None:
+            # Any error may echo the request.
+            words = mask_quotes(words, self._request.messages)
+        # The reason holds a code of the server's, and some put the key there.
+        reason = mask_secrets(outcome.reason, [key.get_secret_value()]) if key is not None else outcome.reason
+        return replace(outcome, reason=reason, words=words)
 
     def _surface(self, outcome: Outcome, error: Exception) -> Exception:
+        """Records that no other candidate is asked; returns the error that ends the request."""
         provider = self._candidate.provider
         log.info("provider.surfaced", provider=provider.id, fault=outcome.fault.value, reason=outcome.reason)
         self._attempt.end(AttemptResult.SURFACED, outcome.fault)
-        return to_surfaced(error, outcome, provider)
+        if outcome.fault is not Fault.REFUSED:
+            return error
+        known = [provider.api_key.get_secret_value()] if provider.api_key is not None else []
+        refusal = ContentRefused(provider.id, mask_secrets(provider_message(error) or "", known) or outcome.reason)
+        refusal.__cause__ = error
+        return refusal
