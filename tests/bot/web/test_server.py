@@ -19,6 +19,8 @@ from core.errors import StartupError
 from tests.support.console_harness import running_console
 from tests.support.web_client import WebClient
 
+pytestmark = pytest.mark.integration
+
 BEARER_TOKEN = "a-long-random-word"
 
 

@@ -13,6 +13,8 @@ from pydantic import SecretStr
 
 from bot.web.server import HttpRoute, WebServer, WebTiming
 
+pytestmark = pytest.mark.integration
+
 TOKEN = "a-long-random-word"
 FAST = WebTiming(head_s=0.3, body_s=0.3, response_s=0.3, linger_s=0.1)
 LARGE = 32 * 1024 * 1024

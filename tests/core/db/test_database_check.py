@@ -9,6 +9,8 @@ from sqlalchemy import inspect, text
 from core.db.database import Database
 from core.errors import StartupError
 
+pytestmark = pytest.mark.integration
+
 
 async def test_check_of_an_empty_database_creates_no_schema(database_url: str) -> None:
     """Twice the same answer: nothing was created."""

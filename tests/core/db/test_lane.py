@@ -165,6 +165,7 @@ async def test_work_after_the_end_of_a_thread_that_hung_is_executed() -> None:
         await threads.stop(10)
 
 
+@pytest.mark.integration
 def test_process_ends_although_a_transaction_hangs(tmp_path: Path) -> None:
     async def hang() -> None:
         database = Database(f"sqlite:///{tmp_path / 'understudy.db'}")

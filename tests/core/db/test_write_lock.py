@@ -11,6 +11,8 @@ from sqlalchemy import select
 from core.db.database import Database
 from core.db.job_tables import SentMessageRow
 
+pytestmark = pytest.mark.integration
+
 
 def insert_sent(database: Database, place: int) -> Any:
     """Return a small INSERT."""

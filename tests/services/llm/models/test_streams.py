@@ -27,6 +27,8 @@ from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import Act, Exchange, LLMServer
 from tests.support.llm_harness import HELLO, LLMHarness, bench, provider, said
 
+pytestmark = pytest.mark.integration
+
 
 @dataclass
 class Heard:

@@ -16,6 +16,8 @@ from tests.support.fake_llm import server as llm
 from tests.support.fallback_harness import FallbackHarness, open_fallback_harness
 from tests.support.llm_harness import HELLO, answered_by, bench, said
 
+pytestmark = pytest.mark.integration
+
 
 async def stream_of(harness: FallbackHarness, heard: asyncio.Event) -> None:
     """Read a stream to its end; set the event at its first piece."""

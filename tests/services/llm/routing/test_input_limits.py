@@ -14,6 +14,8 @@ from tests.support.fake_llm import server as llm
 from tests.support.fallback_harness import FallbackHarness
 from tests.support.llm_harness import answered_by, bench
 
+pytestmark = pytest.mark.integration
+
 
 async def test_answer_after_a_context_window_skip_sets_no_preference(harness: FallbackHarness) -> None:
     harness.first.script(llm.context_exceeded())

@@ -18,6 +18,8 @@ from tests.support.fake_llm.server import LLMServer
 from tests.support.llm_harness import RealPauses, answered_by, bench, provider
 from tests.support.processes.redis_server import RedisServer
 
+pytestmark = pytest.mark.integration
+
 KEY = "test:{llm}:inflight:busy"
 MARGIN_S = 0.8
 """For a slow machine; less than three more timeouts."""

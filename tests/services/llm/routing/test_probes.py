@@ -15,6 +15,8 @@ from tests.support.fake_llm import server as llm
 from tests.support.fallback_harness import FallbackHarness
 from tests.support.llm_harness import eventually
 
+pytestmark = pytest.mark.integration
+
 
 async def test_preference_expires_at_a_fixed_time(harness: FallbackHarness) -> None:
     """Later answers do not extend it: half an hour after the failover the priority order applies again."""

@@ -11,6 +11,8 @@ from services.llm.routing.status import ProviderState
 from tests.support.fake_llm import server as llm
 from tests.support.fallback_harness import FallbackHarness
 
+pytestmark = pytest.mark.integration
+
 
 def rearranged(harness: FallbackHarness, *names: str) -> None:
     """Keep the providers of these names, in this order."""

@@ -31,9 +31,15 @@ from tests.support.group_messages import message
 
 
 @pytest.fixture(scope="module")
-def validated() -> Validation:
+def examples() -> list[Example]:
+    """The starter set."""
+    return starter_examples()
+
+
+@pytest.fixture(scope="module")
+def validated(examples: list[Example]) -> Validation:
     """The cross-validated starter set."""
-    return cross_validate(drop_duplicates(starter_examples()))
+    return cross_validate(drop_duplicates(examples))
 
 
 MARKED_BY_TELEGRAM = re.compile(r"(?<![\w@./])@[A-Za-z]\w{3,31}\b|https?://[^\s,)\"]+[^\s,.)\"!?:]|\bt\.me/[\w+/]+")
@@ -102,25 +108,23 @@ class TestStarter:
             assert counts.false_positives <= 4, source
             assert counts.recall >= 0.4, source
 
-    def test_shipped_model_is_that_of_the_starter_set(self) -> None:
+    def test_shipped_model_is_that_of_the_starter_set(self, examples: list[Example]) -> None:
         """After a change: `python -m services.moderation.spam_score.base_model`."""
-        examples = starter_examples()
         trained, shipped = fit(examples), shipped_weights()
         for vector in to_vectors(examples):
             assert abs(to_score(trained.dot(vector)) - to_score(shipped.dot(vector))) <= 1
 
-    def test_served_message_has_the_features_it_was_trained_with(self) -> None:
+    def test_served_message_has_the_features_it_was_trained_with(self, examples: list[Example]) -> None:
         """Telegram marks addresses and handles as entities; examples have none, and no example differs for it."""
         lines = [json.loads(line)["text"] for line in STARTER.read_text("utf-8").splitlines()]
-        for text, example in zip(lines, starter_examples(), strict=True):
+        for text, example in zip(lines, examples, strict=True):
             marked = tuple(found[0] for found in MARKED_BY_TELEGRAM.finditer(text))
             served = message(text, links=marked)
             normal = normalise_scored(served)
             assert (normal.folded, extract_features(served, normal)) == (example.folded, example.features), text
 
-    def test_fit_is_deterministic(self) -> None:
-        examples = starter_examples()[::10]
-        assert fit(examples).as_bytes() == fit(examples).as_bytes()
+    def test_fit_is_deterministic(self, examples: list[Example]) -> None:
+        assert fit(examples[::10]).as_bytes() == fit(examples[::10]).as_bytes()
 
 
 def create_examples(count: int, source: str, *, is_spam: bool) -> list[Example]:
