@@ -17,7 +17,7 @@ from pydantic_ai import FunctionToolset, RunContext
 
 from core.bounded_json import parse_json
 from core.transport_errors import describe_connection_error
-from services.chat.agent import FETCH_PAGE, Ability, TurnContext, offered_with
+from services.chat.turn import FETCH_PAGE, Ability, TurnContext, offered_with
 from services.files.sandbox import DOCUMENT_LIMITS, FileRefused, Refusal, Sandbox, Task
 from services.llm.request import IS_BACKED, IS_NATIVE, WEB_SEARCH
 

@@ -17,7 +17,8 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from benchmarks.conversation import QUESTION, messages
-from services.chat.agent import CHARACTER, equip
+from services.chat.agent import equip
+from services.chat.prompts import CHARACTER
 
 
 async def _turns(

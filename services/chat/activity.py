@@ -7,7 +7,7 @@ from pydantic_ai.messages import ToolCallPart
 
 from core.i18n import Texts
 from core.shortening import shorten_line
-from services.chat.agent import FETCH_PAGE
+from services.chat.turn import FETCH_PAGE
 from services.llm.request import WEB_SEARCH
 
 MAX_DETAIL = 60

@@ -1,32 +1,32 @@
 """Produces the answer of a turn, by the agent or a picture's provider, and words the lines under it."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, cast
 
 import structlog
 from pydantic import BaseModel
 from pydantic_ai import Agent, AgentRun
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.messages import BaseToolReturnPart, ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart
 
 from core.clock import Clock
 from core.errors import AllProvidersFailed, UnknownProvider
 from core.i18n import Texts
 from core.messages import ChatKind, Incoming
 from services.chat.activity import describe_calls
-from services.chat.agent import LIMITS, TurnContext, find_sources
 from services.chat.media.file_tools import IMAGES, MOST_PICTURES, TextToImage
 from services.chat.media.voice import VOICE, SpeechToText, has_recording, quote_transcripts, transcribe
 from services.chat.personas import instructions
 from services.chat.prompts import find_description, is_plain, mentions_parts, prompt_text, split_parts
 from services.chat.reply import ShownPicture
 from services.chat.store.notes import Notes
-from services.chat.turn import TurnOutcome, TurnRun
+from services.chat.turn import FETCH_PAGE, LIMITS, TurnContext, TurnOutcome, TurnRun
 from services.chat.turn_records import TurnRecords
 from services.llm.capabilities.asking import Picture
 from services.llm.models.factory import CHAT, LLMModelFactory
 from services.llm.models.routed import RoutedModel
-from services.llm.request import ModelChoice, RequestSpec
+from services.llm.request import WEB_SEARCH, ModelChoice, RequestSpec
 
 log = structlog.get_logger()
 
@@ -279,3 +279,54 @@ class Footers:
                 count = len(file.text)
                 lines.append(self._texts.get("document-cut", language, name=file.name[:100], characters=count))
         return lines
+
+
+LONGEST_URL = 300
+"""Characters of an address that is shown on a line."""
+MOST_SOURCES = 5
+UNCITED_SOURCES = 3
+"""Results of a search that are named where the answer cites none of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class CitedPage:
+    """A web page that an answer rests on."""
+
+    url: str
+    title: str
+
+
+def find_sources(messages: Sequence[ModelMessage], answer: str) -> list[CitedPage]:
+    """Returns the pages that were read, and the results of searches that the answer cites, or the first if none."""
+    read: dict[str, CitedPage] = {}
+    found: dict[str, CitedPage] = {}
+    for message in messages:
+        for part in message.parts:
+            if isinstance(part, BaseToolReturnPart) and part.tool_name in {FETCH_PAGE, WEB_SEARCH}:
+                into = read if part.tool_name == FETCH_PAGE else found
+                into.update({source.url: source for source in _pages(part.content, 4)})
+    cited = [source for source in found.values() if source.url in answer]
+    chosen = {source.url: source for source in (*read.values(), *cited)}
+    if not chosen:
+        chosen = dict(list(found.items())[:UNCITED_SOURCES])
+    return list(chosen.values())[:MOST_SOURCES]
+
+
+def _is_link(url: str) -> bool:
+    return url.startswith(("http://", "https://")) and url.isprintable() and len(url) <= LONGEST_URL
+
+
+def _pages(content: object, depth: int) -> Iterator[CitedPage]:
+    """Yields every page in a tool's result: of our own tools, or of a provider's own search."""
+    if isinstance(content, list) and depth:
+        for each in cast("list[object]", content):
+            yield from _pages(each, depth - 1)
+    elif isinstance(content, dict) and depth:
+        fields = cast("Mapping[str, Any]", content)  # Any: JSON
+        url = fields.get("url") or fields.get("uri")
+        if isinstance(url, str) and _is_link(url):
+            title = fields.get("title")
+            yield CitedPage(url, " ".join(title.split())[:80] if isinstance(title, str) else "")
+        else:
+            for each in fields.values():
+                yield from _pages(each, depth - 1)

@@ -9,8 +9,7 @@ from pydantic_ai import Agent
 
 from core.messages import ChatRef, Incoming, UserRef
 from services.budgets.budgets import Budgets
-from services.chat.agent import CHARACTER, FRAMES
-from services.chat.prompts import to_prompt
+from services.chat.prompts import CHARACTER, FRAMES, to_prompt
 from services.llm.models.factory import CHAT, LLMModelFactory
 from services.llm.request import RequestSpec
 from services.llm.routing.admission.budget_guard import BudgetKind

@@ -15,8 +15,8 @@ from core.clock import Clock
 from core.errors import StorageError
 from core.i18n import Texts
 from core.messages import ConversationKey, Incoming, Surface, UserRef
-from services.chat.agent import TurnContext
 from services.chat.answering import AnswerProducer, Footers
+from services.chat.failures import classify_failure, replay_outcome
 from services.chat.media.file_tools import TextToImage
 from services.chat.media.voice import SpeechToText, quote_transcripts
 from services.chat.memory import Compaction, ConversationMemory, MemoryLimits
@@ -25,7 +25,7 @@ from services.chat.reply import AskedCall, Reply, ReplyPhase
 from services.chat.stand_ins import StandInNotices
 from services.chat.store.conversation import ANSWERED, TurnStatus
 from services.chat.thread_names import Beginning, ThreadNamer
-from services.chat.turn import TurnObserver, TurnOutcome, TurnRequest, TurnRun, classify_failure, replay_outcome
+from services.chat.turn import TurnContext, TurnObserver, TurnOutcome, TurnRequest, TurnRun
 from services.chat.turn_records import ChatStores, DeferredWrites, TurnRecords
 from services.llm.models.factory import CHAT, LLMModelFactory
 from services.llm.request import RequestSpec

@@ -1,31 +1,22 @@
-"""A running turn: its state and outcome, its metrics and span."""
+"""A turn: its request, its context for the agent, its state and outcome, its metrics and span."""
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, tzinfo
+from enum import StrEnum, auto
+from typing import Protocol
 
 import structlog
 from opentelemetry.trace import Tracer
-from pydantic_ai.exceptions import UnexpectedModelBehavior, UsageLimitExceeded
+from pydantic_ai import RunContext
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
+from pydantic_ai.tools import ToolDefinition, ToolPrepareFunc
+from pydantic_ai.usage import UsageLimits
 
-from core.errors import (
-    AllProvidersFailed,
-    AnswerInterrupted,
-    BudgetExhausted,
-    ConsentNeeded,
-    ContentRefused,
-    ContextWindowExceeded,
-    NothingHeard,
-    NotTranscribed,
-    ProviderError,
-    RequestRejected,
-)
-from core.messages import Incoming
+from core.clock import Clock
+from core.messages import ChatKind, ConversationKey, Incoming, Surface
 from core.observability.metrics import Metrics
-from services.chat.agent import LIMITS
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.store.conversation import Thread, Turn, TurnStatus
 from services.chat.store.history import Recall
@@ -42,16 +33,6 @@ _STATUS = {
     ReplyPhase.INTERRUPTED: TurnStatus.INTERRUPTED,
     ReplyPhase.FAILED: TurnStatus.FAILED,
 }
-
-_KEYS: tuple[tuple[type[Exception], str], ...] = (
-    # The first match counts.
-    (ConsentNeeded, "consent-question"),
-    (ContextWindowExceeded, "failed-too-long"),
-    (RequestRejected, "failed-rejected"),
-    (NothingHeard, "failed-heard-nothing"),
-    (ProviderError, "failed-all-providers"),
-    (UsageLimitExceeded, "failed-limit"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +61,89 @@ class TurnRequest:
     choice: ModelChoice | None = None
     origin: str | None = None
     prelude: Sequence[ModelMessage] = ()
+
+
+FETCH_PAGE = "fetch_page"
+"""Name of the tool that reads a web page."""
+LIMITS = UsageLimits(request_limit=8, tool_calls_limit=12)
+"""Limits of one turn: requests of the tool loop, and tool calls."""
+
+
+class NoteStore(Protocol):
+    """Notes about a user, separate per chat."""
+
+    async def remember(self, user_id: int, scope: str, text: str) -> None:
+        """Stores a note."""
+        ...
+
+    async def recall(self, user_id: int, scope: str) -> list[str]:
+        """Returns the notes, oldest first."""
+        ...
+
+
+class Ability(StrEnum):
+    """An ability that not every turn has; tools are offered by it."""
+
+    READ_WEB = auto()
+    SCHEDULE = auto()
+    READ_DOCUMENTS = auto()
+    DRAW = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class TurnContext:
+    """Context of a turn for instructions and tools.
+
+    Args:
+        notes: keyed by `scope`, so that notes of a private chat stay out of groups.
+        scope: the chat, such as `telegram:123`.
+        chat_title: the name of a group.
+        language: the user's language as an IETF tag, if known.
+        origin: id of the job, if any; the same when the job is repeated after a crash, and for a Retry that of the
+            first attempt. Tools that act put it into a unique key.
+        is_local_only: whether the chat's messages stay on the operator's own machines.
+        has_documents: whether a document of the conversation was given in part only.
+        persona: instructions of the conversation on how to answer.
+        draw: draws a picture under the answer, by its description; returns False where the turn has enough of them.
+            None where no picture can be shown.
+    """
+
+    clock: Clock
+    notes: NoteStore
+    user_id: int
+    user_name: str
+    scope: str
+    chat_kind: ChatKind
+    conversation: ConversationKey
+    chat_title: str | None = None
+    language: str | None = None
+    origin: str | None = None
+    is_local_only: bool = False
+    has_documents: bool = False
+    persona: str | None = None
+    draw: Callable[[str], Awaitable[bool]] | None = None
+
+    def can(self, ability: Ability) -> bool:
+        """Returns whether the turn has an ability."""
+        match ability:
+            case Ability.READ_WEB:
+                # Addresses and queries tell others what the chat is about.
+                return not self.is_local_only
+            case Ability.SCHEDULE:
+                return self.conversation.surface is Surface.TELEGRAM
+            case Ability.READ_DOCUMENTS:
+                return self.has_documents
+            case Ability.DRAW:
+                return self.draw is not None
+
+
+def offered_with(ability: Ability) -> ToolPrepareFunc[TurnContext]:
+    """Returns a `prepare` of a tool: it is offered in turns that have an ability."""
+
+    async def prepare(context: RunContext[TurnContext], tool: ToolDefinition) -> ToolDefinition | None:
+        return tool if context.deps.can(ability) else None
+
+    return prepare
 
 
 @dataclass(slots=True)
@@ -154,52 +218,6 @@ class TurnOutcome:
     def status(self) -> TurnStatus:
         """The corresponding status in the history."""
         return _STATUS[self.phase]
-
-
-def classify_failure(error: Exception, reply: Reply, zone: tzinfo = UTC) -> TurnOutcome:
-    """Classifies an exception of a turn. One that is neither the user's nor a provider's fault is logged.
-
-    Args:
-        zone: of the instants that the user is told.
-    """
-    # Text that was shown before a failure stays: the answer is interrupted, not failed.
-    phase = ReplyPhase.INTERRUPTED if reply.text.strip() else ReplyPhase.FAILED
-    match error:
-        case ContentRefused():
-            return TurnOutcome(phase, "failed-refused", {"reason": error.reason})
-        case BudgetExhausted():
-            renewal = datetime.fromtimestamp(error.renews_at, zone)
-            owner = error.budget if error.budget in {"user", "chat"} else "all"
-            return TurnOutcome(phase, f"failed-budget-{owner}", {"time": f"{renewal:%H:%M %Z}"})
-        case NotTranscribed():
-            return TurnOutcome(phase, "failed-transcription" if error.is_set_up else "cannot-hear-audio")
-        case ConsentNeeded():
-            reply.needs_consent = True
-        case UsageLimitExceeded():
-            log.warning("turn.limit_reached", steps=LIMITS.request_limit, tools=LIMITS.tool_calls_limit)
-        case AllProvidersFailed():
-            reply.failed_over = tuple(dict.fromkeys((each.provider, each.reason) for each in error.attempts))
-        case ProviderError():
-            pass
-        case UnexpectedModelBehavior():
-            # Its message and its cause quote the model's answer.
-            log.warning("turn.model_misbehaved", error=type(error).__name__)
-        case _:
-            log.error("turn.failed", exc_info=error)
-    if isinstance(error, AnswerInterrupted) and phase is ReplyPhase.INTERRUPTED:
-        return TurnOutcome(phase, "interrupted")
-    return TurnOutcome(phase, next((key for kind, key in _KEYS if isinstance(error, kind)), "failed-unexpected"))
-
-
-def replay_outcome(status: TurnStatus) -> TurnOutcome:
-    """Returns the outcome of an answered turn that is delivered again, with the notice of its first delivery."""
-    match status:
-        case TurnStatus.STOPPED:
-            return TurnOutcome(ReplyPhase.STOPPED, "stopped")
-        case TurnStatus.INTERRUPTED:
-            return TurnOutcome(ReplyPhase.INTERRUPTED, "interrupted")
-        case _:
-            return TurnOutcome(ReplyPhase.COMPLETE)
 
 
 @dataclass(frozen=True, slots=True)

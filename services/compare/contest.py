@@ -20,10 +20,9 @@ from core.config.providers import ProviderSettings
 from core.errors import UnderstudyError
 from core.i18n import Texts
 from core.messages import ChatRef, Incoming
-from services.chat.agent import CHARACTER, FRAMES
-from services.chat.prompts import to_prompt
+from services.chat.failures import classify_failure
+from services.chat.prompts import CHARACTER, FRAMES, to_prompt
 from services.chat.reply import Reply, ReplyPhase
-from services.chat.turn import classify_failure
 from services.llm.models.factory import LLMModelFactory
 from services.llm.models.routed import RoutedModel
 from services.llm.request import ModelChoice, RequestSpec

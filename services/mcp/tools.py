@@ -16,8 +16,8 @@ from typing_extensions import override
 from core.errors import StorageError
 from core.messages import Surface
 from core.shortening import shorten_line
-from services.chat.agent import TurnContext
 from services.chat.reply import AskedCall
+from services.chat.turn import TurnContext
 from services.mcp.calls import CallStatus, ToolCall, ToolCalls, TooManyCalls
 from services.mcp.servers import McpServers, ServerTool
 

@@ -6,7 +6,7 @@ from pydantic_ai import FunctionToolset, ModelRetry, RunContext
 
 from core.errors import ScheduleRefused, StorageError
 from core.messages import Speaker
-from services.chat.agent import Ability, TurnContext, offered_with
+from services.chat.turn import Ability, TurnContext, offered_with
 from services.schedule.schedules import Schedule, ScheduleOwner, Schedules
 
 FORMS = (

@@ -7,9 +7,9 @@ from pydantic_ai import FunctionToolset, ModelRetry, RunContext
 
 from core.errors import BudgetExhausted, ConsentNeeded, ContentRefused, ProviderError, StorageError
 from core.messages import TextFile
-from services.chat.agent import Ability, TurnContext, offered_with
 from services.chat.prompts import frame_file, split_parts
 from services.chat.store.files import DocumentStore
+from services.chat.turn import Ability, TurnContext, offered_with
 from services.llm.capabilities.asking import Picture
 from services.llm.request import RequestSpec
 

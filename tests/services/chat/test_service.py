@@ -15,9 +15,9 @@ from core.config.settings import ProviderSettings
 from core.db.database import Database
 from core.i18n import Texts
 from core.messages import Attachment, Speaker
-from services.chat.agent import LIMITS
 from services.chat.reply import ReplyPhase
 from services.chat.store.conversation import TurnStatus
+from services.chat.turn import LIMITS
 from services.llm.request import ModelChoice
 from tests.support.chat_harness import ANN, BOB, GROUP, ChatHarness, can_retry, chat_harness, message, sent_messages
 from tests.support.fake_llm.server import (

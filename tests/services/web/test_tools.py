@@ -8,7 +8,7 @@ from pydantic_ai import FunctionToolset
 
 from core.config.providers import ProviderKind
 from core.db.database import Database
-from services.chat.agent import TurnContext
+from services.chat.turn import TurnContext
 from services.files.sandbox import Sandbox
 from services.llm.request import Capability
 from services.llm.routing.faults.refusals import KNOWN_WORDS
