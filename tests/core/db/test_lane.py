@@ -99,8 +99,26 @@ async def test_outage_fails_all_waiting_transactions_at_once(file: Database) -> 
 
 async def test_reading_does_not_wait_for_a_writer_on_sqlite(file: Database) -> None:
     await file.run(insert(file, 1))
-    async with file.session(), asyncio.timeout(5):
+    async with file.session() as session, asyncio.timeout(5):
+        await session.run_sync(lambda each: insert(file, 2)(each.connection()))
         assert await file.run(places, reading=True) == [1]
+
+
+async def test_transactions_that_read_before_they_write_take_turns_over_replicas(
+    database: Database, replica: Database
+) -> None:
+    """On SQLite one that has read may not write once another has: it takes the write lock first."""
+
+    def read_then_insert(place: int) -> Callable[[Connection], None]:
+        def work(connection: Connection) -> None:
+            places(connection)
+            time.sleep(0.05)
+            insert(database, place)(connection)
+
+        return work
+
+    await asyncio.gather(database.run(read_then_insert(1)), replica.run(read_then_insert(2)))
+    assert await database.run(places) == [1, 2]
 
 
 async def test_writers_of_sessions_and_of_the_lane_take_turns(file: Database) -> None:
