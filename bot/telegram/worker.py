@@ -75,7 +75,7 @@ class JobWorker:
     Args:
         dispatcher: routes updates to the handlers.
         responder: answers turns again.
-        known: notes each message of a chat, whose id is below those of later ones.
+        known: notes the newest message id of each chat.
         delivery: sends messages.
         parts: the stored parts of albums.
         moderation: sees messages of moderated groups before they are answered.

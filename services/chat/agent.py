@@ -1,4 +1,4 @@
-"""The chat agent: what it is made of, and the tools of every chat."""
+"""The chat agent and the tools of every chat."""
 
 from collections.abc import Sequence
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError

@@ -1,4 +1,4 @@
-"""Classifies what ends a turn without an answer, or before it was whole."""
+"""Classifies failures of a turn: the phase in which its reply ends, and the text that explains it."""
 
 from datetime import UTC, datetime, tzinfo
 

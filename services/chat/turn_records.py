@@ -111,7 +111,7 @@ class TurnRecords:
 
     Args:
         memory: recalls the history.
-        deferred: takes what the database rejects.
+        deferred: repeats writes that the database rejects.
     """
 
     def __init__(self, stores: ChatStores, memory: ConversationMemory, deferred: DeferredWrites) -> None:

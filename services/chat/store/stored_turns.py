@@ -1,4 +1,4 @@
-"""Reads stored turns: for a Retry, a repeated job, and what a button or a reply is about."""
+"""Reads stored turns: for a Retry, a repeated job, a button, a reply."""
 
 from typing import Any
 
