@@ -22,12 +22,13 @@ from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.handlers.administration import AdministrationHandlers
 from bot.telegram.handlers.approvals import ApprovalHandlers
 from bot.telegram.handlers.button_guards import ButtonBorder
-from bot.telegram.handlers.chat import ChatHandlers, PictureHandlers
+from bot.telegram.handlers.chat import ChatHandlers
 from bot.telegram.handlers.choices import ChoiceDefaults, ChoiceHandlers
 from bot.telegram.handlers.compare import CompareHandlers
 from bot.telegram.handlers.guests import GuestHandlers
 from bot.telegram.handlers.models import ModelHandlers
 from bot.telegram.handlers.operators import OperatorHandlers
+from bot.telegram.handlers.pictures import PictureHandlers
 from bot.telegram.handlers.privacy import ForgetHandlers, PrivacyHandlers
 from bot.telegram.handlers.retry import RegenerateQueue, RetryHandlers
 from bot.telegram.handlers.schedules import ScheduledMessages, ScheduleHandlers

@@ -1,6 +1,6 @@
 """Takes in batches of updates: each is classified once, within the rates of its sender, and stored as a job.
 
-Its class says whether the bot answers, whether moderation judges, the queue lane, and the album that a part belongs to.
+The classification says whether the bot answers, whether moderation judges, the queue lane, and the album of a part.
 """
 
 import json
@@ -25,12 +25,7 @@ from bot.telegram.api.updates import (
 )
 from bot.telegram.ingress.admission import AccessList, Admission, BanList, find_denial
 from bot.telegram.ingress.album_buffer import AlbumBuffer
-from bot.telegram.jobs import (
-    arrival_job,
-    moderation_job,
-    rejection_job,
-    unnumbered_job,
-)
+from bot.telegram.jobs import arrival_job, moderation_job, rejection_job, unnumbered_job
 from core.clock import Clock
 from core.errors import StorageError
 from services.inbox.album_parts import AlbumPart
