@@ -167,7 +167,7 @@ def _describe(error: BaseException) -> str:
 
 
 PAUSE_S = 1800.0
-"""Time until they are told again while a supervisor keeps restarting the process."""
+"""Time until operators are notified again while a supervisor keeps restarting the process."""
 
 
 class FailureStamp:

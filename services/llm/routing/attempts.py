@@ -288,7 +288,7 @@ class Attempts:
         return () if self._failures is None else self._failures.attempts
 
     def open_failures(self) -> RequestFailures:
-        """Returns the failures of this request, with the ways that they leave."""
+        """Returns the failures of this request; their object is made with the first one."""
         if self._failures is None:
             self._failures = RequestFailures(self.recorder, self.spec, self._messages, self.queue, self._shape)
         return self._failures

@@ -1,4 +1,4 @@
-"""Ways left to one request: without a capability, shorter, or once a model is loaded.
+"""Changes of one request that may help after a failure: without a capability, shorter, or with another model.
 
 It also holds the evidence about unclear refusals. A refusal that no known words explain may be the fault of the request
 or of the provider: another candidate is asked with the same request. If that one answers, the first was at fault and
@@ -81,7 +81,7 @@ class LastResort:
 
 
 class Recourse:
-    """The state of one request's further tries.
+    """The changes that are left to one request after its failures, and the evidence of its answers about refusals.
 
     Args:
         fits: returns whether a candidate can take the request as it is.
