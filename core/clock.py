@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
+
+_JITTER: Final = random.SystemRandom()
 
 
 class Clock(Protocol):
@@ -71,7 +73,7 @@ class Backoff:
 
 def draw_pause_s(shortest_s: float, longest_s: float) -> float:
     """Returns a random pause in seconds (jitter), so that those that wait for the same thing come one by one."""
-    return random.uniform(shortest_s, longest_s)  # noqa: S311 - no secret
+    return _JITTER.uniform(shortest_s, longest_s)
 
 
 STEPS = 4

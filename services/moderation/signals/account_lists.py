@@ -153,7 +153,8 @@ class AccountLists:
                 if len(body) > self._limits.body:
                     raise ValueError("the answer is too long")
         answer: Any = parse_json(bytes(body))
-        found = cast("dict[str, object]", answer).get(_FIELDS[which]) if isinstance(answer, dict) else None
-        if not isinstance(found, bool):
-            raise ValueError("the answer names no state")  # noqa: TRY004 - an answer from outside, not an argument
-        return found
+        match cast("dict[str, object]", answer).get(_FIELDS[which]) if isinstance(answer, dict) else None:
+            case bool(found):
+                return found
+            case _:
+                raise ValueError("the answer names no state")

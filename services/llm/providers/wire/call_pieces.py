@@ -48,8 +48,8 @@ class CallPieces:
         value = _parse(text)
         if isinstance(value, str) and isinstance(_parse(value), dict):
             return value
-        if value is not None or len(pieces) < 2:  # noqa: PLR2004 - one piece repeats nothing
-            return None
+        if value is not None or len(pieces) <= 1:
+            return None  # one piece repeats nothing
         *before, last = pieces
         is_repeated = "".join(before) == last or all(last.startswith(piece) for piece in before)
         return last if is_repeated and isinstance(_parse(last), dict) else None
