@@ -73,7 +73,7 @@ def _erase_from_groups(connection: Connection, person: Person) -> NameErasure:
     spoken = connection.execute(own.where(in_group, TurnRow.speaker_id == person.user_id)).all()
     names = NameErasure([*person.names, *(speaker_name(row.prompt) for row in spoken)])
     threads = {row.thread_id for row in spoken}
-    # As `frame` in services/chat/agent.py writes it.
+    # As `frame` in services/chat/prompts.py writes it.
     mentions = [TurnRow.prompt.contains(f"message of {name}:]", autoescape=True) for name in names.whole]
     turns = select(
         TurnRow.id, TurnRow.thread_id, TurnRow.speaker_id, TurnRow.prompt, TurnRow.messages, ThreadRow.chat_id
