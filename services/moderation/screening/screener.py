@@ -224,8 +224,8 @@ class Screener:
         found: set[Signal] = set()
         if await self._campaigns.is_known(display_text(message)):
             found.add(Signal.CAMPAIGN)
-        is_looked_up = is_newcomer and self._accounts is not None and message.author.kind is AuthorKind.USER
-        if is_looked_up and self._accounts is not None and await self._accounts.is_listed(message.author.id):
+        accounts = self._accounts if is_newcomer and message.author.kind is AuthorKind.USER else None
+        if accounts is not None and await accounts.is_listed(message.author.id):
             found.add(Signal.LISTED)
         return frozenset(found)
 

@@ -8,6 +8,7 @@ import pytest
 
 from services.moderation.case import Stage
 from services.moderation.domain.policy import MUTE
+from services.moderation.domain.settings import Mode
 from services.moderation.domain.verdict import Category
 from services.moderation.records.incidents import IncidentTiming
 from tests.support.clock import ManualClock
@@ -56,6 +57,25 @@ async def test_pipeline_resumes_repeated_update_from_recorded_progress(
     assert (again.stage, again.removed) == (Stage.REPEATED, True)
     assert harness.group.action_names == ["mute", "delete"]
     assert len(harness.group.cards) == 1
+
+
+async def test_pipeline_deletes_late_parts_of_an_album_and_nothing_else(harness: ModerationHarness) -> None:
+    """Neither a version that arrives after the deletion, nor anything once the group is only watched."""
+    harness.judge.default = SCAM
+    settings, message = harness.settings, harness.message()
+    await harness.pipeline.handle(message, settings)
+    edited = replace(message, text="Nothing to see here", edited_at=harness.clock.now())
+    outcome = await harness.pipeline.handle(edited, settings)
+    assert (outcome.stage, outcome.removed) == (Stage.REPEATED, True)
+    assert harness.group.action_names == ["mute", "delete"]
+    album = replace(harness.message("The same in pictures", 11), album="a")
+    await harness.pipeline.handle(album, settings)
+    harness.group.actions.clear()
+    late = replace(album, text="", edited_at=None)
+    await harness.pipeline.handle(replace(late, message_ids=(12,)), replace(settings, mode=Mode.DRY))
+    assert harness.group.actions == []
+    await harness.pipeline.handle(replace(late, message_ids=(13,)), settings)
+    assert harness.group.actions == [("delete", (13,))]
 
 
 async def test_enforcement_shows_one_card_for_a_flood(harness: ModerationHarness, clock: ManualClock) -> None:

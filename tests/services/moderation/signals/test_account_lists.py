@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
@@ -9,6 +10,7 @@ from aiohttp import web
 from core.db.database import Database
 from core.redis.client import open_redis
 from services.moderation.case import Stage
+from services.moderation.domain.message import AuthorKind
 from services.moderation.domain.verdict import Category
 from services.moderation.signals.account_lists import AccountList, AccountLists, LookupLimits
 from tests.support.clock import ManualClock
@@ -164,4 +166,11 @@ class TestModeration:
     async def test_established_member_is_not_looked_up(self, watched: ModerationHarness, lists: ListServer) -> None:
         await watched.newcomers.trust(watched.settings.group_id, NEWCOMER)
         await watched.pipeline.handle(watched.message("write me about daily pay of 500 dollars"), watched.settings)
+        assert lists.asked == []
+
+    async def test_channel_is_not_looked_up(self, watched: ModerationHarness, lists: ListServer) -> None:
+        """The lists know people."""
+        said = watched.message("write me about daily pay of 500 dollars")
+        channel = replace(said.author, id=-1001, kind=AuthorKind.CHANNEL)
+        await watched.pipeline.handle(replace(said, author=channel), watched.settings)
         assert lists.asked == []

@@ -94,6 +94,25 @@ async def test_moderation_judges_the_campaign_of_another_group_and_does_no_more(
     assert (warned.judge.request_count, warned.group.actions) == (1, [])
 
 
+async def test_moderation_judges_the_campaign_of_a_member_who_adds_a_link(warned: ModerationHarness) -> None:
+    """An account that was taken over; the link alone is no reason."""
+    await warned.newcomers.trust(OTHER_GROUP, NEWCOMER)
+    for number, (text, requests) in enumerate(((TALK, 0), (PLAIN_ADVERT, 1)), 8):
+        await say(warned, f"{text} https://school.example", number, group=OTHER_GROUP, author=NEWCOMER)
+        assert warned.judge.request_count == requests
+
+
+async def test_deleted_message_that_is_no_spam_is_no_campaign(warned: ModerationHarness) -> None:
+    """Other groups may like what one group deletes."""
+    promotion = "Our choir sings every Thursday evening, everyone may come and listen, bring your friends and children"
+    warned.judge.default = judged(Category.CHANNEL_PROMO, 95)
+    assert await say(warned, promotion, 2, group=GROUP, author=9) is Stage.FOUND
+    assert warned.group.action_names == ["delete"]
+    warned.judge.request_count = 0
+    await say(warned, f"Hello! {promotion}", 9, group=OTHER_GROUP, author=NEWCOMER)
+    assert warned.judge.request_count == 0
+
+
 async def test_moderation_forgets_the_campaign_after_an_undo(warned: ModerationHarness) -> None:
     incident = (await warned.incidents.list_for_message(GROUP, 1))[0]
     await warned.actions.resolve(incident, Resolution.UNDO, warned.settings, "Ann")
