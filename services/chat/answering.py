@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import structlog
 from pydantic import BaseModel
-from pydantic_ai import Agent, AgentRun
+from pydantic_ai import Agent
 from pydantic_ai.messages import BaseToolReturnPart, ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart
 
 from core.clock import Clock
@@ -15,6 +15,7 @@ from core.errors import AllProvidersFailed, UnknownProvider
 from core.i18n import Texts
 from core.messages import ChatKind, Incoming
 from services.chat.activity import describe_calls
+from services.chat.agent_steps import AgentSteps
 from services.chat.media.file_tools import IMAGES, MOST_PICTURES, TextToImage
 from services.chat.media.voice import VOICE, SpeechToText, has_recording, quote_transcripts, transcribe
 from services.chat.personas import instructions
@@ -100,16 +101,11 @@ class AnswerProducer:
             ),
             persona=self._persona(run),
         )
-        async with self._agent.iter(
-            message_history=[*history, run.prompt, *run.prelude],
-            model=self._model(run),
-            deps=context,
-            usage_limits=LIMITS,
-        ) as agent_run:
-            try:
-                await _stream(agent_run, partial(self._note_calls, run))
-            finally:
-                run.messages = [*run.prelude, *agent_run.new_messages()]
+        steps = AgentSteps(self._agent, self._model(run), context, LIMITS, partial(self._note_calls, run))
+        try:
+            await steps.run([*history, run.prompt, *run.prelude])
+        finally:
+            run.messages = [*run.prelude, *steps.messages]
 
     def _persona(self, run: TurnRun) -> str | None:
         """Returns the instructions of the thread's persona, or of the chat's."""
@@ -200,21 +196,6 @@ class AnswerProducer:
         """Returns whether the chat's messages may go to local providers only."""
         # Also while the database is unavailable: a failure on our side must not send messages out.
         return self._asks_consent and not run.preference.remote_consent
-
-
-async def _stream(agent_run: AgentRun[TurnContext, str], note_calls: Callable[[list[ToolCallPart]], None]) -> None:
-    """Runs the agent to its end; its model writes text to the reply as it arrives.
-
-    Args:
-        note_calls: called with the tool calls of a response before they are carried out.
-    """
-    async for node in agent_run:
-        if Agent.is_model_request_node(node):
-            async with node.stream(agent_run.ctx) as events:
-                async for _ in events:
-                    pass
-        elif Agent.is_call_tools_node(node) and (calls := node.model_response.tool_calls):
-            note_calls(calls)
 
 
 class Footers:

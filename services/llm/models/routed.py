@@ -114,7 +114,26 @@ class RoutedModel(FallbackModel):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
+        """Opens the stream of the first candidate that produces output, as the library asks for it.
+
+        Raises:
+            ProviderError: as `open_stream`.
+        """
+        async with self.open_stream(messages, model_settings, model_request_parameters, run_context) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def open_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: RunContext[Any] | None = None,
+    ) -> AsyncGenerator[StreamedResponse]:
         """Opens the stream of the first candidate that produces output.
+
+        The library wraps each `request_stream` into generators that are held until the stream's end. The models of
+        candidates have them; the router needs them no second time.
 
         Raises:
             ProviderError: no candidate answered, or another candidate could not help. The stream itself raises

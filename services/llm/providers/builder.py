@@ -19,6 +19,7 @@ from core.clock import Clock, SystemClock
 from core.config.providers import ProviderKind, ProviderSettings
 from services.llm.providers.demo import DemoModel
 from services.llm.providers.spec import ModelSpec, accepts_images, deployment_name, model_family
+from services.llm.providers.wire.response_hooks import release_body
 
 CONNECT_TIMEOUT_S: Final = 5.0
 KEEPALIVE_S: Final = 30.0
@@ -145,7 +146,7 @@ class ModelBuilder:
             trust_env=provider.remote,
             follow_redirects=True,
             max_redirects=MAX_REDIRECTS,
-            event_hooks={"request": [_limit_connect_timeout(connect), _withhold_keys]},
+            event_hooks={"request": [_limit_connect_timeout(connect), _withhold_keys], "response": [release_body]},
         )
 
 

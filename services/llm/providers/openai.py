@@ -58,13 +58,19 @@ class _Completions(AsyncCompletions):
         **arguments: Any,  # noqa: ANN401 - see above
     ) -> Any:  # noqa: ANN401 - an answer or a stream, depending on the arguments
         """Requests an answer. Arguments and result are those of the SDK."""
-        # The SDK types `extra_body` as object, and merges it as a mapping.
-        body = {"messages": list(messages), **cast("dict[str, object]", extra_body or {})}
+        # Lists of our own, which are emptied below.
+        unchanged: dict[str, list[Any]] = {"messages": list(messages)}  # Any: JSON
         if isinstance(tools := arguments.get("tools"), list):
-            body["tools"] = cast("list[object]", tools)
+            unchanged["tools"] = list(cast("list[Any]", tools))
             arguments["tools"] = ()
+        # The SDK types `extra_body` as object, and merges it as a mapping.
+        body = {**unchanged, **cast("dict[str, object]", extra_body or {})}
         create = cast("Callable[..., Awaitable[Any]]", super().create)
-        return await create(messages=(), extra_body=body, **arguments)
+        response = await create(messages=(), extra_body=body, **arguments)
+        # A stream holds the options of its request to its end. They are not sent again: the clients do not retry.
+        for each in unchanged.values():
+            each.clear()
+        return response
 
 
 class _Chat(AsyncChat):

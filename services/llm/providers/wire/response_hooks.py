@@ -104,6 +104,12 @@ async def record_response(response: httpx2.Response) -> None:
         collected.append(response)
 
 
+async def release_body(response: httpx2.Response) -> None:
+    """Replaces the request of a response by one without a body, which would be held until the response is read."""
+    request = response.request
+    response.request = httpx2.Request(request.method, request.url, headers=request.headers)
+
+
 async def keep_connection(response: httpx2.Response) -> None:
     """Drains a stream that is closed at its end marker, so that its connection can be reused."""
     if isinstance(response.stream, httpx2.AsyncByteStream):

@@ -241,6 +241,7 @@ class _Body(httpx2.AsyncByteStream):
                     await asyncio.sleep(FLOOD_PAUSE_S)
             if events := self.events.feed(piece):
                 yield events
+            del piece
         is_delimited = "Content-Length" in self._response.headers or "Transfer-Encoding" in self._response.headers
         if events := self.events.finish(is_delimited=is_delimited):
             yield events
@@ -260,6 +261,9 @@ class _Body(httpx2.AsyncByteStream):
                     if self._is_error:
                         return
                     raise ResponseTooLarge("the answer exceeds 8 MiB")
+            # Not held until the next one is there.
+            piece = b""
+            del raw
 
     async def _receive(self) -> AsyncGenerator[bytes]:
         content, loop = self._response.content, asyncio.get_running_loop()
@@ -273,6 +277,7 @@ class _Body(httpx2.AsyncByteStream):
                         piece, held_s = await gather_text(content, piece, passed_on + window_s)
                     self._pacing.held_s = held_s
                     yield piece
+                    del piece
                     passed_on = loop.time()
             except aiohttp.ClientError:
                 # aiohttp raises before it returns the data that arrived ahead of the error. Private API of aiohttp

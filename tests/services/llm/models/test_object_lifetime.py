@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 
+import httpx2
 import pytest
 from pydantic_ai.direct import model_request_stream
 
@@ -106,3 +107,15 @@ async def test_request_leaves_no_object_to_the_garbage_collector(
         await ask(replica)
         await asyncio.sleep(0)
     assert not found
+
+
+async def test_streaming_answer_holds_no_request_body(first: LLMServer, replica: LLMHarness) -> None:
+    """The request that the response refers to is without it: of a long conversation it is many kilobytes."""
+    first.default, asked = llm.stall(after_pieces=2), f"{first.url}/chat/completions"
+    model = replica.factory.create_llm_model_with_fallback("test")
+    async with model_request_stream(model, HELLO) as stream:
+        await anext(aiter(stream))
+        held = [each for each in gc.get_objects() if isinstance(each, httpx2.Request) and str(each.url) == asked]
+        assert [request.content for request in held] == [b""]
+        assert all("authorization" in request.headers for request in held)
+    assert first.requests[-1].json["messages"]

@@ -2,6 +2,7 @@
 
 import base64
 import sys
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from types import FrameType
 from typing import Any, cast
@@ -119,6 +120,24 @@ async def test_lean_client_does_not_transform_messages(clients: tuple[AsyncOpenA
     await effort(usual, 1)  # cached properties
     assert await effort(lean, 40) == await effort(lean, 2)
     assert await effort(usual, 40) > await effort(usual, 2) + 38 * 10
+
+
+class Held(dict[str, Any]):
+    """JSON that can be referred to weakly."""
+
+
+async def test_lean_stream_does_not_hold_messages_and_tools(clients: tuple[AsyncOpenAI, LeanOpenAI]) -> None:
+    """A long history would be held in the SDK's form until the end of the answer. The caller's lists stay."""
+    _, lean = clients
+    question: Any = Held(role="user", content="Hello?")
+    tool: Any = Held(type="function", function={"name": "clock"})
+    messages: list[Any] = [question]
+    stream = await lean.chat.completions.create(model="m", messages=messages, tools=[tool], stream=True)
+    assert messages == [question]
+    held = [weakref.ref(question), weakref.ref(tool)]
+    del messages, question, tool
+    assert [each() for each in held] == [None, None]
+    assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]) == "one two three"
 
 
 CHUNK: dict[str, Any] = {
