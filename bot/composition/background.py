@@ -18,7 +18,7 @@ from bot.telegram.api.client import KnownBot, publish_commands
 from bot.telegram.api.errors import describe_api_error
 from bot.telegram.daemon import Work
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.handlers.administration import BroadcastDelivery
+from bot.telegram.handlers.administration import send_broadcast
 from bot.telegram.ingress.admission import AccessList
 from bot.telegram.jobs import schedule_job
 from bot.telegram.markdown.render import Rendered
@@ -51,7 +51,7 @@ def list_upkeep(services: Services, queued: InboxServices, bot: KnownBot, delive
     settings, clock = infra.settings, infra.clock
     broadcast_runner = BroadcastRunner(
         services.operators.broadcasts,
-        BroadcastDelivery(delivery).send,
+        partial(send_broadcast, delivery),
         administration(services, delivery).show_progress,
         clock,
         # Only one process uses a SQLite file, so it resumes at once after a crash.

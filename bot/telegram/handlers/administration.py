@@ -197,18 +197,12 @@ class AdministrationHandlers:
         return build_keyboard([pages, *rows] if pages else rows)
 
 
-class BroadcastDelivery:
-    """Delivers broadcasts to chats."""
-
-    def __init__(self, delivery: Delivery) -> None:
-        self._delivery = delivery
-
-    async def send(self, broadcast: Broadcast, chat_id: int) -> BroadcastResult:
-        """Sends a broadcast to one chat."""
-        outcome = await self._delivery.post(chat_id, Rendered(broadcast.text, load_entities(broadcast.formatting)))
-        if outcome.result is SendResult.UNREACHABLE:
-            return BroadcastResult.BLOCKED
-        return BroadcastResult.SENT if outcome.result is SendResult.SHOWN else BroadcastResult.FAILED
+async def send_broadcast(delivery: Delivery, broadcast: Broadcast, chat_id: int) -> BroadcastResult:
+    """Sends a broadcast to one chat."""
+    outcome = await delivery.post(chat_id, Rendered(broadcast.text, load_entities(broadcast.formatting)))
+    if outcome.result is SendResult.UNREACHABLE:
+        return BroadcastResult.BLOCKED
+    return BroadcastResult.SENT if outcome.result is SendResult.SHOWN else BroadcastResult.FAILED
 
 
 def dump_entities(content: Rendered) -> str | None:
