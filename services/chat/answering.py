@@ -31,6 +31,12 @@ from services.llm.request import WEB_SEARCH, ModelChoice, RequestSpec
 
 log = structlog.get_logger()
 
+LONGEST_URL = 300
+"""Characters of an address that is shown on a line."""
+MOST_SOURCES = 5
+UNCITED_SOURCES = 3
+"""Results of a search that are named where the answer cites none of them."""
+
 
 class AnswerProducer:
     """Produces answers by the agent, its model, and the providers of speech and of pictures.
@@ -260,13 +266,6 @@ class Footers:
                 count = len(file.text)
                 lines.append(self._texts.get("document-cut", language, name=file.name[:100], characters=count))
         return lines
-
-
-LONGEST_URL = 300
-"""Characters of an address that is shown on a line."""
-MOST_SOURCES = 5
-UNCITED_SOURCES = 3
-"""Results of a search that are named where the answer cites none of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,10 @@ from services.preferences import ChatPreferences
 
 log = structlog.get_logger()
 
+FETCH_PAGE = "fetch_page"
+"""Name of the tool that reads a web page."""
+LIMITS = UsageLimits(request_limit=8, tool_calls_limit=12)
+"""Limits of one turn: requests of the tool loop, and tool calls."""
 
 _STATUS = {
     ReplyPhase.COMPLETE: TurnStatus.COMPLETE,
@@ -61,12 +65,6 @@ class TurnRequest:
     choice: ModelChoice | None = None
     origin: str | None = None
     prelude: Sequence[ModelMessage] = ()
-
-
-FETCH_PAGE = "fetch_page"
-"""Name of the tool that reads a web page."""
-LIMITS = UsageLimits(request_limit=8, tool_calls_limit=12)
-"""Limits of one turn: requests of the tool loop, and tool calls."""
 
 
 class NoteStore(Protocol):

@@ -131,6 +131,7 @@ class DBOSRuntime:
                 }
             )
             DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(job)
+            # Not by their stop events: the list of these holds that of the recovery after a crash as well.
             for loop in UNUSED_LOOPS:
                 setattr(dbos_module, loop, _end_at_once)
             # In a thread: creating an index waits for all transactions, and one of this process could not end while

@@ -97,8 +97,8 @@ class ApiSession(AiohttpSession):
         """Returns the parameters of a call as they are sent."""
         files: dict[str, InputFile] = {}
         given = method.model_dump(warnings=False, exclude_none=True)
-        prepared = {name: self.prepare_value(value, bot, files) for name, value in given.items()}
-        parameters: dict[str, str] = {name: value for name, value in prepared.items() if value}
+        encoded = {name: self._encode(value, bot, files) for name, value in given.items()}
+        parameters = {name: value for name, value in encoded.items() if value}
         if not files:
             return _EncodedForm(parameters)
         form = FormData(parameters, quote_fields=False)
@@ -106,13 +106,13 @@ class ApiSession(AiohttpSession):
             form.add_field(name, file.read(bot), filename=file.filename or name)
         return form
 
-    def prepare_value(self, value: object, bot: Bot, files: dict[str, Any], _dumps_json: bool = True) -> Any:  # noqa: ANN401, FBT001, FBT002 - aiogram's signature
-        """Returns a value as it is sent."""
-        if _dumps_json and isinstance(value, list | dict):
+    def _encode(self, value: object, bot: Bot, files: dict[str, InputFile]) -> str | None:
+        """Returns a parameter as it is sent; None for one that is left out. Adds the files in it to `files`."""
+        if isinstance(value, list | dict):
             # One with defaults or files of aiogram in it is left to aiogram.
             with suppress(TypeError):
                 return _JSON.encode(value)
-        return super().prepare_value(value, bot, files, _dumps_json)
+        return self.prepare_value(value, bot, files)
 
     async def create_session(self) -> ClientSession:
         """Returns the HTTP session, opened by the first call.
