@@ -158,7 +158,7 @@ class BotHarness:
     def chat(self, chat_id: int = PERSON) -> Chat:
         return self.telegram.chat(chat_id)
 
-    async def answer(self, chat_id: int = PERSON, *, after: int | None = None, timeout: float = 8) -> Message:
+    async def answer(self, chat_id: int = PERSON, *, after: int | None = None, timeout: float = 30) -> Message:
         """Waits for a complete answer that is newer than the user's last message (or than `after`)."""
         done = {RETRY, "Повторить"}
         return await self.seen(
@@ -179,7 +179,7 @@ class BotHarness:
         chat_id: int = PERSON,
         *,
         after: int | None = None,
-        timeout: float = 8,
+        timeout: float = 30,
     ) -> Message:
         """Waits for a newer message of the bot that satisfies the predicate."""
         if after is None:
@@ -198,7 +198,7 @@ class BotHarness:
         answered = await self.until(lambda: self.telegram.callback_answers.get(query_id))
         return answered.get("text", "")
 
-    async def until(self, predicate: Callable[[], T], timeout: float = 8) -> T:
+    async def until(self, predicate: Callable[[], T], timeout: float = 30) -> T:
         """Waits until the predicate is true; a failure shows the messages and the warnings of the log."""
         try:
             return await self.telegram.wait_for(predicate, timeout)

@@ -55,7 +55,7 @@ async def settle(rounds: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-async def until(predicate: Callable[[], object], within_s: float = 10) -> None:
+async def until(predicate: Callable[[], object], within_s: float = 30) -> None:
     """Wait for a condition in real time: of another process, a thread or a database."""
     async with asyncio.timeout(within_s):
         while not predicate():

@@ -60,7 +60,7 @@ class RealSleeps(ManualClock):
         await asyncio.sleep(seconds)
 
 
-async def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> None:
+async def eventually(holds: Callable[[], bool], within_s: float = 30.0) -> None:
     """Wait until a condition of a background task holds."""
     async with asyncio.timeout(within_s):
         while not holds():

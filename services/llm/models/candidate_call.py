@@ -16,7 +16,7 @@ from pydantic_ai.settings import ModelSettings
 from services.llm.models.stream_ends import refusal
 from services.llm.models.stream_reader import StreamReader
 from services.llm.models.stream_start import OpenedStream, open_stream
-from services.llm.providers.builder import ModelBuilder
+from services.llm.providers.builder import ConnectionsClosed, ModelBuilder
 from services.llm.providers.wire.response_hooks import Pacing, omit_fields, pace_responses
 from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.attempts import Attempt
@@ -49,9 +49,12 @@ def build_model(builder: ModelBuilder, candidate: Candidate) -> Model:
 
     Raises:
         ModelNotBuilt: the model cannot be built from the provider's settings.
+        ConnectionsClosed: the process is ending.
     """
     try:
         return builder.model(candidate.provider, candidate.model)
+    except ConnectionsClosed:
+        raise
     except Exception as error:
         log.warning(
             "provider.model_not_built",

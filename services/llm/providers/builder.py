@@ -32,6 +32,13 @@ FORMER_CLIENT_S: Final = 900.0
 """Time for which connections of former settings stay open, beyond the ten minutes that the longest stream may take."""
 
 
+class ConnectionsClosed(RuntimeError):
+    """A request of a caller that has outlived the connections: no fault of its provider."""
+
+    def __init__(self) -> None:
+        super().__init__("the connections to the providers are closed")
+
+
 class ModelBuilder:
     """Builds and caches models, and owns their connections.
 
@@ -87,10 +94,10 @@ class ModelBuilder:
         """Returns the provider's client, which all of its requests share.
 
         Raises:
-            RuntimeError: the builder is closed; nothing would close the client.
+            ConnectionsClosed: the builder is closed; nothing would close the client.
         """
         if self._is_closed:
-            raise RuntimeError("the connections to the providers are closed")
+            raise ConnectionsClosed
         if provider not in self._clients:
             self._clients[provider] = self._build_client(provider)
         return self._clients[provider]

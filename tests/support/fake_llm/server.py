@@ -191,7 +191,7 @@ class LLMServer:
         """Number of scripted behaviours that no request has asked for yet."""
         return len(self._script)
 
-    async def arrival(self, count: int, *, timeout_s: float = 5) -> RecordedRequest:
+    async def arrival(self, count: int, *, timeout_s: float = 30) -> RecordedRequest:
         """Wait until so many chat requests have come, and return that one."""
         async with asyncio.timeout(timeout_s), self._arrived:
             await self._arrived.wait_for(lambda: len(self.requests) >= count)

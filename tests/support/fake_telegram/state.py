@@ -92,7 +92,7 @@ class TelegramState:
         """Returns the start times of polls since a time; `calls` has only finished ones."""
         return [at for at in self._polls if at >= since]
 
-    async def wait_for(self, predicate: Callable[[], T], timeout: float = 5.0) -> T:
+    async def wait_for(self, predicate: Callable[[], T], timeout: float = 30.0) -> T:
         """Waits until `predicate` returns a true value, and returns that."""
         deadline = time.monotonic() + timeout
         while True:

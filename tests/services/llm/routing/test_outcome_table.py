@@ -14,6 +14,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from core.config.providers import ProviderKind
 from core.errors import AllProvidersFailed, AnswerInterrupted, ContentRefused, ContextWindowExceeded, RequestRejected
 from core.redis.client import open_redis
+from services.llm.providers.builder import ConnectionsClosed
 from services.llm.routing.timing import RoutingTiming
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.providers import provider_at
@@ -467,6 +468,19 @@ async def test_bug_in_an_adapter_before_the_request_causes_no_cooldown(
     with pytest.raises(IndexError):
         await harness.replica.ask(streamed=streamed)
 
+    assert harness.replica.cooling() == {}
+
+
+@STREAMED
+async def test_request_that_outlives_the_connections_blames_no_provider(
+    harness: FallbackHarness, *, streamed: bool
+) -> None:
+    """At the end of the process. A cooldown would hold at the other replicas, whose provider is well."""
+    await harness.replica.factory._builder.aclose()
+    with pytest.raises(ConnectionsClosed):
+        await harness.replica.ask(streamed=streamed)
+
+    assert harness.first.connections == 0
     assert harness.replica.cooling() == {}
 
 
