@@ -1,4 +1,4 @@
-"""Preferences of chats, and the languages that people and groups chose: stored, in force at once, followed by replicas."""
+"""Preferences of chats, and languages of people and groups: stored, in force at once, followed by replicas."""
 
 import asyncio
 
