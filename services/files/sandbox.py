@@ -163,7 +163,10 @@ async def _read(process: asyncio.subprocess.Process, most: int) -> bytes:
 
 
 async def _end(process: asyncio.subprocess.Process, exit_s: float) -> int:
-    """Returns the exit code of a child. One that still writes is ended, as is one that stays `exit_s` after that."""
+    """Returns the exit code of a child.
+
+    One that still writes is ended, as is one that stays `exit_s` after that, or until the caller is cancelled.
+    """
     if process.returncode is None and process.stdout is not None and not process.stdout.at_eof():
         process.kill()
     if process.stdout is not None:
@@ -174,8 +177,11 @@ async def _end(process: asyncio.subprocess.Process, exit_s: float) -> int:
         async with asyncio.timeout(exit_s):
             return await process.wait()
     except TimeoutError:
-        process.kill()
-        return await process.wait()
+        pass
+    finally:
+        if process.returncode is None:
+            process.kill()
+    return await process.wait()
 
 
 def _parse(task: str, output: bytes, code: int) -> Result:

@@ -1,5 +1,6 @@
 """Files are read in a child, whose end is the worst that a file can cause."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from io import BytesIO
@@ -11,6 +12,7 @@ import pytest
 from core.ogg import is_ogg_opus, ogg_seconds
 from services.files import sandbox
 from services.files.sandbox import SOUND_LIMITS, FileRefused, Refusal, Result, Sandbox, SandboxLimits, Task
+from tests.support.clock import settle, until
 from tests.support.sounds import ogg, video_note, wav
 
 pytestmark = pytest.mark.integration
@@ -94,3 +96,17 @@ async def test_child_that_stays_after_its_last_byte_is_ended(monkeypatch: pytest
     result = await Sandbox().run(Task.SOUND, b"", SandboxLimits(exit_s=0.01))
     assert result == Result()
     assert not children()
+
+
+async def test_cancelled_caller_ends_a_child_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has closed its output, and is only waited for."""
+    monkeypatch.setattr(sandbox, "_PROGRAM", "import os, signal; os.closerange(0, 256); signal.pause()")
+    reading = asyncio.create_task(Sandbox().run(Task.SOUND, b"", SandboxLimits(exit_s=60)))
+    await until(children)
+    [child] = children()
+    await until(lambda: not list(Path(f"/proc/{child}/fd").iterdir()))
+    await settle()
+    reading.cancel()
+    await asyncio.wait([reading])
+    assert reading.cancelled()
+    await until(lambda: not children())
