@@ -197,7 +197,7 @@ async def ask_model(
     Raises:
         ProviderError: it did not answer, or not to the end.
     """
-    async with model.request_stream(list(messages), None, ModelRequestParameters()) as stream:
+    async with model.open_stream(list(messages), None, ModelRequestParameters()) as stream:
         async for event in stream:
             match event:
                 case (

@@ -125,7 +125,7 @@ class LLM(Generic[VerdictT]):
             ProviderError: no provider answered.
         """
         sent, settings = parse_messages(list(messages)), _settings(temperature, max_tokens)
-        async with self._model(model).request_stream(sent, settings, ModelRequestParameters()) as stream:
+        async with self._model(model).open_stream(sent, settings, ModelRequestParameters()) as stream:
             async for event in stream:
                 match event:
                     case PartDeltaEvent(delta=TextPartDelta(content_delta=text)) if text:

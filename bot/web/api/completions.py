@@ -94,7 +94,7 @@ class ChatCompletions:
         call.facts["asked"] = chat.model
         model = self._factory.create_routed_model(spec)
         if chat.is_streamed:
-            async with model.request_stream(chat.messages, chat.settings, chat.parameters) as stream:
+            async with model.open_stream(chat.messages, chat.settings, chat.parameters) as stream:
                 return await self._stream(request, call, chat, stream)
         response = await model.request(chat.messages, chat.settings, chat.parameters)
         answered = answered_model(response, chat.model)
