@@ -52,11 +52,11 @@ def is_raised_by_adapter(error: BaseException) -> bool:
     """Returns whether a plain Python error was raised while an adapter parsed a provider's response.
 
     A body without choices surfaces as IndexError, one of the wrong shape as TypeError or AttributeError, one nested
-    without end as RecursionError of the JSON parser. The position of the try block cannot tell: `Model.request` maps our
-    messages to the wire first, and a bug there (an attachment that an adapter does not expect, for example) would put
-    every provider in cooldown. The frames can. Their names are private to pydantic-ai 2.68 and the SDKs; the contract
-    test is tests/services/llm/routing/faults/test_outcome_table.py,
-    which sends malformed bodies of each kind over HTTP.
+    without end as RecursionError of the JSON parser. The position of the try block cannot tell: `Model.request` maps
+    our messages to the wire first, and a bug there (an attachment that an adapter does not expect, for example) would
+    put every provider in cooldown. The frames can. Their names are private to pydantic-ai 2.68 and the SDKs; the
+    contract test is tests/services/llm/routing/faults/test_outcome_table.py, which sends malformed bodies of each kind
+    over HTTP.
     """
     if not isinstance(error, _PARSER_ERRORS):
         return False
