@@ -6,6 +6,7 @@ import pytest
 
 from services.moderation.actions import ResolveResult
 from services.moderation.domain.incident import Resolution
+from services.moderation.domain.settings import Mode
 from tests.support.moderation_harness import (
     SCAM,
     ModerationHarness,
@@ -28,6 +29,22 @@ async def test_resolve_takes_effect_once_for_two_admins(
     done = {Resolution.UNDO: ["unmute"], Resolution.BAN: ["ban"], Resolution.CONFIRM: []}[resolution]
     assert harness.group.action_names[2:] == done
     assert harness.judge.learned == [resolution is not Resolution.UNDO]
+
+
+@pytest.mark.parametrize("is_banned", [True, False])
+async def test_undo_in_a_watched_group_lifts_the_ban_of_an_admin_alone(
+    harness: ModerationHarness, *, is_banned: bool
+) -> None:
+    """The bot itself has only reported there."""
+    harness.judge.default = SCAM
+    harness.settings = await harness.groups.change(harness.settings, mode=Mode.DRY)
+    outcome = await harness.pipeline.handle(harness.message(), harness.settings)
+    assert harness.group.actions == []
+    for resolution in (Resolution.BAN, Resolution.UNDO)[not is_banned :]:
+        incident = await harness.incidents.get(outcome.incident or 0)
+        assert incident is not None
+        await harness.actions.resolve(incident, resolution, harness.settings, "Ann")
+    assert harness.group.action_names == (["ban", "delete", "unban"] if is_banned else [])
 
 
 async def test_resolve_after_undo_is_too_late(harness: ModerationHarness) -> None:

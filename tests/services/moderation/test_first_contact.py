@@ -28,7 +28,9 @@ async def test_name_of_a_newcomer_is_judged_once(harness: ModerationHarness, nam
     assert harness.judge.request_count == 1
 
 
-@pytest.mark.parametrize("name", ["Ann", "Ann Lee", "Жан-Пётр О'Нил", "❤️ Аня 🇺🇦", "User 6001", "A. B. Smith"])
+@pytest.mark.parametrize(
+    "name", ["", "\u200b", "Ann", "Ann Lee", "Жан-Пётр О'Нил", "❤️ Аня 🇺🇦", "User 6001", "A. B. Smith"]
+)
 async def test_greeting_under_an_ordinary_name_is_not_judged(harness: ModerationHarness, name: str) -> None:
     await harness.pipeline.handle(named(name), harness.settings)
     assert harness.judge.request_count == 0

@@ -155,6 +155,12 @@ def test_locate_evidence(evidence: str | None, said: GroupMessage, found: Eviden
     assert locate_evidence(verdict, said, normalise(said.text)) is found
 
 
+@pytest.mark.parametrize("category", [Category.OK, Category.UNSURE])
+def test_locate_evidence_of_a_verdict_that_needs_none(category: Category) -> None:
+    said = message(TEXT)
+    assert locate_evidence(Verdict(category=category, confidence=60), said, normalise(said.text)) is Evidence.OWN
+
+
 def test_locate_evidence_in_name() -> None:
     said = message("Hello")
     verdict = Verdict(category=Category.GAMBLING, confidence=99, evidence="Somebody", about=About.PROFILE)
@@ -255,6 +261,16 @@ async def test_cache_asks_once_over_replicas(redis: Redis, clock: ManualClock) -
     results = [await task for task in asked]
     assert len(models.prompts) == 1
     assert all(isinstance(result, Judged) for result in results)
+
+
+async def test_advert_that_is_only_forwarded_is_its_author_s(clock: ManualClock) -> None:
+    """There are no own words that could quote it, whatever the model says."""
+    quoted = Verdict(category=Category.JOB_SCAM, confidence=97, evidence="a day", about=About.QUOTED)
+    for own, about in (("", About.AUTHOR), ("Is this true? a day", About.QUOTED)):
+        said = message(own, forwarded=TEXT, is_forward=True)
+        judgement = await judged(create_judge(open_redis(None), clock, Models(quoted)), said)
+        assert isinstance(judgement, Judged)
+        assert judgement.verdict.about is about
 
 
 async def test_cancelled_judge_gives_its_lock_back(redis: Redis, clock: ManualClock) -> None:

@@ -42,7 +42,10 @@ async def join(harness: ModerationHarness, member: int = NEWCOMER, actor: int | 
 
 class TestPresence:
     async def test_member_from_before_the_bot_is_no_newcomer(self, seeing: ModerationHarness) -> None:
+        """For good: they are looked up once."""
         await say(seeing)
+        seeing.group.absent.add(NEWCOMER)
+        await say(seeing, f"{TALK} And on Monday?", 2)
         assert seeing.judge.request_count == 0
 
     async def test_member_who_joined_is_a_newcomer(self, seeing: ModerationHarness) -> None:
@@ -88,6 +91,11 @@ class TestPresence:
         await join(seeing, actor=ADMIN)
         await say(seeing)
         assert seeing.judge.request_count == 0
+
+    async def test_member_whom_a_member_added_is_a_newcomer(self, seeing: ModerationHarness) -> None:
+        await join(seeing, actor=NEWCOMER + 1)
+        await say(seeing)
+        assert seeing.judge.request_count == 1
 
     async def test_own_approval_of_a_request_is_no_admins_invitation(self, seeing: ModerationHarness) -> None:
         await join(seeing, actor=SELF)
@@ -166,9 +174,21 @@ class TestGate:
         await seeing.newcomers.store.change(GROUP, gate=Gate.BUTTON.value)
         await seeing.newcomers.gate.request(GROUP, NEWCOMER, 777, seeing.settings)
         assert seeing.group.questions == [(777, None)]
+        known = await seeing.newcomers.store.find(GROUP, NEWCOMER)
+        assert known is not None
+        assert known.asked_at == seeing.clock.now()
         assert await seeing.newcomers.gate.press(GROUP, NEWCOMER) is AnswerResult.PASSED
         await join(seeing, actor=SELF)
         assert seeing.group.actions == [("approve", NEWCOMER)]
+
+    async def test_answer_of_someone_who_need_not_pass_does_nothing(self, seeing: ModerationHarness) -> None:
+        """They never joined, or have passed."""
+        gate = seeing.newcomers.gate
+        await seeing.newcomers.store.change(GROUP, gate=Gate.BUTTON.value)
+        assert await gate.answer(GROUP, NEWCOMER, 1) is AnswerResult.NOTHING
+        await join(seeing)
+        await gate.press(GROUP, NEWCOMER)
+        assert await gate.answer(GROUP, NEWCOMER, 1) is AnswerResult.NOTHING
 
     async def test_request_is_the_admins_without_a_gate(self, seeing: ModerationHarness) -> None:
         await seeing.newcomers.gate.request(GROUP, NEWCOMER, 777, seeing.settings)
@@ -242,6 +262,17 @@ class TestCleanup:
         await say(harness, number=1)
         await say(harness, "And another one, hello", number=2)
         await say(harness, "Earn 500 a day, write me", number=3)
+        assert [action[1] for action in harness.group.actions if action[0] == "delete"] == deleted
+
+    @pytest.mark.parametrize(("confidence", "mode", "deleted"), [(85, Mode.ENFORCE, [(2,)]), (97, Mode.DRY, [])])
+    async def test_messages_of_a_newcomer_without_a_sanction_stay(
+        self, harness: ModerationHarness, *, confidence: int, mode: Mode, deleted: list[tuple[int, ...]]
+    ) -> None:
+        await harness.newcomers.store.change(GROUP, cleanup=True)
+        harness.settings = await harness.groups.change(harness.settings, mode=mode)
+        harness.judge.script.extend([judged(Category.OK, 99), judged(Category.JOB_SCAM, confidence)])
+        await say(harness, number=1)
+        await say(harness, "Earn 500 a day, write me", number=2)
         assert [action[1] for action in harness.group.actions if action[0] == "delete"] == deleted
 
 

@@ -49,6 +49,12 @@ async def test_link_or_user_name_identifies_a_campaign(memory: CampaignMemory) -
     assert not await memory.is_known("hey, ask @anna_from_the_library")
 
 
+async def test_advert_of_few_words_is_recognised_by_its_letters(memory: CampaignMemory) -> None:
+    await memory.remember("Remote work, daily payments, newcomers welcome")
+    assert await memory.is_known("REMOTE WORK daily payments!!! Newcomers welcome")
+    assert not await memory.is_known("Remote work, weekly payments, newcomers welcome")
+
+
 async def test_everyday_phrase_is_never_remembered(memory: CampaignMemory) -> None:
     await memory.remember("Thank you so much!")
     assert not await memory.is_known("Thank you so much!")
