@@ -222,7 +222,7 @@ def _fault_of_class(error: BaseException) -> Fault:
         case ModelNotFoundError():
             return _not_found_fault(error)
         case ModelConnectionError():
-            return _PHASE_FAULTS.get(error.phase, Fault.HICCUP)
+            return Fault.OURS if _is_of_closed_client(error) else _PHASE_FAULTS.get(error.phase, Fault.HICCUP)
         case ModelAuthenticationError():
             # With any status: Google rejects a key with a 400.
             return Fault.MISCONFIGURED
@@ -232,6 +232,14 @@ def _fault_of_class(error: BaseException) -> Fault:
             return Fault.UNREADABLE
         case _:
             return Fault.UNREADABLE if is_raised_by_adapter(error) else Fault.OURS
+
+
+def _is_of_closed_client(error: ModelConnectionError) -> bool:
+    """Returns whether a request outlived its connections: some SDKs report the client's error as a lost connection."""
+    cause = error.__cause__
+    while cause is not None and type(cause) is not RuntimeError:
+        cause = cause.__cause__
+    return cause is not None
 
 
 def _is_page(error: ModelHTTPError) -> bool:

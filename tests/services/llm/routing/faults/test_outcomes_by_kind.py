@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
+from pydantic_ai.exceptions import ModelConnectionError
 
 from core.config.providers import ProviderKind, ProviderSettings
 from core.errors import AnswerInterrupted, ContentRefused
@@ -116,4 +117,17 @@ async def test_complete_answer_causes_no_cooldown(harness: FallbackHarness, *, s
     harness.first.default = llm.answer("from the first", thinking="Let me see.")
 
     assert said(await harness.replica.ask(streamed=streamed)) == "from the first"
+    assert harness.replica.cooling() == {}
+
+
+@EACH_KIND
+@STREAMED
+async def test_request_with_a_closed_client_blames_no_provider(harness: FallbackHarness, *, streamed: bool) -> None:
+    """At the end of the process. Two SDKs report it as a lost connection."""
+    factory = harness.replica.factory
+    await factory._builder.http_client(harness.replica.fallback.roster.require("first")).aclose()
+    with pytest.raises((RuntimeError, ModelConnectionError)):
+        await harness.replica.ask(streamed=streamed)
+
+    assert harness.second.connections == 0
     assert harness.replica.cooling() == {}
