@@ -8,7 +8,7 @@ calls tools, another run takes it up: it carries them out and prepares the next 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic_ai import Agent, RunContext
 from pydantic_ai.capabilities import Instrumentation, WrapModelRequestHandler
@@ -17,6 +17,8 @@ from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
     ModelResponse,
+    RetryFeedbackPart,
+    RetryInfo,
     TextPart,
     ToolCallPart,
     ToolReturnPart,
@@ -31,8 +33,18 @@ from services.llm.models.routed import RoutedModel
 
 DepsT = TypeVar("DepsT")
 
-_Opening = AbstractAsyncContextManager[StreamedResponse]
-"""A request that is made when it is entered."""
+MOST_CORRECTIONS = 2
+"""Times that a model is asked again because its answer has no text."""
+MOST_CONTINUATIONS = 10
+"""Times that a paused answer is continued."""
+NO_TEXT = "Please return text or call a tool."
+"""The library's words for an answer without text; it sends them, and no others, as a message of the system."""
+
+
+class _Request(NamedTuple):
+    messages: list[ModelMessage]
+    settings: ModelSettings | None
+    parameters: ModelRequestParameters
 
 
 @dataclass(slots=True)
@@ -57,6 +69,8 @@ class AgentSteps(Generic[DepsT]):
     _usage: RunUsage = field(default_factory=RunUsage)
     _wrong_calls: dict[str, int] = field(default_factory=dict[str, int])
     """By tool: steps in a row in which the model was asked to correct a call."""
+    _corrections: int = 0
+    """Answers without text so far."""
 
     async def run(self, history: Sequence[ModelMessage]) -> None:
         """Asks the model until it answers without calling tools.
@@ -67,20 +81,36 @@ class AgentSteps(Generic[DepsT]):
         Raises:
             UsageLimitExceeded: the answer needs more steps or tool calls than its limits allow.
             UnexpectedModelBehavior: the model calls a tool wrongly in spite of corrections, or answers without text,
-                such as with a picture.
+                such as with a picture, or its provider pauses the answer again and again.
         """
-        so_far, opening = await self._prepare(history)
-        while opening is not None:
-            response = await self._ask(opening)
+        so_far, request = await self._prepare(history)
+        while request is not None:
+            response = await self._ask(request)
             self.messages.append(response)
-            if not response.tool_calls:
-                if not response.text:
-                    raise UnexpectedModelBehavior("an answer without text")
+            so_far = [*so_far, response]
+            if response.tool_calls:
+                self.note_calls(response.tool_calls)
+            elif _has_text(response):
                 return
-            self.note_calls(response.tool_calls)
-            so_far, opening = await self._prepare([*so_far, response])
+            else:
+                so_far.append(self._correct(response))
+            so_far, request = await self._prepare(so_far)
 
-    async def _prepare(self, history: Sequence[ModelMessage]) -> tuple[list[ModelMessage], _Opening | None]:
+    def _correct(self, response: ModelResponse) -> ModelRequest:
+        """Returns the request for an answer with text, as the library words it within a run.
+
+        Raises:
+            UnexpectedModelBehavior: the answer ended at its length limit, or it is one too many.
+        """
+        self._corrections += 1
+        if response.finish_reason == "length" or self._corrections > MOST_CORRECTIONS:
+            raise UnexpectedModelBehavior("an answer without text")
+        retry = RetryInfo[Literal["no_output"]]("no_output", attempt=self._corrections, max_retries=MOST_CORRECTIONS)
+        correction = ModelRequest([RetryFeedbackPart(NO_TEXT, retry=retry)])
+        self.messages.append(correction)
+        return correction
+
+    async def _prepare(self, history: Sequence[ModelMessage]) -> tuple[list[ModelMessage], _Request | None]:
         """Carries out the tool calls at the end of a history.
 
         Returns:
@@ -107,26 +137,44 @@ class AgentSteps(Generic[DepsT]):
         for message in results:
             if isinstance(message, ModelRequest):
                 self._count_wrong_calls(message)
-        return recorder.without_placeholder(run.all_messages()), self._open(recorder)
+        return recorder.without_placeholder(run.all_messages()), recorder.recorded
 
-    def _open(self, recorder: "_RequestRecorder") -> _Opening | None:
-        if recorder.recorded is None:
-            return None
+    async def _ask(self, request: _Request) -> ModelResponse:
+        """Returns the answer to a request.
+
+        An answer that its provider pauses, as Anthropic does with long searches, is continued until it is whole.
+        """
+        response = await self._receive(request)
+        for _ in range(MOST_CONTINUATIONS):
+            if response.state != "suspended":
+                return response
+            response = await self._receive(request, response)
+        self.messages.append(replace(response, state="interrupted"))
+        raise UnexpectedModelBehavior("an answer that is paused again and again")
+
+    async def _receive(self, request: _Request, begun: ModelResponse | None = None) -> ModelResponse:
+        """Returns an answer, or what was begun of it and its continuation; one that breaks off is in the messages."""
+        response = begun
+        messages = request.messages if begun is None else [*request.messages, begun]
+        try:
+            async with self._open(request._replace(messages=messages)) as stream:
+                try:
+                    async for _ in stream:
+                        pass
+                finally:
+                    response = _continued(begun, stream.get(), request.messages[-1])
+        except BaseException:
+            if response is not None:
+                self.messages.append(replace(response, state="interrupted"))
+            raise
+        return response
+
+    def _open(self, request: _Request) -> AbstractAsyncContextManager[StreamedResponse]:
+        """Returns a stream whose request is made when it is entered."""
         spans = self.agent.instrument
         if isinstance(spans, InstrumentationSettings):
-            return InstrumentedModel(self.model, spans).request_stream(*recorder.recorded)
-        return self.model.open_stream(*recorder.recorded)
-
-    async def _ask(self, opening: _Opening) -> ModelResponse:
-        """Returns the answer to a request; one that breaks off is kept in the messages."""
-        async with opening as stream:
-            try:
-                async for _ in stream:
-                    pass
-            except BaseException:
-                self.messages.append(replace(stream.get(), state="interrupted"))
-                raise
-            return stream.get()
+            return InstrumentedModel(self.model, spans).request_stream(*request)
+        return self.model.open_stream(*request)
 
     def _count_wrong_calls(self, results: ModelRequest) -> None:
         """Counts the calls that a model is to correct, as the library does within a run.
@@ -147,6 +195,18 @@ class AgentSteps(Generic[DepsT]):
             raise UnexpectedModelBehavior("a tool was called wrongly too often")
 
 
+def _has_text(response: ModelResponse) -> bool:
+    return any(isinstance(part, TextPart) and part.content for part in response.parts)
+
+
+def _continued(begun: ModelResponse | None, rest: ModelResponse, asked: ModelMessage) -> ModelResponse:
+    """Returns an answer with what was received before its pause, and with the ids of what it answers."""
+    whole = replace(rest, run_id=asked.run_id, conversation_id=asked.conversation_id)
+    if begun is not None:
+        whole.parts, whole.usage = [*begun.parts, *rest.parts], begun.usage + rest.usage
+    return whole
+
+
 class _RequestRecorder(WrapperModel):
     """Keeps the request of a run in place of making it.
 
@@ -156,7 +216,7 @@ class _RequestRecorder(WrapperModel):
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
-        self.recorded: tuple[list[ModelMessage], ModelSettings | None, ModelRequestParameters] | None = None
+        self.recorded: _Request | None = None
         self._placeholder = ModelResponse([TextPart("-")])
 
     async def request(
@@ -166,7 +226,7 @@ class _RequestRecorder(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
         """Records the request; what it returns is not part of the answer."""
-        self.recorded = messages, model_settings, model_request_parameters
+        self.recorded = _Request(messages, model_settings, model_request_parameters)
         return self._placeholder
 
     def without_placeholder(self, messages: Sequence[ModelMessage]) -> list[ModelMessage]:

@@ -1,23 +1,35 @@
 """AgentSteps: no run is open while a model answers; corrections are counted over the steps."""
 
 import gc
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from pydantic_ai import Agent, AgentRun
 from pydantic_ai.exceptions import UnexpectedModelBehavior
-from pydantic_ai.messages import BinaryImage, FilePart, ModelMessage, ModelRequest, ModelResponse
+from pydantic_ai.messages import (
+    BinaryImage,
+    FilePart,
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    RetryFeedbackPart,
+    TextPart,
+)
 from pydantic_ai.models import CompletedStreamedResponse, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.test import TestModel as ScriptedModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import UsageLimits
 
-from services.chat.agent_steps import AgentSteps
+from core.config.providers import ProviderKind
+from core.db.database import Database
+from services.chat.agent_steps import MOST_CONTINUATIONS, AgentSteps
 from services.chat.reply import ReplyPhase
-from tests.support.chat_harness import ChatHarness
-from tests.support.fake_llm.server import Behaviour, LLMServer, answer, stall, tool_call
+from services.chat.store import transcript
+from tests.support.chat_harness import ChatHarness, chat_harness
+from tests.support.fake_llm.providers import provider_at
+from tests.support.fake_llm.server import Behaviour, LLMServer, answer, cut, stall, status, tool_call
 
 
 @pytest.mark.parametrize("steps", [(), (tool_call("current_time", {}),)], ids=["first step", "after a tool call"])
@@ -52,23 +64,87 @@ async def test_wrong_calls_in_a_row_are_counted_over_steps(
     assert reply.phase is phase
 
 
+@pytest.fixture
+async def claude(file: Database, first: LLMServer) -> AsyncIterator[ChatHarness]:
+    async with chat_harness(file, provider_at(first, ProviderKind.ANTHROPIC)) as harness:
+        yield harness
+
+
+@pytest.mark.parametrize(
+    ("then", "phase", "stored"),
+    [
+        (answer("a second half."), ReplyPhase.COMPLETE, ["A half,", "a second half."]),
+        (cut(after_pieces=1), ReplyPhase.INTERRUPTED, ["A half,", "The"]),
+        (status(400), ReplyPhase.INTERRUPTED, ["A half,"]),
+    ],
+    ids=["continued", "broken off", "refused"],
+)
+async def test_paused_answer_is_continued(
+    claude: ChatHarness, first: LLMServer, then: Behaviour, phase: ReplyPhase, stored: list[str]
+) -> None:
+    """What was begun is sent back, and kept whatever becomes of its continuation."""
+    first.default = then
+    first.script(answer("A half,", finish="pause_turn"))
+    reply = await claude.say()
+    assert (reply.phase, reply.text.split("\n\n")) == (phase, stored)
+    assert [each["content"][0]["text"] for each in first.requests[1].json["messages"]] == ["Hello?", "A half,"]
+    responses = [
+        each for each in transcript.load((await claude.row(reply)).messages or "") if isinstance(each, ModelResponse)
+    ]
+    assert [[part.content for part in each.parts if isinstance(part, TextPart)] for each in responses] == [stored]
+    assert responses[0].state == ("complete" if phase is ReplyPhase.COMPLETE else "interrupted")
+
+
+async def test_answer_that_is_paused_again_and_again_ends(claude: ChatHarness, first: LLMServer) -> None:
+    first.default = answer("More", finish="pause_turn")
+    reply = await claude.say()
+    assert reply.phase is ReplyPhase.INTERRUPTED
+    assert len(first.requests) == 1 + MOST_CONTINUATIONS
+
+
+async def test_turns_of_a_conversation_have_its_id(harness: ChatHarness, first: LLMServer) -> None:
+    """Traces find the requests of a conversation by it."""
+    first.script(tool_call("current_time", {}), answer("Noon."), answer("One."))
+    rows = [await harness.row(await harness.say()) for _ in range(2)]
+    answers = [each for row in rows for each in transcript.load(row.messages or "") if isinstance(each, ModelResponse)]
+    assert len({each.conversation_id for each in answers} - {None}) == 1
+    assert len(answers) == 3
+    assert all(each.run_id for each in answers)
+
+
 class Painter(ScriptedModel):
-    """A model that answers with a picture alone."""
+    """A model that answers with so many pictures, then with text."""
+
+    def __init__(self, pictures: int) -> None:
+        super().__init__()
+        self._pictures = pictures
 
     @asynccontextmanager
     async def open_stream(
         self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
     ) -> AsyncGenerator[StreamedResponse]:
         del messages, settings
+        self._pictures -= 1
         picture = FilePart(BinaryImage(b"\x89PNG", media_type="image/png"))
-        yield CompletedStreamedResponse(ModelResponse([picture]), model_request_parameters=parameters)
+        part = picture if self._pictures >= 0 else TextPart("A cat.")
+        yield CompletedStreamedResponse(ModelResponse([part]), model_request_parameters=parameters)
 
 
-async def test_answer_without_text_fails() -> None:
-    """It is kept in the messages; nothing of it could be shown."""
+async def paint(pictures: int, steps: list[ModelMessage]) -> None:
     agent: Agent[Any, str] = Agent()
-    model: Any = Painter()  # of a RoutedModel it has the stream
-    steps = AgentSteps(agent, model, None, UsageLimits(), lambda _: None)
+    model: Any = Painter(pictures)  # of a RoutedModel it has the stream
+    await AgentSteps(agent, model, None, UsageLimits(), lambda _: None, steps).run(
+        [ModelRequest.user_text_prompt("Hello?")]
+    )
+
+
+async def test_answer_without_text_is_asked_for_again() -> None:
+    """As within a run of the library: twice, and nothing of such an answer could be shown."""
+    messages: list[ModelMessage] = []
+    await paint(2, messages)
+    parts = [type(part) for message in messages for part in message.parts]
+    assert parts == [FilePart, RetryFeedbackPart, FilePart, RetryFeedbackPart, TextPart]
+    messages = []
     with pytest.raises(UnexpectedModelBehavior):
-        await steps.run([ModelRequest.user_text_prompt("Hello?")])
-    assert [type(part) for message in steps.messages for part in message.parts] == [FilePart]
+        await paint(3, messages)
+    assert [type(part) for message in messages for part in message.parts] == [*parts[:-1], FilePart]
