@@ -13,11 +13,10 @@ from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.settings import ModelSettings
 
-from services.llm.models.stream_ends import refusal
-from services.llm.models.stream_reader import StreamReader
-from services.llm.models.stream_start import OpenedStream, open_stream
+from services.llm.models.stream_start import StreamStart, open_stream, refusal
+from services.llm.models.streams import StreamReader
 from services.llm.providers.builder import ConnectionsClosed, ModelBuilder
-from services.llm.providers.wire.response_hooks import Pacing, omit_fields, pace_responses
+from services.llm.providers.wire.response_hooks import omit_fields, pace_responses
 from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.attempts import Attempt
 from services.llm.routing.faults.reasons import ModelNotBuilt
@@ -129,19 +128,6 @@ async def _collect(reader: StreamReader) -> ModelResponse:
         return reader.response.get()
     finally:
         reader.close()
-
-
-@dataclass(frozen=True, slots=True)
-class StreamStart:
-    """A stream after its first output, the event loop's time at which it was requested, and the pace of its rest."""
-
-    opened: OpenedStream
-    began: float
-    pacing: Pacing
-
-    def hold_text(self, window_s: float, candidate: Candidate) -> None:
-        """Holds text for up to a window from now on, which stays far below the stall deadline."""
-        self.pacing.window_s = min(window_s, candidate.provider.stall_timeout_s / 4)
 
 
 async def request_stream_start(

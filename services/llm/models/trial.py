@@ -25,7 +25,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from core.clock import Clock
 from core.config.providers import ProviderSettings
-from services.llm.models.stream_ends import emptiness, is_answer
+from services.llm.models.stream_start import emptiness, is_answer
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import suggest_version
 from services.llm.request import Capability

@@ -17,8 +17,8 @@ from core.errors import AnswerInterrupted
 from core.redis.client import open_redis
 from services.llm.models.bounds import AnswerBounds
 from services.llm.models.routed import last_provenance
-from services.llm.models.stream_reader import StreamReader
 from services.llm.models.stream_start import Event, OpenedStream
+from services.llm.models.streams import StreamReader
 from services.llm.providers.openai import LeanOpenAI
 from services.llm.providers.wire.response_hooks import Pacing
 from services.llm.request import Candidate, RequestSpec

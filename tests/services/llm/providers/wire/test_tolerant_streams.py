@@ -12,7 +12,7 @@ from pydantic_ai.messages import ModelRequest, TextPart, ThinkingPart, ToolCallP
 from pydantic_ai.models import ModelRequestParameters
 
 from core.config.providers import ProviderKind
-from services.llm.models.stream_ends import is_finished
+from services.llm.models.stream_start import is_finished
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.wire.chat_fields import as_message
 from services.llm.providers.wire.thinking_tags import ThinkingHabit, ThinkingTags
