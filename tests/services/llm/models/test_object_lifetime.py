@@ -115,6 +115,7 @@ async def test_streaming_answer_holds_no_request_body(first: LLMServer, replica:
     model = replica.factory.create_llm_model_with_fallback("test")
     async with model_request_stream(model, HELLO) as stream:
         await anext(aiter(stream))
+        gc.collect()  # requests of earlier tests
         held = [each for each in gc.get_objects() if isinstance(each, httpx2.Request) and str(each.url) == asked]
         assert [request.content for request in held] == [b""]
         assert all("authorization" in request.headers for request in held)
