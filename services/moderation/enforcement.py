@@ -39,7 +39,7 @@ class Enforcement:
         exemptions: Exemptions,
     ) -> None:
         self._exemptions = exemptions
-        self._incidents = incidents
+        self.incidents = incidents
         self._shared = shared
         self._warnings = warnings
         self._counts = counts
@@ -49,14 +49,14 @@ class Enforcement:
 
     async def enforce(self, finding: Finding, settings: GroupSettings) -> Incident:
         """Records and enforces a finding, unless an earlier version of the message was treated at least as severely."""
-        for earlier in await self._incidents.list_for_message(finding.group_id, finding.message_ids[0]):
+        for earlier in await self.incidents.list_for_message(finding.group_id, finding.message_ids[0]):
             if earlier.finding.version != finding.version and _covers(earlier, finding):
                 return await self.finish(earlier, settings)
-        return await self.finish(await self._incidents.record(finding), settings)
+        return await self.finish(await self.incidents.record(finding), settings)
 
     async def finish(self, incident: Incident, settings: GroupSettings) -> Incident:
         """Continues an incident from its recorded progress, unless it is finished or another replica has its lease."""
-        incidents = self._incidents
+        incidents = self.incidents
         taken = await incidents.take(incident.id)
         if taken is None:
             return await incidents.get(incident.id) or incident
@@ -72,10 +72,6 @@ class Enforcement:
             taken = await self._carry_out(taken, settings)
         return await self._hand_over(taken)
 
-    async def list_orphans(self) -> list[Incident]:
-        """Returns incidents of a replica that died or was cut off."""
-        return await self._incidents.list_orphans()
-
     async def resolve(
         self, incident: Incident, resolution: Resolution, settings: GroupSettings, by: str
     ) -> Incident | None:
@@ -83,7 +79,7 @@ class Enforcement:
 
         The card shows `by`, the admin's name.
         """
-        resolved = await self._incidents.resolve(incident.id, resolution, by)
+        resolved = await self.incidents.resolve(incident.id, resolution, by)
         if resolved is None:
             return None
         log.info(
@@ -146,18 +142,18 @@ class Enforcement:
         is_deletable = not finding.dry_run and finding.category is not Category.TOXIC
         if not incident.is_deleted and (is_deletable or deletes or incident.banned_by is not None):
             deleted = await self._delete(finding, settings)
-            return await self._incidents.save_progress(incident.id, deleted=deleted.value) or incident
+            return await self.incidents.save_progress(incident.id, deleted=deleted.value) or incident
         return incident
 
     async def _hand_over(self, incident: Incident) -> Incident:
         """Releases an incident, and has it told to the admins."""
-        incident = await self._incidents.save_progress(incident.id, released=True) or incident
+        incident = await self.incidents.save_progress(incident.id, released=True) or incident
         self._reporter.put(incident)
         return incident
 
     async def _carry_out(self, taken: Incident, settings: GroupSettings) -> Incident:
         """Sanctions and deletes, unless the author turns out to be an admin by now; returns the incident's state."""
-        incidents, finding, plan = self._incidents, taken.finding, taken.finding.plan
+        incidents, finding, plan = self.incidents, taken.finding, taken.finding.plan
         is_sanction_due = plan.sanction is not Sanction.NONE and taken.sanctioned is None
         is_deletion_due = plan.delete and taken.deleted is None
         if not is_sanction_due and not is_deletion_due:
@@ -195,7 +191,7 @@ class Enforcement:
         result = await self._restrictions.ban(finding, incident.restriction)
         await self._alerts.report_right(settings, "restrict", result)
         if finding.plan.sanction is Sanction.BAN:
-            return await self._incidents.save_progress(incident.id, sanctioned=result.value) or incident
+            return await self.incidents.save_progress(incident.id, sanctioned=result.value) or incident
         return incident
 
     async def _note_restriction(self, incident: Incident) -> Incident:
@@ -203,7 +199,7 @@ class Enforcement:
         if incident.restriction is not None or incident.finding.author.kind is AuthorKind.CHANNEL:
             return incident
         found = await self._restrictions.read(incident.finding.group_id, incident.finding.author.id)
-        return await self._incidents.save_progress(incident.id, restriction=found) or incident
+        return await self.incidents.save_progress(incident.id, restriction=found) or incident
 
     async def _lift(self, incident: Incident) -> None:
         """Takes back the bot's acts against the author. Deleted messages cannot be restored."""
@@ -236,7 +232,7 @@ class Enforcement:
     async def _mute(self, incident: Incident, settings: GroupSettings) -> ActionResult:
         """Mutes the author, unless the bot has just done so for another message."""
         finding = incident.finding
-        if await self._incidents.is_muted(incident):
+        if await self.incidents.is_muted(incident):
             return ActionResult.STANDS
         incident = await self._note_restriction(incident)
         result = await self._restrictions.mute(
@@ -256,7 +252,7 @@ class Enforcement:
                 return await self._ban(incident, settings)
             case Sanction.NONE:
                 return incident
-        return await self._incidents.save_progress(incident.id, sanctioned=result) or incident
+        return await self.incidents.save_progress(incident.id, sanctioned=result) or incident
 
 
 def _covers(earlier: Incident, finding: Finding) -> bool:

@@ -152,7 +152,7 @@ class Maintenance:
 
     async def _finish_orphans(self) -> None:
         """Finishes incidents whose replica died or was cut off; one that fails is tried again after its lease."""
-        for incident in await self._enforcement.list_orphans():
+        for incident in await self._enforcement.incidents.list_orphans():
             settings = await self._groups.get(incident.finding.group_id)
             if settings is not None:
                 await _attempt("orphan", self._enforcement.finish(incident, settings))

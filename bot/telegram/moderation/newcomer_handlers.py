@@ -139,7 +139,7 @@ class NewcomerHandlers:
             await self._newcomers.trust(settings.group_id, member.id)
             await self._replies.say(message, "moderation-trusted", settings.language, name=member.name)
         else:
-            await self._newcomers.untrust(settings.group_id, member.id)
+            await self._newcomers.store.forget_history(settings.group_id, member.id)
             await self._replies.say(message, "moderation-untrusted", settings.language, name=member.name)
 
     async def lock(self, message: Message, command: CommandObject) -> None:

@@ -32,15 +32,11 @@ class BroadcastPages:
             act("/broadcasts/{id}/{act}", self.act),
         )
 
-    async def broadcasts(self, request: web.Request, session: OperatorSession) -> web.Response:
-        """Returns the newest broadcasts and the form of a new one."""
-        return await self._page(request, session)
-
     async def draft(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Stores a message and counts its chats; nothing is sent before that is confirmed."""
         text = str((await request.post()).get("text", "")).replace("\r\n", "\n").strip()
         if not text or is_too_long(text):
-            return await self._page(request, session, text=text)
+            return await self.broadcasts(request, session, text=text)
         await self._frame.parts.broadcasts.draft(session.actor_id, text, formatting=None, language=None)
         return done("broadcast-drafted", page="broadcasts")
 
@@ -81,8 +77,10 @@ class BroadcastPages:
             return self._frame.refuse(request, session, "web-broadcast-changed", HTTPStatus.CONFLICT)
         return done(f"broadcast-{request.match_info['act']}", page="broadcasts")
 
-    async def _page(self, request: web.Request, session: OperatorSession, *, text: str | None = None) -> web.Response:
-        """Returns the page; `text` is one that cannot be sent."""
+    async def broadcasts(
+        self, request: web.Request, session: OperatorSession, *, text: str | None = None
+    ) -> web.Response:
+        """Returns the newest broadcasts and the form of a new one; `text` is one that cannot be sent."""
         rows = await self._frame.parts.broadcasts.newest(SHOWN)
         return self._frame.render(
             request,

@@ -56,25 +56,21 @@ class TokenPages:
             act("/tokens/{name}/revoke", self.revoke),
         )
 
-    async def tokens(self, request: web.Request, session: OperatorSession) -> web.Response:
-        """Returns the tokens and the form of a new one."""
-        return await self._page(request, session)
-
     async def create(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Makes a token and shows it, only on this page."""
         form = await self._form(request)
         name = form.get("name", "")
         if NAME.fullmatch(name) is None:
-            return await self._page(request, session, form=form, fault="web-token-name-invalid")
+            return await self.tokens(request, session, form=form, fault="web-token-name-invalid")
         limits = _limits(form)
         if limits is None:
-            return await self._page(request, session, form=form, fault="web-token-limits-invalid")
+            return await self.tokens(request, session, form=form, fault="web-token-limits-invalid")
         try:
             made = await self._frame.parts.tokens.create(name, limits, session.actor_id)
         except TokenExists:
-            return await self._page(request, session, form=form, fault="web-token-exists")
+            return await self.tokens(request, session, form=form, fault="web-token-exists")
         await self._audit(session, "create", name, limits)
-        return await self._page(request, session, made=(name, made))
+        return await self.tokens(request, session, made=(name, made))
 
     async def edit(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Returns the form of a token's limits."""
@@ -132,7 +128,7 @@ class TokenPages:
             raise web.HTTPNotFound
         return found
 
-    async def _page(
+    async def tokens(
         self,
         request: web.Request,
         session: OperatorSession,
@@ -141,6 +137,13 @@ class TokenPages:
         fault: str | None = None,
         made: tuple[str, str] | None = None,
     ) -> web.Response:
+        """Returns the tokens and the form of a new one.
+
+        Args:
+            form: one that cannot be read.
+            fault: the text that says why.
+            made: name and secret of a new token, which is shown once.
+        """
         rows = [TokenRow(token, await self._used(token)) for token in await self._frame.parts.tokens.all()]
         return self._frame.render(
             request,

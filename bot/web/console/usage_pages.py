@@ -46,10 +46,6 @@ class UsagePages:
             act("/budgets", self.set_budget),
         )
 
-    async def usage(self, request: web.Request, session: OperatorSession) -> web.Response:
-        """Returns requests, tokens and cost by provider, and the budgets of today."""
-        return await self._page(request, session)
-
     async def set_budget(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Sets the budget of a user or a chat."""
         form = {name: str(value).strip().lower() for name, value in (await request.post()).items()}
@@ -60,7 +56,7 @@ class UsagePages:
                 BudgetKind(kind), form.get("owner", ""), amount, session.actor_id
             )
         if change is None:
-            return await self._page(request, session, fields=form)
+            return await self.usage(request, session, fields=form)
         owner = form.get("owner", "")
         kept = BudgetAct(owner_kind=BudgetKind(kind), owner=owner, before=change.before, after=change.after)
         return done(
@@ -80,10 +76,14 @@ class UsagePages:
         ]
         return download(to_csv(("budget", "limit_usd", "spent_usd"), lines), "text/csv", "budgets.csv")
 
-    async def _page(
+    async def usage(
         self, request: web.Request, session: OperatorSession, *, fields: Mapping[str, str] | None = None
     ) -> web.Response:
-        """Returns the page; `fields` are those of a form that cannot be read."""
+        """Returns requests, tokens and cost by provider, and the budgets of today.
+
+        Args:
+            fields: those of a form that cannot be read.
+        """
         days, group = _chosen(request)
         by_provider = group == GROUPS[0]
         budgets = self._frame.parts.budgets

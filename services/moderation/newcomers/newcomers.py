@@ -88,10 +88,6 @@ class Newcomers:
         await self.store.put(group_id, member_id, trust=Trust.ADMIN.value)
         await self.gate.let_through(group_id, member_id)
 
-    async def untrust(self, group_id: int, member_id: int) -> None:
-        """Makes a person a newcomer again."""
-        await self.store.forget_history(group_id, member_id)
-
     async def join(self, join: Join, settings: GroupSettings) -> None:
         """Handles a join: records it, begins a raid where too many join, and closes the gate. Idempotent."""
         # Telegram reports joins to admins only: it does from now on at the latest.

@@ -109,7 +109,7 @@ class TestPresence:
         for number in range(2, 6):
             await say(harness, f"{TALK} {number}", number)
         clock.shift(timedelta(days=30).total_seconds())
-        await harness.newcomers.untrust(GROUP, NEWCOMER)
+        await harness.newcomers.store.forget_history(GROUP, NEWCOMER)
         await say(harness, number=9)
         assert harness.judge.request_count == 1
 
