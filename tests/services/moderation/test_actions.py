@@ -1,16 +1,16 @@
 """Decisions of admins take effect once."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from services.moderation.actions import ResolveResult
-from services.moderation.domain.incident import Resolution
+from services.moderation.actions import ReportResult, ResolveResult, WarnResult
+from services.moderation.domain.incident import Incident, Resolution, Source
 from services.moderation.domain.settings import Mode
-from tests.support.moderation_harness import (
-    SCAM,
-    ModerationHarness,
-)
+from services.moderation.domain.verdict import Category
+from services.moderation.screening.exemptions import Exemption
+from tests.support.moderation_harness import ADMIN, GROUP, SCAM, ModerationHarness, judged
 
 pytestmark = pytest.mark.integration
 
@@ -45,6 +45,31 @@ async def test_undo_in_a_watched_group_lifts_the_ban_of_an_admin_alone(
         assert incident is not None
         await harness.actions.resolve(incident, resolution, harness.settings, "Ann")
     assert harness.group.action_names == (["ban", "delete", "unban"] if is_banned else [])
+
+
+async def test_message_of_an_admin_is_neither_marked_nor_warned(harness: ModerationHarness) -> None:
+    """That of a member is both."""
+    said, settings = harness.message(), harness.settings
+    own = replace(said, author=replace(said.author, id=ADMIN))
+    assert await harness.actions.mark_spam(own, settings, "Ann") is Exemption.ADMIN
+    assert await harness.actions.warn(own, settings) is Exemption.ADMIN
+    assert harness.group.actions == []
+    assert await harness.actions.warn(said, settings) == WarnResult(1, is_muted=False)
+    assert isinstance(await harness.actions.mark_spam(said, settings, "Ann"), Incident)
+    assert harness.group.actions == [("delete", (1,))]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_reports_of_enough_members_show_one_card(harness: ModerationHarness, *, is_known: bool) -> None:
+    """None where the message has its card already."""
+    harness.judge.default = judged(Category.JOB_SCAM, 60) if is_known else judged(Category.OK, 99)
+    said, settings = harness.message(), harness.settings
+    await harness.pipeline.handle(said, settings)
+    for number in range(settings.report_threshold):
+        assert await harness.actions.report(said, 100 + number, settings) is ReportResult.TAKEN
+    sources = {each.finding.source for each in await harness.incidents.list_for_message(GROUP, 1)}
+    assert sources == {Source.JUDGE if is_known else Source.REPORT}
+    assert len(harness.group.cards) == 1
 
 
 async def test_resolve_after_undo_is_too_late(harness: ModerationHarness) -> None:
