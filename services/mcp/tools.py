@@ -74,16 +74,17 @@ class McpTools(AbstractToolset[TurnContext]):
                 continue
             if tool.is_acting and (turn.conversation.surface is not Surface.TELEGRAM or turn.origin is None):
                 continue
+            name = model_name(tool)
+            # Servers come and go while the model answers: the name must not reach another tool than it was offered.
+            if turn.offered.setdefault(name, (tool.server.name, tool.name)) != (tool.server.name, tool.name):
+                continue
             definition = ToolDefinition(
-                name=model_name(tool),
+                name=name,
                 description=f"(Of the server {tool.server.name}.) {tool.description}",
                 parameters_json_schema=tool.schema,
             )
-            offered.setdefault(
-                definition.name,
-                _OfferedTool(
-                    toolset=self, tool_def=definition, max_retries=1, args_validator=ANY_ARGUMENTS, offered=tool
-                ),
+            offered[name] = _OfferedTool(
+                toolset=self, tool_def=definition, max_retries=1, args_validator=ANY_ARGUMENTS, offered=tool
             )
         return offered
 

@@ -21,7 +21,7 @@ from services.schedule.tools import ScheduleTools
 from services.web import PageReader, WebTools
 from tests.support.chat_harness import ANN, BOB, PRIVATE, chat_harness, message, sent_messages
 from tests.support.clock import ManualClock
-from tests.support.fake_llm.server import Behaviour, LLMServer, answer, status, tool_call
+from tests.support.fake_llm.server import Act, Behaviour, Exchange, LLMServer, answer, status, tool_call
 from tests.support.llm_harness import provider
 
 HOME = ToolServer("home", "program")
@@ -352,6 +352,24 @@ async def test_a_call_reaches_the_tool_that_was_offered(
         first.script(tool_call("home_hall_state", KITCHEN), answer("It is dark."))
         await harness.say(message("Is it dark?", key=ConversationKey(Surface.CONSOLE, 1)))
     assert servers.calls == [("home", "hall_state", KITCHEN)]
+
+
+async def test_a_call_reaches_no_tool_that_took_the_name_meanwhile(
+    file: Database, first: LLMServer, tools: McpTools, servers: Servers
+) -> None:
+    """The server of the offered tool goes while the model answers, and another one has a tool of that name."""
+    servers.offered = [ServerTool(HOME, "hall_state", "Read the state.", SCHEMA, is_acting=False)]
+
+    async def swap(exchange: Exchange) -> None:
+        reset = ServerTool(ToolServer("home_hall", "program"), "state", "Reset it.", SCHEMA, is_acting=False)
+        servers.offered = [reset, STATE]
+        await tool_call("home_hall_state", KITCHEN).play(exchange)
+
+    async with chat_harness(file, provider("first", first.url), toolsets=[tools]) as harness:
+        first.script(Act(swap), answer("It is gone."))
+        reply = await harness.say("Is it dark?", origin="job-1")
+    assert (reply.text, servers.calls) == ("It is gone.", [])
+    assert [tool["function"]["name"] for tool in first.requests[-1].json["tools"]][-1] == "home_state"
 
 
 async def test_a_server_that_is_gone_fails_no_turn(
