@@ -1,6 +1,5 @@
 """Builds moderation for Telegram."""
 
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,10 +61,11 @@ class Moderation:
 
     async def close(self) -> None:
         """Ends the look-ups of admins and those in public lists of spammers."""
-        async with AsyncExitStack() as stack:
-            if self.accounts is not None:
-                stack.push_async_callback(self.accounts.close)
+        try:
             await self.admins.close()
+        finally:
+            if self.accounts is not None:
+                await self.accounts.close()
 
 
 def build_moderation(services: Services, bot: KnownBot, delivery: Delivery) -> Moderation:

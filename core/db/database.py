@@ -17,23 +17,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from core.db.connection_slots import ConnectionSlots
+from core.db.driver_errors import BUSY, LOCKED, READ_ONLY, describe_storage_error, translate_errors
 from core.db.drivers import (
     BEGIN,
-    BUSY,
-    LOCKED,
     POSTGRES_LANE,
     POSTGRES_POOL,
-    READ_ONLY,
     SQLITE_POOL,
     STANDSTILL_S,
     compact_file,
     create_file,
-    describe_storage_error,
     enable_wal,
     open_lane_engine,
     open_session_engine,
     parse_url,
-    translate_errors,
 )
 from core.db.lane import WRITE, Lane, SqliteLane, WriteLock
 from core.db.migrations import HEAD

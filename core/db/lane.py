@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 
-from core.db.drivers import DRIVER_ERRORS, LOCKED, to_storage_error
+from core.db.driver_errors import DRIVER_ERRORS, LOCKED, to_storage_error
 from core.errors import StorageError
 
 T = TypeVar("T")

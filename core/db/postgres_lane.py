@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 
 from core.db.connection_slots import ConnectionSlots
-from core.db.drivers import BUSY
+from core.db.driver_errors import BUSY
 from core.db.lane import CLOSE_S, Executed, LaneThreads, execute_transaction
 from core.errors import StorageError
 

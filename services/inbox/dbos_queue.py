@@ -12,7 +12,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 import structlog
 
-from core.db.drivers import DRIVER_ERRORS, to_storage_error
+from core.db.driver_errors import DRIVER_ERRORS, to_storage_error
 from core.db.replica_fence import ReplicaFence
 from services.inbox.dbos_runtime import DBOSRuntime
 from services.inbox.dbos_tables import Claim, WorkflowTable

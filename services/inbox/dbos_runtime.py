@@ -19,7 +19,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.db.drivers import describe_storage_error
+from core.db.driver_errors import describe_storage_error
 from core.errors import StartupError
 from services.inbox.job import Job
 from services.inbox.queue_health import QueueHealth

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from core.clock import Clock
-from core.db.drivers import DAMAGED, FORBIDDEN, REFUSED, describe_storage_error
+from core.db.driver_errors import DAMAGED, FORBIDDEN, REFUSED, describe_storage_error
 from core.errors import InboxError, StorageError
 
 log = structlog.get_logger()
