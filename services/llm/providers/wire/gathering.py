@@ -1,16 +1,13 @@
 """Gathers the text of an event stream that arrives within a window, so that it is read at once.
 
-A read that waits for each piece costs a turn of the event loop and the waking of its task per piece, a third of what
-an arrival costs. Here aiohttp's reader keeps the pieces, and an object in the place of its waiting read looks at each.
-
-Private API of aiohttp 3.14: `StreamReader._waiter`, `_buffer` and `_size`; the tests of
-tests/services/llm/providers/wire/test_merging.py fail if they move.
+A read that waits for each piece costs a turn of the event loop, the waking of its task and the parsing of an HTTP chunk
+per piece. Here a protocol of its own takes the place of aiohttp's at the connection meanwhile: it looks for an end in
+each piece, and hands them all to aiohttp's together.
 """
-
-# pyright: reportPrivateUsage=false
 
 import asyncio
 import re
+import sys
 
 import aiohttp
 
@@ -21,79 +18,120 @@ _NOT_TEXT = re.compile(
     rb'|"(?:error|functionCall|tool_use|input_json_delta|message_stop|message_delta)"|content_block_st|\[DONE\]'
 )
 """Events of the protocols that are handed on at once; a match within text only ends a window early."""
+_LAST_CHUNK = re.compile(rb"\n0+[ \t]*(?:;[^\n]*)?\r?\n")
+"""The chunk of no length that ends a body of HTTP chunks."""
+_OVERLAP = 32
+"""Bytes of a piece that are looked at again with the next one: what is looked for may be split."""
 
 
-async def gather_text(content: aiohttp.StreamReader, piece: bytes, until: float) -> tuple[bytes, float]:
+async def gather_text(response: aiohttp.ClientResponse, until: float) -> tuple[bytes, float]:
     """Returns the pieces that arrive until an instant as one; earlier at one without text, and at its longest length.
 
-    An error of the stream is left to the next read.
-
-    Returns:
-        The piece, and the time since its last part arrived, in seconds.
-    """
-    if _NOT_TEXT.search(piece) or len(piece) >= GATHERED_BYTES:
-        return piece, 0.0
-    gathering = _Gathering(content, GATHERED_BYTES - len(piece))
-    await gathering.wait(until)
-    if not content.exception():
-        piece += content.read_nowait()
-    return piece, asyncio.get_running_loop().time() - gathering.arrived_at
-
-
-class _Gathering:
-    """Stands in the place of the future that a read waits for; aiohttp resolves it with each piece.
+    After that instant it waits for the first piece. An error of the stream is left to the next read.
 
     Args:
-        content: the reader, without a waiting read.
-        most_bytes: bytes in its buffer that end the wait.
+        response: one whose body is being read; nothing waits for a piece of it.
+        until: the event loop's time at which the window ends.
+
+    Returns:
+        The piece, nothing at the end or an error, and the time since its last part arrived, in seconds.
+    """
+    content, connection = response.content, response.connection
+    if content.exception():
+        return b"", 0.0
+    piece, held_s, loop = content.read_nowait(), 0.0, asyncio.get_running_loop()
+    if connection is None or content.is_eof() or len(piece) >= GATHERED_BYTES:
+        return piece, held_s
+    if piece and (_NOT_TEXT.search(piece) or loop.time() >= until):
+        return piece, held_s
+    transport, protocol = connection.transport, connection.protocol
+    if transport is not None and protocol is not None:
+        length = response.content_length
+        left = sys.maxsize if length is None else length - content.total_bytes
+        gathering = _Gathering(transport, protocol, min(left, GATHERED_BYTES - len(piece)), is_begun=bool(piece))
+        await gathering.wait(until)
+        held_s = loop.time() - gathering.arrived_at
+        if not content.exception():
+            piece += content.read_nowait()
+    return piece, held_s
+
+
+class _Gathering(asyncio.Protocol):
+    """Receives the bytes of a connection in the place of its own protocol, which gets them at the end of the window.
+
+    Args:
+        transport: the connection.
+        protocol: its own.
+        most_bytes: bytes that end the window.
+        is_begun: whether there is a piece before.
     """
 
-    def __init__(self, content: aiohttp.StreamReader, most_bytes: int) -> None:
-        self._content = content
-        self._most_bytes = most_bytes
+    def __init__(
+        self, transport: asyncio.Transport, protocol: asyncio.Protocol, most_bytes: int, *, is_begun: bool
+    ) -> None:
+        self._transport = transport
+        self._protocol = protocol
+        self._bytes_left = most_bytes
+        self._is_begun = is_begun
+        self._is_late = False
+        self._pieces: list[bytes] = []
+        # The line end of the chunk that was read last is not read with it.
+        self._tail = b"\n"
         self._loop = asyncio.get_running_loop()
-        self._is_over = self._loop.create_future()
-        self._seen_bytes = content.total_bytes
+        self._is_over = False
+        self._over = self._loop.create_future()
         self.arrived_at = self._loop.time()
         """The event loop's time of the newest piece."""
 
     async def wait(self, until: float) -> None:
         """Waits until an instant, or for a piece that is not to be held."""
-        content = self._content
-        if content.is_eof() or content.exception():
-            return
-        timer = self._loop.call_at(until, self._end)
-        self._arm()
+        timer = self._loop.call_at(until, self._end_window)
+        self._transport.set_protocol(self)
         try:
-            await self._is_over
+            await self._over
         finally:
             timer.cancel()
-            content._waiter = None
-
-    def done(self) -> bool:
-        """Returns False: every piece is looked at."""
-        return False
-
-    def set_result(self, _: None) -> None:
-        """Looks at the newest piece, if there is one, and waits for the next unless the wait is over."""
-        content = self._content
-        is_new = content.total_bytes > self._seen_bytes
-        if is_new:
-            self._seen_bytes = content.total_bytes
-            self.arrived_at = self._loop.time()
-        buffer, size = content._buffer, content._size
-        if content.is_eof() or size >= self._most_bytes or (is_new and _NOT_TEXT.search(buffer[-1])):
             self._end()
-        else:
-            self._arm()
 
-    def set_exception(self, _: BaseException) -> None:
-        """Ends the wait; the next read raises the error."""
+    def data_received(self, data: bytes) -> None:
+        """Holds a piece, unless it is not to be held."""
+        self.arrived_at = self._loop.time()
+        self._pieces.append(data)
+        self._bytes_left -= len(data)
+        seen = self._tail + data
+        self._tail = seen[-_OVERLAP:]
+        if self._is_late or self._bytes_left <= 0 or _NOT_TEXT.search(seen) or _LAST_CHUNK.search(seen):
+            self._end()
+
+    def eof_received(self) -> bool | None:
+        """Ends the window before the end of the stream."""
         self._end()
+        return self._protocol.eof_received()
 
-    def _arm(self) -> None:
-        self._content._waiter = self  # pyright: ignore[reportAttributeAccessIssue] - as a future is used
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends the window before the end of the connection."""
+        self._end()
+        self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Leaves the connection's writing to its own protocol."""
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Leaves the connection's writing to its own protocol."""
+        self._protocol.resume_writing()
+
+    def _end_window(self) -> None:
+        self._is_late = True
+        if self._is_begun or self._pieces:
+            self._end()
 
     def _end(self) -> None:
-        if not self._is_over.done():
-            self._is_over.set_result(None)
+        if self._is_over:
+            return
+        self._is_over = True
+        self._transport.set_protocol(self._protocol)
+        if self._pieces:
+            self._protocol.data_received(b"".join(self._pieces))
+        if not self._over.done():
+            self._over.set_result(None)

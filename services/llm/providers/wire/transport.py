@@ -267,14 +267,15 @@ class _Body(httpx2.AsyncByteStream):
 
     async def _receive(self) -> AsyncGenerator[bytes]:
         content, loop = self._response.content, asyncio.get_running_loop()
-        is_compressed = bool(self._encoding)
         passed_on = loop.time()
         with _translate_errors():
             try:
-                while piece := await content.readany():
-                    window_s, held_s = self._pacing.window_s, 0.0
-                    if window_s and not is_compressed and loop.time() < passed_on + window_s:
-                        piece, held_s = await gather_text(content, piece, passed_on + window_s)
+                while True:
+                    piece, held_s = b"", 0.0
+                    if (window_s := self._pacing.window_s) and not self._encoding:
+                        piece, held_s = await gather_text(self._response, passed_on + window_s)
+                    if not (piece := piece or await content.readany()):
+                        return
                     self._pacing.held_s = held_s
                     yield piece
                     del piece

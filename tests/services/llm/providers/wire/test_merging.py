@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 import aiohttp
 import httpx2
 import pytest
-from aiohttp.base_protocol import BaseProtocol
 
 from services.llm.providers.wire.chat_chunks import ChatChunks
 from services.llm.providers.wire.event_stream import EventStream
@@ -113,20 +112,18 @@ def test_event_stream_merges_what_one_piece_holds() -> None:
     assert stream.is_ended
 
 
-async def test_time_since_the_last_arrival_is_reported() -> None:
-    """Text that waited for the end of its window waited at least that long; other events did not wait."""
-    loop = asyncio.get_running_loop()
-    content = aiohttp.StreamReader(BaseProtocol(loop), 2**16, loop=loop)
-    piece, held_s = await gather_text(content, b"data: a\n\n", loop.time() + 0.05)
-    assert (piece, held_s > 0.04) == (b"data: a\n\n", True)
-    assert await gather_text(content, b"data: [DONE]\n\n", loop.time() + WINDOW_S) == (b"data: [DONE]\n\n", 0.0)
+def framed(event: bytes) -> bytes:
+    """Returns an event as a chunk of HTTP."""
+    data = b"data: %b\n\n" % event
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class Server:
     """A server whose events the test sends one by one, and the pieces that its client has got."""
 
-    def __init__(self) -> None:
+    def __init__(self, head: bytes = HEAD) -> None:
         self.pieces: list[bytes] = []
+        self._head = head
         self.pacing = Pacing()
         self.error: Exception | None = None
         self._writers: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
@@ -134,10 +131,12 @@ class Server:
 
     async def send(self, *events: bytes) -> None:
         """Sends events and gives the client time to read them."""
+        await self.write(b"".join(map(framed, events)))
+
+    async def write(self, data: bytes) -> None:
+        """Sends bytes and gives the client time to read them."""
         assert self._writer is not None
-        for event in events:
-            data = b"data: %b\n\n" % event
-            self._writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self._writer.write(data)
         await asyncio.sleep(0.05)
 
     async def end(self, last: bytes = b"0\r\n\r\n") -> None:
@@ -156,7 +155,7 @@ class Server:
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(HEAD)
+        writer.write(self._head)
         self._writer = writer
         self._writers.put_nowait(writer)
 
@@ -223,6 +222,10 @@ async def test_text_is_handed_on_together_when_the_window_ends(server: Server) -
         await asyncio.sleep(0.3)
         assert "".join(other.read) == "abcdef"
         assert len(other.pieces) <= 4
+        assert 0.01 < other.pacing.held_s < 0.2, "since f has arrived"
+        await other.send(chunk("g"))
+        assert "".join(other.read) == "abcdefg", "its window was over"
+        assert other.pacing.held_s < 0.01
         reading.cancel()
         await asyncio.wait([reading])
 
@@ -254,3 +257,60 @@ async def test_text_before_a_cut_is_handed_on_and_the_cut_is_not_held(server: Se
     assert "".join(server.read) == "abc"
     assert isinstance(server.error, httpx2.RemoteProtocolError)
     assert server.error is not None
+
+
+@pytest.mark.parametrize("at", [3, 200])
+async def test_other_event_in_two_halves_is_not_held(server: Server, at: int) -> None:
+    event = framed(chunk("", finish_reason="stop"))
+    at = min(at, event.index(b'"stop"'))
+    await server.send(chunk("c"))
+    await server.write(event[:at])
+    await server.write(event[at:])
+    assert "".join(server.read) == "abc"
+
+
+@pytest.mark.parametrize("split", [b"0", b"0\r\n"])
+async def test_end_in_two_halves_is_not_held(server: Server, split: bytes) -> None:
+    await server.send(chunk("c"))
+    await server.write(split)
+    await server.end(b"0\r\n\r\n".removeprefix(split))
+    assert "".join(server.read) == "abc"
+    assert server.error is None
+
+
+@pytest.mark.parametrize("surplus", [0, 1])
+async def test_body_without_chunks_ends_at_its_length_or_with_its_connection(surplus: int) -> None:
+    """The last event has no finish reason."""
+    events = [b"data: %b\n\n" % chunk(text) for text in "abcd"]
+    length = sum(map(len, events)) + surplus
+    server = Server(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % length)
+    async with _serving(server) as url:
+        reading = asyncio.create_task(server.consume(url))
+        await server.opened()
+        await server.write(events[0])
+        server.pacing.window_s = WINDOW_S
+        for event in events[1:]:
+            await server.write(event)
+        if surplus:
+            assert "".join(server.read) in {"a", "ab"}
+            await server.end(b"")
+        await asyncio.wait_for(reading, 5)
+    assert "".join(server.read) == "abcd"
+    assert isinstance(server.error, httpx2.RemoteProtocolError) is bool(surplus)
+
+
+async def test_pieces_are_there_after_a_read_that_was_cancelled() -> None:
+    server = Server()
+    async with _serving(server) as url, aiohttp.ClientSession() as session, session.get(url) as response:
+        await server.send(b"a")
+        assert (await gather_text(response, 0))[0] == b"data: a\n\n"
+        reading = asyncio.create_task(gather_text(response, asyncio.get_running_loop().time() + WINDOW_S))
+        await asyncio.sleep(0)
+        await server.send(b"b")
+        reading.cancel()
+        await asyncio.wait([reading])
+        await server.send(b"c")
+        arrived = await response.content.readany()
+        assert arrived == b"data: b\n\ndata: c\n\n"
+        await server.end()
+        assert await gather_text(response, 0) == (b"", 0.0)
