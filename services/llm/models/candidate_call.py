@@ -20,6 +20,7 @@ from services.llm.providers.wire.response_hooks import omit_fields, pace_respons
 from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.attempts import Attempt
 from services.llm.routing.faults.reasons import ModelNotBuilt
+from services.llm.routing.recorder import OutcomeRecorder
 from services.llm.usage import TokenUse, used_whole
 
 log = structlog.get_logger()
@@ -70,6 +71,12 @@ def known_window(builder: ModelBuilder, candidate: Candidate) -> int | None:
         return builder.context_window(candidate.provider, candidate.model)
     except Exception:  # noqa: BLE001 - reported by `build_model` when the candidate is asked
         return None
+
+
+def sees_images(builder: ModelBuilder, recorder: OutcomeRecorder, candidate: Candidate) -> bool:
+    """Returns whether a candidate takes images: its model has vision, and has not refused one."""
+    is_refused = Capability.IMAGES in recorder.adaptation(candidate).without
+    return not is_refused and builder.sees_images(candidate.provider, candidate.model)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ An agent's loop costs more than twice the CPU time, and a verdict or a thread na
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from pydantic_ai.messages import (
@@ -22,7 +23,7 @@ from core.config.providers import ProviderKind
 from core.errors import AllProvidersFailed, ContentRefused, NoUsableAnswer, ProviderError
 from core.messages import Attachment
 from services.llm.models.adapted import AdaptableRequest
-from services.llm.models.candidate_call import PreparedCall, build_model, known_window, request_answer
+from services.llm.models.candidate_call import PreparedCall, build_model, known_window, request_answer, sees_images
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Adaptation, Candidate, Capability, RequestSpec
 from services.llm.routing.attempts import Attempt
@@ -85,6 +86,8 @@ class DirectModel(Generic[Value_co]):
     ) -> None:
         self._fallback = fallback
         self._builder = builder
+        self._sees = partial(sees_images, builder, fallback.recorder)
+        self._window = partial(known_window, builder)
         self._spec = spec
         self._shape = shape
         is_structured = shape.parameters({}).output_object is not None
@@ -142,13 +145,6 @@ class DirectModel(Generic[Value_co]):
             raise unseen or refused or _final_error(attempts.exhausted(), malformed)
         finally:
             attempts.close()
-
-    def _sees(self, candidate: Candidate) -> bool:
-        is_refused = Capability.IMAGES in self._fallback.recorder.adaptation(candidate).without
-        return not is_refused and self._builder.sees_images(candidate.provider, candidate.model)
-
-    def _window(self, candidate: Candidate) -> int | None:
-        return known_window(self._builder, candidate)
 
     async def _try(self, attempt: Attempt, messages: list[ModelMessage], instructions: str) -> Answer[Value_co] | None:
         """Returns a candidate's answer; None where it failed and the next one is to be asked.

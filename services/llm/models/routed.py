@@ -8,6 +8,7 @@ back and a failure moves on to the next candidate; after it, a failure keeps the
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from services.llm.models.candidate_call import (
     known_window,
     request_answer,
     request_stream_start,
+    sees_images,
 )
 from services.llm.models.streams import CommittedStream, Listener
 from services.llm.providers.builder import ModelBuilder
@@ -61,6 +63,8 @@ class RoutedModel(FallbackModel):
         self._defaults = merge_model_settings(ModelSettings(max_tokens=DEFAULT_MAX_TOKENS), settings)
         self._fallback = fallback
         self._builder = builder
+        self._sees = partial(sees_images, builder, fallback.recorder)
+        self._window = partial(known_window, builder)
         self._spec = spec
         self._listener = listener
 
@@ -183,14 +187,6 @@ class RoutedModel(FallbackModel):
             window=self._window,
             shape=request,
         )
-
-    def _sees(self, candidate: Candidate) -> bool:
-        if Capability.IMAGES in self._fallback.recorder.adaptation(candidate).without:
-            return False
-        return self._builder.sees_images(candidate.provider, candidate.model)
-
-    def _window(self, candidate: Candidate) -> int | None:
-        return known_window(self._builder, candidate)
 
     def _preparer(self, request: AdaptableRequest, *, has_images: bool) -> Prepare:
         def prepare(candidate: Candidate, adaptation: Adaptation) -> PreparedCall:

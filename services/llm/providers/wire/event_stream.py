@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from core.bounded_json import parse_json
 from core.transport_errors import ResponseTooLarge
 from services.llm.providers.wire.chat_chunks import DONE, ChatChunks
-from services.llm.providers.wire.decompression import PIECE_BYTES
 from services.llm.providers.wire.native_events import NativeEvents
+from services.llm.providers.wire.received_bytes import PIECE_BYTES
 
 EVENTS = "understudy.events"
 """The extension of a response with its `EventStream`."""

@@ -18,7 +18,6 @@ from yarl import URL
 
 from core.transport_errors import ResponseTooLarge
 from services.llm.providers.wire.chat_chunks import ChatChunks
-from services.llm.providers.wire.decompression import Decoder, find_encoding
 from services.llm.providers.wire.event_stream import (
     EVENTS,
     EventStream,
@@ -26,8 +25,8 @@ from services.llm.providers.wire.event_stream import (
     may_become_event_stream,
     strip_mark,
 )
-from services.llm.providers.wire.gathering import gather_text
 from services.llm.providers.wire.native_events import STREAMING_PATH, NativeEvents, find_protocol
+from services.llm.providers.wire.received_bytes import Decoder, find_encoding, gather_text
 from services.llm.providers.wire.response_hooks import Pacing, find_pacing, finish_body
 
 MAX_BODY_BYTES = 8 << 20

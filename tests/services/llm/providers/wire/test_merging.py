@@ -12,7 +12,7 @@ import pytest
 
 from services.llm.providers.wire.chat_chunks import ChatChunks
 from services.llm.providers.wire.event_stream import EventStream
-from services.llm.providers.wire.gathering import gather_text
+from services.llm.providers.wire.received_bytes import gather_text
 from services.llm.providers.wire.response_hooks import Pacing, pace_responses
 from services.llm.providers.wire.transport import Transport
 

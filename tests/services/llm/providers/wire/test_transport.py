@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 
-from services.llm.providers.wire.decompression import PIECE_BYTES
+from services.llm.providers.wire.received_bytes import PIECE_BYTES
 from services.llm.providers.wire.transport import Transport
 from tests.support.fake_llm.server import black_hole_url, refusing_url
 
