@@ -103,7 +103,7 @@ async def test_answer_that_is_paused_again_and_again_ends(claude: ChatHarness, f
 
 
 async def test_turns_of_a_conversation_have_its_id(harness: ChatHarness, first: LLMServer) -> None:
-    """Traces find the requests of a conversation by it."""
+    """As within a run of the library, which takes it from the newest message that has one."""
     first.script(tool_call("current_time", {}), answer("Noon."), answer("One."))
     rows = [await harness.row(await harness.say()) for _ in range(2)]
     answers = [each for row in rows for each in transcript.load(row.messages or "") if isinstance(each, ModelResponse)]
