@@ -8,6 +8,7 @@ import pytest
 
 from services.moderation.case import Stage
 from services.moderation.domain.policy import MUTE
+from services.moderation.domain.ports import Restriction
 from services.moderation.domain.settings import Mode
 from services.moderation.domain.verdict import Category
 from services.moderation.records.incidents import IncidentTiming
@@ -57,6 +58,23 @@ async def test_pipeline_resumes_repeated_update_from_recorded_progress(
     assert (again.stage, again.removed) == (Stage.REPEATED, True)
     assert harness.group.action_names == ["mute", "delete"]
     assert len(harness.group.cards) == 1
+
+
+async def test_pipeline_keeps_the_restriction_that_it_found_before_its_own(
+    harness: ModerationHarness, clock: ManualClock
+) -> None:
+    """A repeat after a crash finds its own mute, which an undo must not restore."""
+    harness.judge.default, message = SCAM, harness.message()
+    harness.group.restrictions[NEWCOMER] = Restriction(permissions=frozenset({"can_send_messages"}))
+    harness.group.failures["mute"] = RuntimeError("killed")
+    with pytest.raises(RuntimeError, match="killed"):
+        await harness.pipeline.handle(message, harness.settings)
+    harness.group.restrictions[NEWCOMER] = Restriction(until=clock.now() + MUTE)
+    clock.shift(TIMING.lease.total_seconds() + 1)
+    await harness.pipeline.handle(message, harness.settings)
+    [incident] = await harness.incidents.list_for_message(GROUP, 1)
+    assert incident.is_deleted
+    assert "can_send_messages" in (incident.restriction or "")
 
 
 async def test_pipeline_deletes_late_parts_of_an_album_and_nothing_else(harness: ModerationHarness) -> None:
