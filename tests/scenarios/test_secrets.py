@@ -57,6 +57,9 @@ async def test_an_answer_that_holds_a_configured_secret_is_masked(stage: BotHarn
     await stage.until(lambda: stage.telegram.calls_of("sendDocument"))
     document = str(stage.telegram.calls_of("sendDocument")[-1].params)
     assert KEY not in document
+    masked = {each["method"] for each in stage.events("secret.masked")}
+    assert "sendDocument" in masked
+    assert masked <= {"sendMessage", "editMessageText", "sendDocument"}
     stage.first.default = answer("A password such as hunter2 or sk-someone-elses-key stays in a conversation.")
     assert "sk-someone-elses-key" in (await stage.asks("And now?")).text
     await asyncio.sleep(0)

@@ -209,7 +209,7 @@ class MaskOutgoingSecrets(BaseRequestMiddleware):
                 data = masked.encode(errors="surrogateescape")
                 changes["document"] = BufferedInputFile(data, document.filename or "file")
         if changes:
-            log.error("secret.masked", method=type(method).__name__)
+            log.error("secret.masked", method=method.__api_method__)
             method = method.model_copy(update=changes)
         return await make_request(bot, method)
 
