@@ -131,6 +131,13 @@ async def redis_server(tmp_path: Path) -> AsyncIterator[RedisServer]:
         yield server
 
 
+@pytest.fixture
+async def embedded_redis() -> AsyncIterator[Redis]:
+    """A client of the embedded store."""
+    async with open_redis(None) as client:
+        yield client
+
+
 @pytest.fixture(params=["embedded", "server"])
 async def redis(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Redis]:
     """A client of the embedded store, then one of a real server."""

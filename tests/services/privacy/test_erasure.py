@@ -15,7 +15,6 @@ from core.db.moderation_tables import ModerationIncidentRow, ModerationNewcomerR
 from core.db.tables import Base, PreferenceRow, ThreadRow, TurnRow
 from core.db.usage_tables import UsageDayRow, UsageRequestRow
 from core.messages import Surface
-from core.redis.client import open_redis
 from services.inbox.dbos_queue import JobQueue
 from services.inbox.job import Job
 from services.moderation.newcomers.store import NewcomerStore, Passage
@@ -207,21 +206,14 @@ async def all_texts(database: Database) -> dict[str, str]:
 
 
 @pytest.fixture
-async def redis() -> Any:
-    client = open_redis(None)
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
 async def pseudonyms(file: Database) -> Pseudonyms:
     return await load_pseudonyms(file)
 
 
 @pytest.fixture
-async def eraser(file: Database, redis: Redis, pseudonyms: Pseudonyms, clock: ManualClock) -> Any:
+async def eraser(file: Database, embedded_redis: Redis, pseudonyms: Pseudonyms, clock: ManualClock) -> Any:
     ledger = UsageLedger(file, clock)
-    eraser = Eraser(file, redis, "bot", ledger, pseudonyms, clock)
+    eraser = Eraser(file, embedded_redis, "bot", ledger, pseudonyms, clock)
     yield eraser
     await eraser.aclose()
 
@@ -299,7 +291,7 @@ async def test_erase_takes_the_name_out_of_a_message_that_waits_for_a_verdict(fi
     assert "buy" in text
 
 
-async def test_erase_deletes_redis_keys_of_a_person_only(file: Database, eraser: Eraser, redis: Redis) -> None:
+async def test_erase_deletes_redis_keys_of_a_person_only(file: Database, eraser: Eraser, embedded_redis: Redis) -> None:
     own = [
         f"bot:{{limits}}:rate:message:user:{ANN}", f"bot:{{limits}}:running:user:{ANN}",
         f"bot:{{llm}}:stay:telegram:{ANN}", f"bot:stand-in:telegram:{ANN}:ollama:0.000",
@@ -311,18 +303,18 @@ async def test_erase_deletes_redis_keys_of_a_person_only(file: Database, eraser:
         f"other:{{llm}}:stay:telegram:{ANN}",
     ]  # fmt: skip
     for key in (*own, *others):
-        await redis.set(key, "1")
+        await embedded_redis.set(key, "1")
     same = f"bot:{{group:{GROUP}}}:same:ab"
-    await redis.zadd(same, {f"{ANN}:5": 1.0, f"{BOB}:6": 2.0})
-    await redis.set("bot:console:session:aa", json.dumps({"actor": ANN}))
-    await redis.set("bot:console:session:bb", json.dumps({"actor": BOB}))
+    await embedded_redis.zadd(same, {f"{ANN}:5": 1.0, f"{BOB}:6": 2.0})
+    await embedded_redis.set("bot:console:session:aa", json.dumps({"actor": ANN}))
+    await embedded_redis.set("bot:console:session:bb", json.dumps({"actor": BOB}))
     await eraser.erase(Surface.TELEGRAM, ANN, NAMES)
-    assert sorted(await redis.keys("*")) == sorted([*others, same, "bot:console:session:bb"])
-    assert await redis.zrange(same, 0, -1) == [f"{BOB}:6"]
+    assert sorted(await embedded_redis.keys("*")) == sorted([*others, same, "bot:console:session:bb"])
+    assert await embedded_redis.zrange(same, 0, -1) == [f"{BOB}:6"]
 
 
 async def test_erase_empties_jobs_and_keeps_their_ids(
-    file: Database, redis: Redis, pseudonyms: Pseudonyms, clock: ManualClock, tmp_path: Path
+    file: Database, embedded_redis: Redis, pseudonyms: Pseudonyms, clock: ManualClock, tmp_path: Path
 ) -> None:
     """An update that Telegram repeats must still be recognised; of another's message only the quotation goes."""
     path = tmp_path / "data" / "inbox.db"
@@ -332,7 +324,7 @@ async def test_erase_empties_jobs_and_keeps_their_ids(
 
     queue = JobQueue(sa.URL.create("sqlite", database=str(path)), "inbox-1", "local", run)
     await queue.start()
-    eraser = Eraser(file, redis, "bot", UsageLedger(file, clock), pseudonyms, clock, queue)
+    eraser = Eraser(file, embedded_redis, "bot", UsageLedger(file, clock), pseudonyms, clock, queue)
     now_s = int(clock.time())
     reply = update_by(USER, GROUP, SECRET)["message"]
     later = update_by(USER, ANN, "written afterwards", date=now_s + 60)

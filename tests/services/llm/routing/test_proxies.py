@@ -9,7 +9,6 @@ from pydantic_ai.messages import BinaryContent, ModelMessage, ModelRequest, User
 from redis.asyncio import Redis
 
 from core.errors import AllProvidersFailed, AnswerInterrupted
-from core.redis.client import open_redis
 from services.llm.request import ModelChoice
 from tests.services.llm.routing.refusal_cases import openai
 from tests.support.fake_llm import server as llm
@@ -19,13 +18,6 @@ from tests.support.llm_harness import answered_by, bench, provider
 
 pytestmark = pytest.mark.integration
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
-
-
-@pytest.fixture
-async def redis() -> AsyncIterator[Redis]:
-    store = open_redis(None)
-    yield store
-    await store.aclose()
 
 
 @pytest.fixture
@@ -73,12 +65,14 @@ FAILURES: dict[str, tuple[int, object, float]] = {
 
 @pytest.mark.parametrize("said", FAILURES)
 @STREAMED
-async def test_dead_model_of_a_proxy_rests_alone(redis: Redis, proxy: LLMServer, said: str, *, streamed: bool) -> None:
+async def test_dead_model_of_a_proxy_rests_alone(
+    embedded_redis: Redis, proxy: LLMServer, said: str, *, streamed: bool
+) -> None:
     """The next listed model answers, now and at once in the next request, where no other provider is listed too."""
     status, body, rest_s = FAILURES[said]
     refusal = body.encode() if isinstance(body, str) else body
     proxy.default = of_models(model=llm.status(status, refusal), large=llm.answer("alive"))
-    async with bench(redis, [provider("proxy", proxy.url)]) as replica:
+    async with bench(embedded_redis, [provider("proxy", proxy.url)]) as replica:
         await replica.ask(streamed=streamed)
         asked = len(proxy.requests)
         await replica.ask(streamed=streamed)
@@ -91,14 +85,16 @@ async def test_dead_model_of_a_proxy_rests_alone(redis: Redis, proxy: LLMServer,
 
 
 @STREAMED
-async def test_proxy_with_dead_models_only_cools_down(redis: Redis, proxy: LLMServer, *, streamed: bool) -> None:
+async def test_proxy_with_dead_models_only_cools_down(
+    embedded_redis: Redis, proxy: LLMServer, *, streamed: bool
+) -> None:
     """Each listed model is asked once, and then the next provider."""
     status, body = litellm(500, "InternalServerError: OpenAIException - Connection error.")
     proxy.default = llm.status(status, body)
     async with LLMServer() as second:
         second.default = llm.answer("from the second")
         providers = [provider("proxy", proxy.url, retries=0), provider("second", second.url)]
-        async with bench(redis, providers) as replica:
+        async with bench(embedded_redis, providers) as replica:
             assert answered_by(await replica.ask(streamed=streamed)) == "second"
             assert replica.cooling() == {"proxy": pytest.approx(300, abs=1)}
     assert [request.model for request in proxy.requests] == ["proxy-model", "proxy-large"]
@@ -106,7 +102,7 @@ async def test_proxy_with_dead_models_only_cools_down(redis: Redis, proxy: LLMSe
 
 @pytest.mark.parametrize("has_second", [True, False])
 async def test_long_list_of_dead_models_does_not_delay_the_next_provider(
-    redis: Redis, proxy: LLMServer, *, has_second: bool
+    embedded_redis: Redis, proxy: LLMServer, *, has_second: bool
 ) -> None:
     """Two are asked, the others by later requests; all of them where no other provider answers."""
     proxy.default = llm.status(*litellm(429, "RateLimitError: the limit of the account is reached", "throttling_error"))
@@ -114,7 +110,7 @@ async def test_long_list_of_dead_models_does_not_delay_the_next_provider(
     async with LLMServer() as second:
         second.default = llm.answer("from the second")
         providers = [provider("proxy", proxy.url, models=models), provider("second", second.url)]
-        async with bench(redis, providers if has_second else providers[:1]) as replica:
+        async with bench(embedded_redis, providers if has_second else providers[:1]) as replica:
             if has_second:
                 assert answered_by(await replica.ask(streamed=True)) == "second"
                 assert [request.model for request in proxy.requests] == ["proxy-0", "proxy-1"]
@@ -127,10 +123,10 @@ async def test_long_list_of_dead_models_does_not_delay_the_next_provider(
             assert list(replica.cooling()) == ["proxy"]
 
 
-async def test_failure_that_names_no_model_is_the_one_of_its_server(redis: Redis, proxy: LLMServer) -> None:
+async def test_failure_that_names_no_model_is_the_one_of_its_server(embedded_redis: Redis, proxy: LLMServer) -> None:
     """Another model would hide that the server is down."""
     proxy.default = of_models(model=llm.status(500), large=llm.answer("alive"))
-    async with bench(redis, [provider("proxy", proxy.url)]) as replica:
+    async with bench(embedded_redis, [provider("proxy", proxy.url)]) as replica:
         with pytest.raises(AllProvidersFailed):
             await replica.ask(streamed=True)
         assert replica.cooling() == {"proxy": pytest.approx(300, abs=1)}
@@ -138,11 +134,11 @@ async def test_failure_that_names_no_model_is_the_one_of_its_server(redis: Redis
 
 @STREAMED
 async def test_unclear_refusal_of_a_lone_provider_asks_its_next_model(
-    redis: Redis, proxy: LLMServer, *, streamed: bool
+    embedded_redis: Redis, proxy: LLMServer, *, streamed: bool
 ) -> None:
     """Its answer proves that the first model was at fault, whatever it said."""
     proxy.default = of_models(model=llm.status(400, {"error": "the moon is full"}), large=llm.answer("alive"))
-    async with bench(redis, [provider("proxy", proxy.url)]) as replica:
+    async with bench(embedded_redis, [provider("proxy", proxy.url)]) as replica:
         for _ in range(2):
             await replica.ask(streamed=streamed)
         assert [request.model for request in proxy.requests][-2:] == ["proxy-large", "proxy-large"]
@@ -151,10 +147,10 @@ async def test_unclear_refusal_of_a_lone_provider_asks_its_next_model(
         assert (resting.model, resting.until - replica.clock.time()) == ("proxy-model", pytest.approx(300, abs=1))
 
 
-async def test_picked_model_that_breaks_off_rests_alone(redis: Redis, proxy: LLMServer) -> None:
+async def test_picked_model_that_breaks_off_rests_alone(embedded_redis: Redis, proxy: LLMServer) -> None:
     """After its first words no other model continues, and the provider still serves its default model."""
     proxy.default = of_models(model=llm.answer("alive"), large=llm.cut())
-    async with bench(redis, [provider("proxy", proxy.url)]) as replica:
+    async with bench(embedded_redis, [provider("proxy", proxy.url)]) as replica:
         with pytest.raises(AnswerInterrupted):
             await replica.ask(streamed=True, choice=ModelChoice("proxy", "proxy-large"))
         assert replica.cooling() == {}
@@ -163,14 +159,16 @@ async def test_picked_model_that_breaks_off_rests_alone(redis: Redis, proxy: LLM
 
 
 @STREAMED
-async def test_picture_is_shown_to_the_next_model_that_sees(redis: Redis, proxy: LLMServer, *, streamed: bool) -> None:
+async def test_picture_is_shown_to_the_next_model_that_sees(
+    embedded_redis: Redis, proxy: LLMServer, *, streamed: bool
+) -> None:
     """Although one that does not is listed before it."""
     proxy.default = of_models(
         **{"4o": llm.status(503, openai("gpt-4o is over capacity")), "mini": llm.answer("a cat")},
         model=llm.answer("blind"),
     )
     models = ("gpt-4o", "text-model", "gpt-5-mini")
-    async with bench(redis, [provider("proxy", proxy.url, models=models)]) as replica:
+    async with bench(embedded_redis, [provider("proxy", proxy.url, models=models)]) as replica:
         picture = BinaryContent(b"\x89PNG\r\n\x1a\n", media_type="image/png")
         question: list[ModelMessage] = [ModelRequest([UserPromptPart(["What is this?", picture])])]
         await replica.ask(streamed=streamed, messages=question)
@@ -178,7 +176,7 @@ async def test_picture_is_shown_to_the_next_model_that_sees(redis: Redis, proxy:
 
 
 async def test_other_model_without_vision_answers_no_picture_before_another_provider(
-    redis: Redis, proxy: LLMServer
+    embedded_redis: Redis, proxy: LLMServer
 ) -> None:
     """The models of one provider may differ in what they see."""
     proxy.default = of_models(
@@ -190,7 +188,7 @@ async def test_other_model_without_vision_answers_no_picture_before_another_prov
             provider("proxy", proxy.url, models=("gpt-4o", "text-model")),
             provider("second", second.url, models=("gpt-4o",)),
         ]
-        async with bench(redis, providers) as replica:
+        async with bench(embedded_redis, providers) as replica:
             picture = BinaryContent(b"\x89PNG\r\n\x1a\n", media_type="image/png")
             question: list[ModelMessage] = [ModelRequest([UserPromptPart(["What is this?", picture])])]
             assert answered_by(await replica.ask(streamed=True, messages=question)) == "second"

@@ -32,13 +32,6 @@ LOADING = {"error": {"code": 503, "message": "Loading model", "type": "unavailab
 
 
 @pytest.fixture
-async def redis() -> AsyncIterator[Redis]:
-    store = open_redis(None)
-    yield store
-    await store.aclose()
-
-
-@pytest.fixture
 async def first() -> AsyncIterator[LLMServer]:
     async with LLMServer() as server:
         server.default = llm.answer("from the first")
@@ -63,11 +56,13 @@ def without(*models: str) -> llm.Behaviour:
 
 
 @STREAMED
-async def test_missing_model_rests_alone(redis: Redis, first: LLMServer, second: LLMServer, *, streamed: bool) -> None:
+async def test_missing_model_rests_alone(
+    embedded_redis: Redis, first: LLMServer, second: LLMServer, *, streamed: bool
+) -> None:
     """The provider's next listed model is asked before the next provider, now and by the next requests."""
     first.default = without("first-model")
     events: list[object] = []
-    async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
+    async with bench(embedded_redis, [provider("first", first.url), provider("second", second.url)]) as replica:
         replica.fallback.recorder.listen(events.append)
         for _ in range(2):
             assert answered_by(await replica.ask(streamed=streamed)) == "first"
@@ -86,11 +81,11 @@ async def test_missing_model_rests_alone(redis: Redis, first: LLMServer, second:
 
 @STREAMED
 async def test_picked_model_that_fails_rests_alone(
-    redis: Redis, first: LLMServer, second: LLMServer, *, streamed: bool
+    embedded_redis: Redis, first: LLMServer, second: LLMServer, *, streamed: bool
 ) -> None:
     """Its provider's default answers, and other users' requests still go to that provider."""
     first.script(llm.status(529))
-    async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
+    async with bench(embedded_redis, [provider("first", first.url), provider("second", second.url)]) as replica:
         choice = ModelChoice("first", "first-large")
         assert answered_by(await replica.ask(streamed=streamed, choice=choice)) == "first"
 
@@ -101,11 +96,11 @@ async def test_picked_model_that_fails_rests_alone(
 
 @STREAMED
 async def test_loading_server_rests_ten_seconds(
-    redis: Redis, first: LLMServer, second: LLMServer, *, streamed: bool
+    embedded_redis: Redis, first: LLMServer, second: LLMServer, *, streamed: bool
 ) -> None:
     """Another provider answers, with or without Retry-After."""
     first.default = llm.status(503, LOADING, {"retry-after": "30"})
-    async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
+    async with bench(embedded_redis, [provider("first", first.url), provider("second", second.url)]) as replica:
         assert answered_by(await replica.ask(streamed=streamed)) == "second"
 
         assert len(first.requests) == 1
@@ -116,10 +111,10 @@ FAST = RoutingTiming(loading_poll_s=(0.02, 0.05))
 
 
 @STREAMED
-async def test_lone_loading_server_is_waited_for(redis: Redis, first: LLMServer, *, streamed: bool) -> None:
+async def test_lone_loading_server_is_waited_for(embedded_redis: Redis, first: LLMServer, *, streamed: bool) -> None:
     """It is asked again until it answers."""
     first.script(*(llm.status(503, LOADING) for _ in range(3)))
-    async with bench(redis, [provider("first", first.url)], RealSleeps(), timing=FAST) as replica:
+    async with bench(embedded_redis, [provider("first", first.url)], RealSleeps(), timing=FAST) as replica:
         assert said(await replica.ask(streamed=streamed)) == "from the first"
 
         assert len(first.requests) == 4
@@ -128,19 +123,19 @@ async def test_lone_loading_server_is_waited_for(redis: Redis, first: LLMServer,
 
 @STREAMED
 async def test_loading_server_is_not_waited_for_with_a_request_at_fault(
-    redis: Redis, first: LLMServer, second: LLMServer, *, streamed: bool
+    embedded_redis: Redis, first: LLMServer, second: LLMServer, *, streamed: bool
 ) -> None:
     """Two other providers refused the request, so this one would refuse it as well."""
     first.default = llm.status(503, LOADING)
     second.default = llm.status(400, {"error": {"message": "the moon is full"}})
     providers = [provider("first", first.url), provider("second", second.url), provider("third", second.url)]
-    async with bench(redis, providers, RealSleeps(), timing=FAST) as replica:
+    async with bench(embedded_redis, providers, RealSleeps(), timing=FAST) as replica:
         with pytest.raises(RequestRejected):
             await replica.ask(streamed=streamed)
     assert len(first.requests) == 1
 
 
-async def test_wait_for_a_loading_server_ends_at_its_timeout(redis: Redis, first: LLMServer) -> None:
+async def test_wait_for_a_loading_server_ends_at_its_timeout(embedded_redis: Redis, first: LLMServer) -> None:
     first.default = llm.status(503, LOADING)
     impatient = provider("first", first.url, timeout_s=0.3)
 
@@ -148,18 +143,20 @@ async def test_wait_for_a_loading_server_ends_at_its_timeout(redis: Redis, first
         def monotonic(self) -> float:
             return asyncio.get_running_loop().time()
 
-    async with bench(redis, [impatient], Clock(), timing=FAST) as replica:
+    async with bench(embedded_redis, [impatient], Clock(), timing=FAST) as replica:
         with pytest.raises(AllProvidersFailed):
             await asyncio.wait_for(replica.ask(streamed=True), 5)
     assert 2 < len(first.requests) < 20
 
 
 @STREAMED
-async def test_model_that_cannot_be_built_is_passed_over(redis: Redis, second: LLMServer, *, streamed: bool) -> None:
+async def test_model_that_cannot_be_built_is_passed_over(
+    embedded_redis: Redis, second: LLMServer, *, streamed: bool
+) -> None:
     """It rests half an hour, operators are told, and the next candidate answers."""
     broken = provider("first", "http://127.0.0.1:1/v1", kind=ProviderKind.AZURE_OPENAI, api_version=None)
     events: list[object] = []
-    async with bench(redis, [broken, provider("second", second.url)]) as replica:
+    async with bench(embedded_redis, [broken, provider("second", second.url)]) as replica:
         replica.fallback.recorder.listen(events.append)
         assert answered_by(await replica.ask(streamed=streamed)) == "second"
 
@@ -168,12 +165,12 @@ async def test_model_that_cannot_be_built_is_passed_over(redis: Redis, second: L
 
 
 async def test_operators_read_the_words_of_a_provider_at_fault(
-    redis: Redis, first: LLMServer, second: LLMServer
+    embedded_redis: Redis, first: LLMServer, second: LLMServer
 ) -> None:
     """Without quotations of the prompt."""
     first.default = llm.status(400, {"error": {"message": "frobnicator is off for 'Hello?'"}})
     events: list[object] = []
-    async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
+    async with bench(embedded_redis, [provider("first", first.url), provider("second", second.url)]) as replica:
         replica.fallback.recorder.listen(events.append)
         assert answered_by(await replica.ask(streamed=True)) == "second"
 
@@ -182,12 +179,12 @@ async def test_operators_read_the_words_of_a_provider_at_fault(
 
 
 async def test_operators_read_the_words_about_a_capability_that_nothing_helped(
-    redis: Redis, first: LLMServer, second: LLMServer
+    embedded_redis: Redis, first: LLMServer, second: LLMServer
 ) -> None:
     """It refuses tools to a request without tools."""
     first.default = llm.status(400, {"error": {"message": "this model does not support tools"}})
     events: list[object] = []
-    async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
+    async with bench(embedded_redis, [provider("first", first.url), provider("second", second.url)]) as replica:
         replica.fallback.recorder.listen(events.append)
         assert answered_by(await replica.ask(streamed=True, parameters=WITH_TOOL)) == "second"
     assert [event.words for event in events if isinstance(event, Misconfigured)] == [
@@ -200,7 +197,9 @@ def no_tools(exchange: Exchange) -> llm.Behaviour:
     return llm.status(400, body) if "tools" in exchange.request.json else llm.answer("from the first")
 
 
-async def test_refused_capability_is_remembered_over_replicas_and_restarts(redis: Redis, first: LLMServer) -> None:
+async def test_refused_capability_is_remembered_over_replicas_and_restarts(
+    embedded_redis: Redis, first: LLMServer
+) -> None:
     """For a day; a reset by an operator forgets it."""
 
     async def do(exchange: Exchange) -> None:
@@ -208,10 +207,10 @@ async def test_refused_capability_is_remembered_over_replicas_and_restarts(redis
 
     first.default = llm.Act(do)
     providers = [provider("first", first.url)]
-    async with bench(redis, providers) as replica:
+    async with bench(embedded_redis, providers) as replica:
         assert said(await replica.ask(streamed=True, parameters=WITH_TOOL)) == "from the first"
         assert ["tools" in request.json for request in first.requests] == [True, False]
-    async with bench(redis, providers) as restarted:
+    async with bench(embedded_redis, providers) as restarted:
         await restarted.ask(streamed=True, parameters=WITH_TOOL)
         assert len(first.requests) == 3
         [limits] = restarted.fallback.get_provider_status().providers[0].limits
@@ -227,7 +226,7 @@ async def test_refused_capability_is_remembered_over_replicas_and_restarts(redis
 @pytest.mark.parametrize("kind", [ProviderKind.OPENAI_COMPATIBLE, ProviderKind.GROQ, ProviderKind.MISTRAL])
 @STREAMED
 async def test_refused_choice_of_the_tool_leaves_the_tools(
-    redis: Redis, first: LLMServer, kind: ProviderKind, *, streamed: bool
+    embedded_redis: Redis, first: LLMServer, kind: ProviderKind, *, streamed: bool
 ) -> None:
     """It is left out alone, at the same candidate, and remembered."""
     body = {"error": {"message": "tool_choice is not supported by this model", "type": "invalid_request_error"}}
@@ -237,7 +236,7 @@ async def test_refused_choice_of_the_tool_leaves_the_tools(
         await (llm.status(400, body) if is_refused else llm.answer("from the first")).play(exchange)
 
     first.default = llm.Act(do)
-    async with bench(redis, [replace(provider_at(first, kind), id="first")]) as replica:
+    async with bench(embedded_redis, [replace(provider_at(first, kind), id="first")]) as replica:
         for _ in range(2):
             assert said(await replica.ask(streamed=streamed, parameters=WITH_TOOL)) == "from the first"
         [limits] = replica.fallback.get_provider_status().providers[0].limits
@@ -246,7 +245,7 @@ async def test_refused_choice_of_the_tool_leaves_the_tools(
     assert all(request.json["tools"] for request in first.requests)
 
 
-async def test_refused_choice_leaves_the_tool_of_a_verdict(redis: Redis, first: LLMServer) -> None:
+async def test_refused_choice_leaves_the_tool_of_a_verdict(embedded_redis: Redis, first: LLMServer) -> None:
     async def do(exchange: Exchange) -> None:
         body = {"error": {"message": "deepseek-reasoner does not support this tool_choice"}}
         is_refused = "tool_choice" in exchange.request.json
@@ -254,14 +253,14 @@ async def test_refused_choice_leaves_the_tool_of_a_verdict(redis: Redis, first: 
         await (llm.status(400, body) if is_refused else verdict).play(exchange)
 
     first.default = llm.Act(do)
-    async with bench(redis, [provider("first", first.url)]) as replica:
+    async with bench(embedded_redis, [provider("first", first.url)]) as replica:
         answer = await replica.factory.create_moderation_model("moderation").ask("Judge.", "Hello")
     assert answer.value.confidence == 90
     assert ["tools" in request.json for request in first.requests] == [True, True]
 
 
 async def test_refused_structure_takes_no_provider_from_the_chat(
-    redis: Redis, first: LLMServer, second: LLMServer
+    embedded_redis: Redis, first: LLMServer, second: LLMServer
 ) -> None:
     """No known words explain the refusal; the next verdict is asked for in words."""
     verdict: dict[str, Any] = {"category": "ok", "confidence": 90}
@@ -273,7 +272,7 @@ async def test_refused_structure_takes_no_provider_from_the_chat(
 
     first.default = llm.Act(do)
     second.default = llm.tool_call("final_result", verdict)
-    async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
+    async with bench(embedded_redis, [provider("first", first.url), provider("second", second.url)]) as replica:
         judge = replica.factory.create_moderation_model("moderation")
         assert (await judge.ask("Judge.", "Hello")).provider == "second"
         assert replica.fallback.get_provider_status().providers[0].failures == 0
@@ -282,18 +281,20 @@ async def test_refused_structure_takes_no_provider_from_the_chat(
 
 
 async def test_provider_that_refuses_verdicts_in_words_too_cools_down(
-    redis: Redis, first: LLMServer, second: LLMServer
+    embedded_redis: Redis, first: LLMServer, second: LLMServer
 ) -> None:
     first.default = llm.status(422, {"error": {"message": "bad field no. 7"}})
     second.default = llm.tool_call("final_result", {"category": "ok", "confidence": 90})
-    async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
+    async with bench(embedded_redis, [provider("first", first.url), provider("second", second.url)]) as replica:
         judge = replica.factory.create_moderation_model("moderation")
         for expected in (0, 1):
             await judge.ask("Judge.", "Hello")
             assert replica.fallback.get_provider_status().providers[0].failures == expected
 
 
-async def test_plain_answer_that_keeps_coming_is_not_cut(redis: Redis, first: LLMServer, second: LLMServer) -> None:
+async def test_plain_answer_that_keeps_coming_is_not_cut(
+    embedded_redis: Redis, first: LLMServer, second: LLMServer
+) -> None:
     """`_TIMEOUT` ends with the first output, as for an answer that is shown."""
 
     async def do(exchange: Exchange) -> None:
@@ -305,12 +306,12 @@ async def test_plain_answer_that_keeps_coming_is_not_cut(redis: Redis, first: LL
 
     first.default = llm.Act(do)
     slow = replace(provider("first", first.url), timeout_s=0.4, first_token_timeout_s=0.4)
-    async with bench(redis, [slow, provider("second", second.url)]) as replica:
+    async with bench(embedded_redis, [slow, provider("second", second.url)]) as replica:
         assert said(await replica.ask(streamed=False)) == "a b c d e f "
         assert replica.fallback.get_provider_status().providers[0].failures == 0
 
 
-async def test_verdict_is_asked_for_in_words_where_tools_are_refused(redis: Redis, first: LLMServer) -> None:
+async def test_verdict_is_asked_for_in_words_where_tools_are_refused(embedded_redis: Redis, first: LLMServer) -> None:
     """The schema stands in the instructions, and the answer is read as JSON."""
     verdict: dict[str, Any] = {"category": "ok", "confidence": 90}
 
@@ -320,7 +321,7 @@ async def test_verdict_is_asked_for_in_words_where_tools_are_refused(redis: Redi
         await answers.play(exchange)
 
     first.default = llm.Act(do)
-    async with bench(redis, [replace(provider("first", first.url), models=("m",))]) as replica:
+    async with bench(embedded_redis, [replace(provider("first", first.url), models=("m",))]) as replica:
         answer = await replica.factory.create_moderation_model("moderation").ask("Judge.", "Hello")
     assert answer.value.category == "ok"
     assert "tools" not in first.requests[-1].json
@@ -373,7 +374,7 @@ async def test_lone_server_that_stumbles_over_tools_answers_without_them() -> No
 
 @STREAMED
 async def test_stream_that_breaks_off_over_a_long_request_is_explained_by_a_plain_one(
-    redis: Redis, first: LLMServer, *, streamed: bool
+    embedded_redis: Redis, first: LLMServer, *, streamed: bool
 ) -> None:
     words = "This model's maximum context length is 512 tokens. However, you requested 1031 tokens"
     too_long = {"error": {"message": words, "code": "context_length_exceeded"}}
@@ -388,7 +389,7 @@ async def test_stream_that_breaks_off_over_a_long_request_is_explained_by_a_plai
 
     first.default = llm.Act(do)
     earlier = [*_turns(20), ModelRequest.user_text_prompt("Hello?")]
-    async with bench(redis, [provider("first", first.url, retries=0)]) as replica:
+    async with bench(embedded_redis, [provider("first", first.url, retries=0)]) as replica:
         for _ in range(2):
             assert said(await replica.ask(streamed=streamed, messages=earlier)) == "from the first"
         (status,) = replica.fallback.get_provider_status().providers
