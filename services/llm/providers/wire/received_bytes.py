@@ -123,7 +123,8 @@ async def gather_text(response: aiohttp.ClientResponse, until: float) -> tuple[b
     if piece and (_NOT_TEXT.search(piece) or loop.time() >= until):
         return piece, held_s
     transport, protocol = connection.transport, connection.protocol
-    if transport is not None and protocol is not None:
+    # The loss of a connection is told later, over TLS to the protocol of the moment when it was closed.
+    if transport is not None and protocol is not None and not transport.is_closing():
         length = response.content_length
         left = sys.maxsize if length is None else length - content.total_bytes
         gathering = _Gathering(transport, protocol, min(left, GATHERED_BYTES - len(piece)), is_begun=bool(piece))
@@ -173,6 +174,9 @@ class _Gathering(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Holds a piece, unless it is not to be held."""
+        if self._is_over:
+            self._protocol.data_received(data)
+            return
         self.arrived_at = self._loop.time()
         self._pieces.append(data)
         self._bytes_left -= len(data)
@@ -208,7 +212,9 @@ class _Gathering(asyncio.Protocol):
         if self._is_over:
             return
         self._is_over = True
-        self._transport.set_protocol(self._protocol)
+        # One that is closed may have let its TLS go, and tells nothing more than its loss.
+        if not self._transport.is_closing():
+            self._transport.set_protocol(self._protocol)
         if self._pieces:
             self._protocol.data_received(b"".join(self._pieces))
         if not self._over.done():

@@ -5,10 +5,16 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import httpx2
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from services.llm.providers.wire.chat_chunks import ChatChunks
 from services.llm.providers.wire.event_stream import EventStream
@@ -314,3 +320,82 @@ async def test_pieces_are_there_after_a_read_that_was_cancelled() -> None:
         assert arrived == b"data: b\n\ndata: c\n\n"
         await server.end()
         assert await gather_text(response, 0) == (b"", 0.0)
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """The context of a server whose certificate nobody has signed."""
+    key, name = (
+        ec.generate_private_key(ec.SECP256R1()),
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")]),
+    )
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    file.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate.public_bytes(Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+@asynccontextmanager
+async def _serving_over_tls(tls: ssl.SSLContext, *, is_kept: bool) -> AsyncIterator[str]:
+    """Serves a body that ends with its connection, which the client closes if it is kept."""
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 4000)
+        if is_kept:
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls) as listening:
+        yield f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+
+
+async def test_end_of_a_connection_over_tls_is_seen_whenever_it_comes(tls: ssl.SSLContext) -> None:
+    """Its loss is told to the protocol that was there when it was closed, a turn of the loop later."""
+    async with _serving_over_tls(tls, is_kept=False) as url, aiohttp.ClientSession() as session:
+
+        async def length(turns: int) -> int:
+            async with session.get(url, ssl=False) as response:
+                received = len(await response.content.readany())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                while not response.content.at_eof():
+                    piece, _ = await gather_text(response, asyncio.get_running_loop().time() + 0.01)
+                    received += len(piece or await response.content.readany())
+            return received
+
+        async with asyncio.timeout(5):
+            assert [await length(turns) for turns in range(20)] == [4000] * 20
+
+
+def test_read_over_tls_is_cancelled_after_its_connection_was_closed(tls: ssl.SSLContext) -> None:
+    """With asyncio's own loop, whose TLS takes no protocol then."""
+
+    async def cancel() -> None:
+        async with _serving_over_tls(tls, is_kept=True) as url, aiohttp.ClientSession() as session:
+            response = await session.get(url, ssl=False)
+            await response.content.readany()
+            reading = asyncio.create_task(gather_text(response, asyncio.get_running_loop().time() + WINDOW_S))
+            await asyncio.sleep(0)
+            assert response.connection is not None
+            transport = response.connection.transport
+            assert transport is not None
+            transport.close()
+            transport.close()
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            response.close()
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(cancel())
