@@ -60,7 +60,7 @@ async def test_broadcast_is_counted_confirmed_and_reported(stage: BotHarness) ->
     """Its formatting arrives; who has blocked the bot is told."""
     stage.says("/broadcast Too early", chat_id=ADMIN)
     early = await stage.reply(ADMIN)
-    assert early.text.endswith("0 people who have a private chat with the bot. There is nobody to send it to.")
+    assert early.text.endswith("0 people who have a private chat with the bot. There is no one to send it to.")
     assert early.labels == []
     await stage.asks("Hello?")
     await stage.asks("Hello?", chat_id=OTHER, user_id=OTHER)

@@ -482,7 +482,7 @@ broadcast-draft = This message would go to { $total ->
         [one] has
        *[other] have
     } a private chat with the bot. { $total ->
-        [0] There is nobody to send it to.
+        [0] There is no one to send it to.
        *[other] Send it?
     }
 broadcast-running = Sending: { $served } of { $total }. Delivered: { $sent }, bot blocked: { $blocked }, failed: { $failed }.

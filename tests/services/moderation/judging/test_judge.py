@@ -264,7 +264,7 @@ async def test_cache_asks_once_over_replicas(redis: Redis, clock: ManualClock) -
 
 
 async def test_advert_that_is_only_forwarded_is_its_author_s(clock: ManualClock) -> None:
-    """There are no own words that could quote it, whatever the model says."""
+    """A verdict cannot quote the author, who wrote no words."""
     quoted = Verdict(category=Category.JOB_SCAM, confidence=97, evidence="a day", about=About.QUOTED)
     for own, about in (("", About.AUTHOR), ("Is this true? a day", About.QUOTED)):
         said = message(own, forwarded=TEXT, is_forward=True)

@@ -324,7 +324,7 @@ async def test_pieces_are_there_after_a_read_that_was_cancelled() -> None:
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """The context of a server whose certificate nobody has signed."""
+    """The context of a server with a self-signed certificate."""
     key, name = (
         ec.generate_private_key(ec.SECP256R1()),
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")]),
