@@ -88,7 +88,7 @@ def open_session_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
     """Opens the engine of the sessions.
 
     Args:
-        url: as returned by `parse_url`.
+        url: URL as returned by `parse_url`.
         busy_timeout_s: longest wait for a lock held by another transaction.
     """
     if url.get_backend_name() == "sqlite":

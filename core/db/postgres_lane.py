@@ -21,7 +21,7 @@ class PostgresLane:
     """A few threads, each with a connection of the pool and a transaction of its own.
 
     Args:
-        threads: as many as the pool has connections.
+        threads: number of threads, that of the pool's connections.
         standstill_s: the longest wait for a thread during which none comes free.
     """
 

@@ -75,7 +75,7 @@ class FailFastRedis:
 
         Args:
             command: runs on the client.
-            patience: of the request that waits; spent by a timeout or an error.
+            patience: the waiting request's patience; spent by a timeout or an error.
 
         Raises:
             RedisUnavailable: no result in time. The command may have been executed all the same.

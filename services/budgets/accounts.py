@@ -24,7 +24,7 @@ class Account:
     Args:
         scope: key of its rows.
         reference: the user, chat or provider in the usage ledger; empty for the budget of all.
-        limit: of a day, in billionths of a dollar.
+        limit: daily limit in billionths of a dollar.
     """
 
     kind: BudgetKind

@@ -220,7 +220,7 @@ class Budgets:
         """Returns the budget of a user, a chat or of all today.
 
         Args:
-            kind: of its owner.
+            kind: kind of the owner.
             reference: the user or chat; empty for the budget of all.
 
         Raises:

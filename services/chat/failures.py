@@ -38,7 +38,7 @@ def classify_failure(error: Exception, reply: Reply, zone: tzinfo = UTC) -> Turn
     """Classifies an exception of a turn. One that is neither the user's nor a provider's fault is logged.
 
     Args:
-        zone: of the instants that the user is told.
+        zone: time zone of displayed times.
     """
     # Text that was shown before a failure stays: the answer is interrupted, not failed.
     phase = ReplyPhase.INTERRUPTED if reply.text.strip() else ReplyPhase.FAILED

@@ -63,7 +63,7 @@ class GuestAnswers:
 
         Args:
             user: who asks.
-            chat: their private chat, whose consent and budget hold.
+            chat: the person's private chat, whose consent and budget apply.
 
         Raises:
             ProviderError: no provider answered.

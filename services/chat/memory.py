@@ -23,7 +23,7 @@ class MemoryLimits:
     """Bounds of a history.
 
     Args:
-        history_tokens: of the summary and the turns that are sent, as estimated.
+        history_tokens: estimated tokens of the summary and the turns that are sent.
         summary_s: longest wait of an answer for a summary; without one the drop happens all the same.
     """
 
@@ -75,7 +75,7 @@ class ConversationMemory:
 
         Args:
             recall: exceeds the budget.
-            spec: of the conversation's requests: the summary goes to the same providers.
+            spec: spec of the conversation's requests: the summary goes to the same providers.
         """
         try:
             start_id = await self._memories.plan_drop(thread, recall.remembered, self.limits.history_tokens // 2)

@@ -42,7 +42,7 @@ class AskedCall:
     """A call of a tool that acts, which its user is to allow.
 
     Args:
-        id: of the stored call.
+        id: id of the stored call.
         what: the server, the tool and the arguments, on one line.
     """
 

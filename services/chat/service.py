@@ -45,7 +45,7 @@ class ChatService:
         demo_ids: demo providers; their answers carry a footer.
         asks_consent: whether a chat must agree before its messages go to remote providers.
         namer: names threads after their first answer.
-        zone: of the instants that users are told.
+        zone: time zone of displayed times.
         stand_ins: decides which answer says that a remote provider stands in for a local one; None for no answer.
         transcriber: transcribes voice messages; None where no provider for that is configured.
         image_generator: draws pictures; None where no provider for that is configured.

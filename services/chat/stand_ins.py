@@ -18,8 +18,8 @@ class StandInLimits:
     """Bounds of the remembered chats.
 
     Args:
-        outage_s: how long a chat's line is remembered; a longer outage is told again.
-        single_s: the same for a local provider that is healthy and refused one request only.
+        outage_s: retention of a chat's line; a longer outage is reported again.
+        single_s: retention of a line about a healthy local provider that refused a single request.
         max_chats: entries of this process.
     """
 
@@ -43,7 +43,7 @@ class StandInNotices:
 
     Args:
         redis: a client with `decode_responses=True`.
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
         outages: tells one outage of a provider from the next.
     """
 

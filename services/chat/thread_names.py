@@ -57,7 +57,7 @@ class Beginning:
     Args:
         message: the user's text; empty for attachments only.
         answer: the model's text.
-        language: of the user, an IETF tag.
+        language: IETF tag of the user's language.
         local_only: whether remote providers are excluded for lack of consent.
         is_demo: whether only the demo answered, which cannot name anything.
     """

@@ -226,7 +226,7 @@ class TurnEnded:
 
     Args:
         phase: `complete`, `stopped`, `interrupted` or `failed`.
-        seconds: from its message to its saved answer.
+        seconds: seconds from the message to the saved answer.
     """
 
     phase: str

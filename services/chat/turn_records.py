@@ -157,7 +157,7 @@ class TurnRecords:
         """Drops turns where the history has outgrown its budget; a Retry keeps the history of the first answer.
 
         Args:
-            spec: of the answer; a summary of the dropped turns is requested alike.
+            spec: spec of the answer, also used to request a summary of the dropped turns.
         """
         if run.thread is None or run.recall is None or not run.recall.is_over or run.replaces_id is not None:
             return history

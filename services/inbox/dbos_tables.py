@@ -81,7 +81,7 @@ class WorkflowTable:
         """Enqueues jobs in one transaction, except stored ones and those of full lanes.
 
         Args:
-            jobs: in the order in which they compete for a lane's capacity.
+            jobs: jobs in the order in which they compete for a lane's capacity.
             enqueue: inserts one job on the connection.
         """
         new: set[str] = set()

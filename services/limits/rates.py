@@ -42,7 +42,7 @@ class RateLimiter:
 
     Args:
         redis: a client with `decode_responses=True`; None counts in this process only.
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
         local_windows: windows kept in this process; the least recently used one is evicted.
     """
 

@@ -46,7 +46,7 @@ class RunningLeases:
 
     Args:
         redis: a client with `decode_responses=True`.
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
     """
 
     def __init__(self, redis: Redis, prefix: str, clock: Clock, timing: RunningLeaseTiming | None = None) -> None:
@@ -199,7 +199,7 @@ class TurnPlaces:
 
         Args:
             party: the person or group that waits; parties are served one after the other.
-            quotas: of its person and its group; a limit of 0 is none.
+            quotas: limits of the person and the group; 0 disables a limit.
         """
         async with AsyncExitStack() as stack:
             for quota in quotas:

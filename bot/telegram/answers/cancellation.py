@@ -52,7 +52,7 @@ class ReplyCancellation:
 
     Args:
         redis: connects the replicas; None for a single process.
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
     """
 
     def __init__(

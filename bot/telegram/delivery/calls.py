@@ -170,7 +170,7 @@ class DeliveryTiming:
     Args:
         tries: calls of a final message, the first included.
         backoff: pauses between them, plus up to `jitter_s`.
-        call_timeout_s: of one call.
+        call_timeout_s: timeout of one call.
         hold_s: how long a chat is held after a 429 without `retry_after`.
         longest_hold_s: bound of `retry_after`; Telegram repeats a 429 that still holds.
         typing_per_s: typing indicators per second over all chats. Telegram limits a bot's calls of all kinds; more of

@@ -229,7 +229,7 @@ class RenderThreadLimits:
 
     Args:
         units: work of the page's last update, about 3 ms.
-        characters: of new text.
+        characters: number of characters of new text.
         slice: characters of new text in one update, about a page: each update has its own bound of work.
     """
 

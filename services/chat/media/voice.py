@@ -62,7 +62,7 @@ async def transcribe(
 
     Args:
         prompt: has a recording.
-        incoming: its message.
+        incoming: message with the recording.
         transcriber: None where no provider for that is configured.
         spec: the facts of the request.
 

@@ -52,7 +52,7 @@ class Remembered:
 
     Args:
         start_id: id of the first turn that is sent whole; 0 for the first one of all.
-        summary: of the turns before it; None where there is none.
+        summary: summary of the turns before it; None if there is none.
     """
 
     start_id: int = 0
@@ -147,7 +147,7 @@ class ThreadMemories:
         """Returns the history from the thread's start on.
 
         Args:
-            token_budget: of summary and turns, as `estimate_tokens` counts.
+            token_budget: tokens of summary and turns, as `estimate_tokens` counts.
             before_turn: excludes this turn and all later ones, as a Retry needs.
         """
         return await self._database.run(

@@ -101,7 +101,7 @@ class TurnStore(StoredTurns):
 
         Args:
             prompt: the message with its files.
-            token_budget: of the history, as `estimate_tokens` counts.
+            token_budget: tokens of the history, as `estimate_tokens` counts.
             origin: as for `open_turn`, like `question_id`.
         """
         stored = await _store([prompt])
@@ -156,7 +156,7 @@ class TurnStore(StoredTurns):
         Args:
             messages: all new messages of the run; the prompt is prepended if missing.
             provider: the provider that answered, with `model`.
-            input_tokens: as the provider reported them, like `output_tokens`.
+            input_tokens: tokens as the provider reported them, like `output_tokens`.
         """
         saves_messages = status in ANSWERED or bool(messages)
         stored = await _store(messages) if saves_messages else None

@@ -156,7 +156,7 @@ class LLMModelFactory(Generic[Verdict_co]):
         """Returns a model that summarises a conversation.
 
         Args:
-            spec: of the conversation's own requests: its user, chat, choice and consent.
+            spec: spec of the conversation's own requests: user, chat, choice and consent.
         """
         summary = replace(spec, purpose=SUMMARY, required=frozenset())
         return Summariser(DirectModel(self._fallback, self._builder, summary, SummaryOutput()))
@@ -174,7 +174,7 @@ class LLMModelFactory(Generic[Verdict_co]):
 
         Args:
             language: the user's, an IETF tag, if known.
-            max_length: of a name, in characters.
+            max_length: maximum characters of a name.
             local_only: excludes remote providers.
             chat: the chat of the conversation, such as `telegram:123`.
             stands_back: waits for no slot and leaves its own to a question; cancelled by that.

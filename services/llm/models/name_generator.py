@@ -35,7 +35,7 @@ class ThreadNameOutput:
     """The output shape of a name: one line of text.
 
     Args:
-        max_length: in characters.
+        max_length: maximum characters of a name.
     """
 
     def __init__(self, max_length: int) -> None:
@@ -68,8 +68,8 @@ class NameGenerator:
     """Names conversations.
 
     Args:
-        language: of the name, an IETF tag; None for the language of the conversation.
-        max_length: in characters.
+        language: IETF tag of the name's language; None for that of the conversation.
+        max_length: maximum characters of a name.
     """
 
     def __init__(self, model: DirectModel[str], language: str | None, max_length: int) -> None:

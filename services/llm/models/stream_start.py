@@ -90,7 +90,7 @@ async def open_stream(
     Args:
         stack: owns the stream.
         opening: the result of `request_stream` of the candidate's model.
-        candidate: its stall timeout applies after the first output.
+        candidate: candidate whose stall timeout applies after the first output.
         timeout_s: longest time to the first output, thinking included.
         longest_s: longest time to the first text.
         may_be_empty_at: finish reasons with which a stream may be without output.

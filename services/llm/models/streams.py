@@ -59,7 +59,7 @@ class StreamReader:
 
     Args:
         opened: the stream so far.
-        candidate: its stall timeout applies.
+        candidate: candidate whose stall timeout applies.
         began: the event loop's time at which the request was made.
         longest_s: longest time in all.
         pacing: the pace at which it is handed on.

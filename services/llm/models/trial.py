@@ -73,7 +73,7 @@ class Failure:
     """A request of a trial that failed.
 
     Args:
-        outcome: its reason, without keys.
+        outcome: the reason, without keys.
         words: the server's own words, without keys; they may quote the prompt, which is ours.
         hint: a setting that probably mends it.
         error: the exception, for the log where the fault is ours.
@@ -116,7 +116,7 @@ class ProviderTrial:
     Args:
         builder: builds the models; its connections are those of chat.
         clock: measures the duration.
-        cooldown_s: of an outcome without one of its own.
+        cooldown_s: cooldown of an outcome without one of its own.
     """
 
     def __init__(self, builder: ModelBuilder, clock: Clock, cooldown_s: float) -> None:

@@ -27,7 +27,7 @@ def trim(messages: Sequence[ModelMessage], limit: int) -> tuple[list[ModelMessag
 
     Args:
         messages: the whole conversation.
-        limit: in estimated tokens.
+        limit: limit in estimated tokens.
     """
     if estimate_tokens(messages) <= limit:
         return list(messages), True

@@ -73,7 +73,7 @@ class DemoModel(Model[None]):
     """A pydantic-ai model with a fixed answer.
 
     Args:
-        model_name: its name in AVAILABLE_PROVIDERS.
+        model_name: name in AVAILABLE_PROVIDERS.
         clock: paces the stream.
         pause_s: pause between two words.
     """

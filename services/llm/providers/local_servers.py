@@ -48,7 +48,7 @@ async def find_local_servers(
     Args:
         catalog: asks the servers.
         ports: names by port.
-        own_port: where this program listens; it is left out.
+        own_port: port of this program, which is not probed.
     """
 
     async def ask(port: int, name: str) -> LocalServer | None:

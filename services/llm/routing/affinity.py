@@ -24,7 +24,7 @@ class ProviderAffinity:
 
     Args:
         redis: a client with `decode_responses=True`, its guard, or None where each replica decides alone.
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
         max_local: bound of the users remembered in this process.
     """
 

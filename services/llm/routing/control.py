@@ -49,7 +49,7 @@ class ProviderControl:
         """Puts a provider last for a while.
 
         Args:
-            provider: its id.
+            provider: id of the provider.
             duration_s: seconds from now.
             by: the admin, recorded as the cooldown's reporter.
         """

@@ -29,14 +29,14 @@ class AttemptEnded:
     """One candidate was asked.
 
     Args:
-        provider: its id.
-        model: the requested model.
+        provider: id of the provider.
+        model: name of the requested model.
         purpose: `chat`, `moderation`, `naming`.
         result: how it ended.
         fault: the fault of an attempt that failed.
         began: seconds since the epoch.
-        seconds: until the end of the answer, including the consumer's pauses, or the pause after a hiccup.
-        first_output_s: of an answer, seconds to its first output; of a plain one, to its end.
+        seconds: seconds to the end of the answer, the consumer's pauses included, or to the retry after a hiccup.
+        first_output_s: seconds to the first output of a streamed answer, or to the end of a plain one.
     """
 
     provider: str

@@ -20,8 +20,8 @@ class RoutingTiming:
         retry_pause_s: shortest and longest pause before a provider is asked again after a hiccup.
         loading_poll_s: first and longest pause between two requests to a server that loads its model.
         learned_s: how long the limits of a model are remembered that its server named.
-        guessed_s: the same where a reduced request was answered, which proves less.
-        lease_margin_s: by how much a probe's lease outlives the longest answer, in case its holder dies.
+        guessed_s: retention if a reduced request was answered, which proves less.
+        lease_margin_s: time added to the longest answer in a probe's lease, in case its holder dies.
         lease_wait_s: how long a request waits for Redis to grant the lease; without a lease it does not probe.
         acknowledge_s: how long an operator's command waits until Redis has it; it is written later in any case.
         longest_stream_s: longest time of a streamed answer that keeps coming.

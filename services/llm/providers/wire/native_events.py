@@ -50,7 +50,7 @@ class NativeEvents:
 
     Args:
         repair: that of the stream's protocol.
-        split: the same for an answer that comes at once.
+        split: function for an answer that arrives at once.
     """
 
     def __init__(self, repair: Repair, split: Split | None = None) -> None:

@@ -44,7 +44,7 @@ class ThinkingTags:
 
     Args:
         opening: the tag before thinking as the library's parser expects it.
-        closing: the same of the tag after it.
+        closing: the tag after thinking, likewise.
         habit: whether the model's text begins in the middle of its thinking.
     """
 

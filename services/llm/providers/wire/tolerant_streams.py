@@ -51,7 +51,7 @@ class TolerantParts(ModelResponsePartsManager):
     """Assembles the parts of a response from deltas.
 
     Args:
-        model_request_parameters: of the request.
+        model_request_parameters: parameters of the request.
         habit: how the model begins its thinking.
     """
 

@@ -163,7 +163,7 @@ class _Body(httpx2.AsyncByteStream):
     Args:
         response: the response.
         flood_lock: held by the stream among the provider's fast ones whose turn it is.
-        path: of the request, which names the protocol of its events.
+        path: path of the request, which identifies the protocol of its events.
         pacing: the pace at which the body is read.
         is_streamed: whether the request asked for a stream; an answer that is none is read as one.
 

@@ -82,7 +82,7 @@ class ConcurrencyLimiter:
 
     Args:
         redis: a client with `decode_responses=True`, its guard, or None where each replica applies the limits alone.
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
     """
 
     def __init__(
@@ -107,8 +107,8 @@ class ConcurrencyLimiter:
         """Returns a slot if one is free and no request is queued for it; without a limit one is always free.
 
         Args:
-            provider: where the request goes.
-            patience: of the request with Redis.
+            provider: provider of the request.
+            patience: the request's patience with Redis.
             preempt: cancels the request, which stands back behind all others.
         """
         queue, limit = self._queue(provider.id), provider.max_concurrency
@@ -268,7 +268,7 @@ class LoadShedding:
 
     Args:
         redis: a client with `decode_responses=True`; None where each replica decides alone.
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
         retry_after_s: time for which Redis is not asked after an error.
     """
 

@@ -34,10 +34,10 @@ class LeaseTiming:
     """Expiries of leases and pauses of their writer, in seconds.
 
     Args:
-        lease_margin_s: by how much a lease outlives the longest answer, for clock differences and a slow machine.
+        lease_margin_s: time added to the longest answer in a lease, for clock differences and a slow machine.
         longest_lease_s: a lease that ends later than this was written by a wrong clock, and is shortened.
         queue_ttl_s: how long a replica's queue counts after its last poll.
-        key_ttl_s: by how much the sorted set outlives its last lease, and with it Redis' own clock.
+        key_ttl_s: time that the sorted set, and with it Redis' own clock, outlives its last lease.
         rewrite_s: shortest pause before a write that failed is repeated.
         check_s: shortest interval of looking for leases that a wrong clock wrote, while the limit is reached.
         close_s: how long closing waits for pending writes.
@@ -57,8 +57,8 @@ class ProviderLeases:
 
     Args:
         redis: guards the calls; all providers share it.
-        prefix: of all keys.
-        provider: its id.
+        prefix: prefix of all Redis keys.
+        provider: id of the provider.
         replica: identifies this process.
         has_queue: returns whether requests of this replica wait for a slot.
         on_written: called after each round of writes, unless another replica has a queue.

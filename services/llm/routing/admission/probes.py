@@ -40,7 +40,7 @@ class ProbeLeases:
         """Leases the probe of a half-open provider; returns the holder's name, None where another request has it.
 
         Args:
-            provider: its id.
+            provider: id of the provider.
             patience: of the request. One that has waited for a silent Redis does not probe: another replica may.
         """
         now = self._clock.time()

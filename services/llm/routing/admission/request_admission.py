@@ -29,7 +29,7 @@ class Route:
     """The candidates of one request.
 
     Args:
-        candidates: in the order in which they are asked.
+        candidates: candidates in the order of asking.
         probe: the half-open provider that this request probes if it gets the lease.
         is_reordered: a provider that would come first cannot take the request, so an answer of another one does not
             make that one preferred.
@@ -266,7 +266,7 @@ class RequestAdmission:
 
         Args:
             candidate: the one that the request waited for.
-            health: its rank before the wait.
+            health: the provider's rank before the wait.
         """
         provider = candidate.provider.id
         if provider == self.queue.probe:

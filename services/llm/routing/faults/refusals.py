@@ -26,9 +26,9 @@ class KnownWords:
         """Returns the meaning of a refusal, or None if its words are unknown.
 
         Args:
-            codes: its code and type.
-            body: its body.
-            status: its HTTP status; None for an error object in a stream.
+            codes: code and type of the error.
+            body: body of the response.
+            status: HTTP status; None for an error object in a stream.
         """
         for code in codes:
             if code is not None and code in self.codes:

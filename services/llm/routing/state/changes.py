@@ -99,7 +99,7 @@ def proven(provider: str, began: float, now: float, ttl_s: float, priority: Sequ
     """Applies an answer: ends the cooldown, and makes the provider preferred.
 
     Args:
-        provider: its id.
+        provider: id of the provider.
         began: start of the request. A cooldown set after it stays, since it is newer evidence.
         now: end of the answer.
         ttl_s: how long a new preference lasts.

@@ -31,11 +31,11 @@ class InstantBounds:
     """The longest durations of shared entries, in seconds.
 
     Args:
-        cooldown_s: after a failure; a server's `Retry-After` is followed for up to an hour.
-        operator_s: of an operator's settings: a force, a cooldown.
+        cooldown_s: longest cooldown after a failure; a server's `Retry-After` is followed for up to an hour.
+        operator_s: longest force or cooldown by an operator.
         preferred_s: `PROVIDER_PREFERRED_TTL`.
-        lease_s: of a probe.
-        learned_s: of a model's refusals.
+        lease_s: longest lease of a probe.
+        learned_s: longest retention of a model's refusals.
     """
 
     cooldown_s: float = 3600.0

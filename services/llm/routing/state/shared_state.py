@@ -39,7 +39,7 @@ class SyncTiming:
 
     Args:
         resync_s: interval of reloads while no change is published.
-        poll_s: the same where the server refuses subscriptions; the copy is at most that old.
+        poll_s: polling interval if the server refuses subscriptions; the copy is at most that old.
         reconnect_s: pause between two attempts to reach a Redis that is gone.
         subscribe_s: how long the server may take to confirm a subscription.
         close_s: how long closing waits for Redis to take pending changes.
@@ -68,7 +68,7 @@ class SharedRouting:
 
     Args:
         redis: a client with `decode_responses=True`, of a server or of the embedded store.
-        prefix: of all keys.
+        prefix: prefix of all Redis keys.
         bounds: the longest durations of entries, in case a replica's clock is wrong.
     """
 
