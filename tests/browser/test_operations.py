@@ -12,6 +12,7 @@ from pydantic_ai.direct import model_request_stream
 from pydantic_ai.messages import ModelRequest
 
 from bot.operators.console_links import ConsoleLinks
+from core.messages import ConversationKey, Surface
 from services.admin.broadcasts import BroadcastState
 from services.llm.routing.admission.budget_guard import BudgetKind
 from services.moderation.domain.message import Author, AuthorKind
@@ -150,7 +151,9 @@ async def test_limits_of_a_token_and_a_budget_hold_for_the_next_request(operator
 
 
 async def test_broadcast_is_counted_sent_stopped_and_resumed(operator: Operator) -> None:
-    broadcasts = operator.console.services.operators.broadcasts
+    services = operator.console.services
+    broadcasts = services.operators.broadcasts
+    await services.chat.turns.current(ConversationKey(Surface.TELEGRAM, 7))
     page = await open_page(operator, "broadcasts")
 
     async def state() -> BroadcastState:

@@ -95,18 +95,21 @@ async def test_an_unreadable_affinity_is_none(store: Redis, clock: ManualClock) 
 
 
 async def test_the_routing_state_is_read_around_unreadable_fields(store: Redis, clock: ManualClock) -> None:
-    for value in VALUES:
+    async def follow(number: int, value: str | bytes) -> None:
         await store.hset(
-            "t:{llm}:routing",
+            f"t{number}:{{llm}}:routing",
             mapping={"preferred": value, "cooldown:a": value, "probe:a": value, "life": value, "new": value},
         )
-        shared = SharedRouting(store, "t", clock)
+        shared = SharedRouting(store, f"t{number}", clock)
         await shared.start()
         assert await shared.commit(forced("a", clock.time(), 60), 5)
         assert shared.connected
         assert shared.routing.forced(clock.time()) == "a"
         await shared.close()
-        await store.delete("t:{llm}:routing")
+
+    values = list(enumerate(VALUES))
+    for start in range(0, len(values), 8):
+        await asyncio.gather(*(follow(*each) for each in values[start : start + 8]))
 
 
 async def test_stop_requests_that_do_not_parse_are_ignored_and_logged_once(store: Redis) -> None:

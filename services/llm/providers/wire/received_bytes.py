@@ -12,9 +12,12 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import aiohttp
 import httpx2
+
+if TYPE_CHECKING:
+    import aiohttp
 
 PIECE_BYTES = 16 << 10
 """Longest piece that is passed on at once. The event loop gets its turn after each: an SDK parses one in about 5 ms."""
@@ -102,7 +105,7 @@ class Decoder:
                 yield piece
 
 
-async def gather_text(response: aiohttp.ClientResponse, until: float) -> tuple[bytes, float]:
+async def gather_text(response: "aiohttp.ClientResponse", until: float) -> tuple[bytes, float]:
     """Returns the pieces that arrive until an instant as one; earlier at one without text, and at its longest length.
 
     After that instant it waits for the first piece. An error of the stream is left to the next read.
