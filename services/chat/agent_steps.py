@@ -54,8 +54,8 @@ class AgentSteps(Generic[DepsT]):
     Args:
         agent: prepares the requests and carries out tool calls.
         model: is asked in each step, by a streamed request.
-        deps: of instructions and tools.
-        limits: of all steps together.
+        deps: dependencies of instructions and tools.
+        limits: limits of all steps together.
         note_calls: called with the tool calls of a response before they are carried out.
     """
 

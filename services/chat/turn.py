@@ -121,7 +121,7 @@ class TurnContext:
     persona: str | None = None
     draw: Callable[[str], Awaitable[bool]] | None = None
     offered: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
-    """What the model was offered in this turn of other servers: server and tool by the name that models are given."""
+    """Tools of MCP servers offered in this turn: (server, tool) by the name that the model sees."""
 
     def can(self, ability: Ability) -> bool:
         """Returns whether the turn has an ability."""

@@ -82,7 +82,7 @@ async def claude(file: Database, first: LLMServer) -> AsyncIterator[ChatHarness]
 async def test_paused_answer_is_continued(
     claude: ChatHarness, first: LLMServer, then: Behaviour, phase: ReplyPhase, stored: list[str]
 ) -> None:
-    """What was begun is sent back, and kept if its continuation fails."""
+    """The partial answer is sent back, and kept if its continuation fails."""
     first.default = then
     first.script(answer("A half,", finish="pause_turn"))
     reply = await claude.say()

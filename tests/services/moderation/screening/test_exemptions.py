@@ -1,4 +1,4 @@
-"""Exemptions: authors whom moderation leaves alone, by the cached list of admins and anew."""
+"""Exemptions of authors from moderation, by the cached list of admins and by a new look-up."""
 
 import pytest
 
