@@ -111,7 +111,8 @@ class OperatorCommands:
             draft = await self._broadcasts.draft(USER_ID, arguments, formatting=None, language=language)
             self._shown = draft.id
             self._terminal.print(self._broadcast_reports.progress(draft, language))
-            self._print("console-broadcast-acts")
+            if draft.total:
+                self._print("console-broadcast-acts")
 
     async def _act_on_broadcast(self, act: str) -> None:
         # Not a newer draft of an operator in Telegram.

@@ -126,11 +126,12 @@ class Broadcasts:
         return await self._read(BroadcastRow.id > 0, limit)
 
     async def start(self, number: int, actor_id: int, card: tuple[int, int] | None = None) -> Broadcast | None:
-        """Sends a draft, or the rest of one that was stopped. Returns None if it is neither."""
+        """Sends a draft, or the rest of one that was stopped. Returns None if it is neither or goes to no chat."""
         values: dict[str, object] = {"state": BroadcastState.RUNNING.value, "owner": None, "owned_until": None}
         if card is not None:
             values |= {"card_chat_id": card[0], "card_message_id": card[1]}
-        if not await self._change(number, (BroadcastState.DRAFT, BroadcastState.STOPPED), values):
+        can_start = (BroadcastState.DRAFT, BroadcastState.STOPPED)
+        if not await self._change(number, can_start, values, BroadcastRow.total > 0):
             return None
         broadcast = await self._acted("start", number, actor_id)
         self.started.set()

@@ -61,6 +61,15 @@ def broadcasts(tmp_path: Path) -> list[tuple[str, str]]:
         return database.execute("SELECT text, state FROM broadcasts ORDER BY id").fetchall()
 
 
+def add_private_chat(tmp_path: Path) -> None:
+    """Stores a conversation of one person with the Telegram bot, who gets broadcasts."""
+    with closing(sqlite3.connect(tmp_path / "data" / "understudy.db")) as database, database:
+        database.execute(
+            "INSERT INTO threads (surface, chat_id, topic_id, is_current, created_at)"
+            " VALUES ('telegram', 7, 0, 1, '2026-11-01 12:00:00.000000')"
+        )
+
+
 class TestBanner:
     """The lines before the first input."""
 
@@ -284,30 +293,41 @@ class TestCommands:
             await session.until("The ban of 9 is lifted")
             assert "banned: telegram:9 (spam)" in await session.until("moderated groups: 0, bans: 0")
 
-    async def test_broadcast_is_counted_and_confirmed(self, opened: Opener, server: LLMServer) -> None:
-        async with opened({"a": server.url}) as session:
+    async def test_broadcast_is_counted_and_confirmed(self, opened: Opener, server: LLMServer, tmp_path: Path) -> None:
+        opening = opened({"a": server.url})
+        add_private_chat(tmp_path)
+        async with opening as session:
             session.type("/broadcast send")
             await session.until("This broadcast no longer exists.")
             session.type("/broadcast Hello to all", "/broadcast")
-            await session.until("This message would go to 0 people")
+            await session.until("This message would go to one person")
             await session.until("Nothing is sent yet.")
             assert "“Hello to all”\nThis message would go to" in await session.until("/broadcast <text> writes")
             session.type(
                 "/broadcast send", "/broadcast discard", "/broadcast stop", "/broadcast send", "/broadcast stop"
             )
             await session.until("shares this database sends it")
-            assert "Nothing was sent" not in await session.until("Stopped at 0 of 0.")
-            await session.until("Stopped at 0 of 0.")
+            assert "Nothing was sent" not in await session.until("Stopped at 0 of 1.")
+            await session.until("Stopped at 0 of 1.")
             session.type("/broadcast Another", "/broadcast discard", f"/broadcast {'x' * 4097}", "/audit operation")
             await session.until("Nothing was sent.")
             await session.until("1 to 4,096 characters")
             await session.until("stopped a broadcast")
         assert server.requests == []
 
+    async def test_broadcast_to_no_chat_cannot_be_sent(self, opened: Opener, server: LLMServer, tmp_path: Path) -> None:
+        async with opened({"a": server.url}) as session:
+            session.type("/broadcast Hello to all", "/broadcast send")
+            await session.until("There is no one to send it to.")
+            assert "/broadcast send" not in await session.until("There is no one to send it to.")
+            assert broadcasts(tmp_path) == [("Hello to all", "draft")]
+
     async def test_broadcast_of_another_session_is_shown_before_it_is_sent(
         self, opened: Opener, server: LLMServer, tmp_path: Path
     ) -> None:
-        async with opened({"a": server.url}) as session:
+        opening = opened({"a": server.url})
+        add_private_chat(tmp_path)
+        async with opening as session:
             session.type("/broadcast From this terminal")
             await session.until("Nothing is sent yet.")
             with closing(sqlite3.connect(tmp_path / "data" / "understudy.db")) as database, database:
@@ -325,7 +345,7 @@ class TestCommands:
             await session.until("drafted in another session")
             assert broadcasts(tmp_path)[1] == ("From another", "draft")
             session.type("/broadcast stop", "/broadcast send")
-            await session.until("Stopped at 0 of 0.")
+            await session.until("Stopped at 0 of 1.")
             await session.until("shares this database sends it")
             assert broadcasts(tmp_path) == [("From this terminal", "stopped"), ("From another", "running")]
 

@@ -161,6 +161,15 @@ async def test_a_stopped_broadcast_can_go_on(file: Database, clock: ManualClock)
     assert recipients.sent == [3, 8]
 
 
+async def test_a_draft_without_a_recipient_cannot_be_started(file: Database, clock: ManualClock) -> None:
+    broadcasts = Broadcasts(file, clock, Audit(file, clock), lambda _: False)
+    draft = await broadcasts.draft(ADMIN, "Hello", formatting=None, language=None)
+    assert draft.total == 0
+    assert await broadcasts.start(draft.id, ADMIN) is None
+    (kept,) = await broadcasts.newest(1)
+    assert kept.state is BroadcastState.DRAFT
+
+
 async def test_drafts_can_be_discarded_and_few_broadcasts_are_kept(file: Database, clock: ManualClock) -> None:
     broadcasts = Broadcasts(file, clock, Audit(file, clock), lambda _: True)
     first = await broadcasts.draft(ADMIN, "0", formatting=None, language=None)
