@@ -28,8 +28,8 @@ from bot.telegram.daemon import (
     Daemon,
     Runtime,
 )
-from bot.telegram.delivery.calls import OutgoingFile
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.outgoing import OutgoingFile
 from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimits
 from bot.telegram.ingress.ingest import UpdateClassifier, UpdateIngest
 from bot.telegram.ingress.polling import Poller, poll_while_leading

@@ -2,8 +2,8 @@
 
 from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup
 
-from bot.telegram.delivery.calls import Sent
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.outgoing import Sent
 from bot.telegram.markdown.render import render
 
 PERSON = 7

@@ -10,8 +10,8 @@ import structlog
 from aiogram.types import InlineKeyboardMarkup
 from cachetools import LRUCache
 
-from bot.telegram.delivery.calls import OutgoingFile, SendOutcome, SendResult, Sent
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.outgoing import OutgoingFile, SendOutcome, SendResult, Sent
 from bot.telegram.markdown.render import Rendered
 from core.errors import StorageError
 from services.chat.reply import Reply

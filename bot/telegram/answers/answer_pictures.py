@@ -6,8 +6,8 @@ from aiogram.types import InlineKeyboardMarkup
 
 from bot.telegram.answers.answer_messages import AnswerSends, Keyboards, Place
 from bot.telegram.answers.keyboards import build_keyboard
-from bot.telegram.delivery.calls import FileShape, OutgoingFile, SendResult
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.outgoing import FileShape, OutgoingFile, SendResult
 from bot.telegram.markdown.render import Rendered
 from services.chat.reply import Reply, ShownPicture
 

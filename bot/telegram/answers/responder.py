@@ -19,8 +19,8 @@ from bot.telegram.answers.keyboards import (
     stop_keyboard,
 )
 from bot.telegram.answers.streamed_message import AnswerDisplay, StreamedAnswer
-from bot.telegram.delivery.calls import FileShape, OutgoingFile
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.outgoing import FileShape, OutgoingFile
 from bot.telegram.markdown.render import Rendered
 from core.clock import Clock
 from core.i18n import Texts

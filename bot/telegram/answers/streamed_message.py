@@ -10,8 +10,8 @@ from aiogram.types import MessageEntity
 
 from bot.telegram.answers.answer_messages import AnswerMessages, AnswerSends, Keyboards, Place
 from bot.telegram.answers.answer_pictures import AnswerPictures
-from bot.telegram.delivery.calls import SendResult
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.outgoing import SendResult
 from bot.telegram.markdown.pages import MESSAGE_LIMIT, Pages, RenderThread
 from bot.telegram.markdown.parse import tidy
 from bot.telegram.markdown.render import Rendered, utf16_length
@@ -264,7 +264,9 @@ class StreamedAnswer:
         now = self._clock.monotonic()
         if live == self._draft and now - self._draft_shown_at < DRAFT_LIFE_S:
             return SendResult.SHOWN
-        result = await self._delivery.draft(self._place.chat_id, self.draft_id, live, topic_id=self._place.topic_id)
+        result = await self._delivery.drafts.show(
+            self._place.chat_id, self.draft_id, live, topic_id=self._place.topic_id
+        )
         if result is SendResult.SHOWN:
             self._draft, self._draft_shown_at = live, now
         self._messages.is_unreachable = result is SendResult.UNREACHABLE

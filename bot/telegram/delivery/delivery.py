@@ -1,7 +1,14 @@
-"""Sends, edits and deletes messages: idempotent per job, with fallbacks for rejected parts."""
+"""Sends, edits and deletes messages: idempotent per job, in step with flood control, with fallbacks for rejected parts.
+
+Telegram counts everything that is sent, edited or typed in a chat against one budget, so a 429 holds the whole chat:
+meanwhile progress updates are dropped and final calls wait. Deletions and sanctions are counted apart from messages, so
+they have holds of their own: an advert is deleted while cards wait. A send with an unknown result is repeated once at
+most, since blind retries triple messages; an edit may be repeated freely.
+"""
 
 from dataclasses import replace
-from typing import TypeVar
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 from aiogram import Bot
@@ -10,28 +17,43 @@ from aiogram.methods import (
     AnswerCallbackQuery,
     DeleteMessage,
     EditMessageReplyMarkup,
+    EditMessageText,
     SendChatAction,
-    SendMessageDraft,
+    SendMessage,
     SetMessageReaction,
     TelegramMethod,
 )
-from aiogram.types import InlineKeyboardMarkup, ReactionTypeEmoji, ReactionTypeUnion
+from aiogram.types import (
+    InlineKeyboardMarkup,
+    LinkPreviewOptions,
+    ReactionTypeEmoji,
+    ReactionTypeUnion,
+    ReplyParameters,
+)
+from cachetools import FIFOCache, TLRUCache
 
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error, parse_message_id
 from bot.telegram.api.session import TelegramMetrics
-from bot.telegram.delivery.calls import (
+from bot.telegram.delivery.drafts import Drafts
+from bot.telegram.delivery.failures import (
     API_ERRORS,
-    CallKind,
-    ChatCalls,
+    SUCCEEDED,
     ChatHeld,
     DeliveryTiming,
+    describe_failure,
+    give_up,
+    is_retryable,
+)
+from bot.telegram.delivery.outgoing import (
     OutgoingFile,
     OutgoingMessage,
     SendOutcome,
     SendResult,
     Sent,
+    Upload,
+    build_upload,
+    omit_rejected,
 )
-from bot.telegram.delivery.rejections import omit_rejected
 from bot.telegram.markdown.render import Rendered
 from core.clock import Clock
 from services.inbox.sent_messages import SentMessages
@@ -40,12 +62,18 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-_SUCCEEDED = frozenset({ApiFailure.DONE, ApiFailure.UNCHANGED})
-_PROGRESS_RESULTS = {
-    ApiFailure.UNKNOWN: SendResult.UNKNOWN,
-    ApiFailure.MESSAGE_GONE: SendResult.GONE,
-    ApiFailure.NO_METHOD: SendResult.UNSUPPORTED,
-}
+HELD_CHATS = 16_384
+"""Holds kept in memory. The least recently used is evicted first, which costs its chat one more 429."""
+MIGRATED_CHATS = 1024
+NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
+
+
+class CallKind(StrEnum):
+    """The budget against which Telegram counts a call in a chat."""
+
+    MESSAGE = "message"
+    ACT = "act"
+    """Deletes a message, or restricts a member."""
 
 
 class Delivery:
@@ -64,18 +92,24 @@ class Delivery:
         metrics: TelegramMetrics | None = None,
         timing: DeliveryTiming | None = None,
     ) -> None:
+        self._bot = bot
         self._clock = clock
         self._sent_messages = sent_messages
         self._metrics = metrics
         self._timing = timing or DeliveryTiming()
-        self._calls = ChatCalls(bot, clock, self._timing, metrics)
-        self._supports_drafts = True
+        self._held_until: TLRUCache[tuple[int, CallKind], float] = TLRUCache(
+            HELD_CHATS, ttu=lambda _chat, until, _now: until, timer=clock.monotonic
+        )
+        self._migrated: FIFOCache[int, int] = FIFOCache(MIGRATED_CHATS)
+        """New ids of groups, by their old ones."""
+        self.drafts = Drafts(lambda method, chat_id: self._call(method, chat_id, final=False, repeatable=True))
         self._typing_second = 0
         self._typing_count = 0
 
-    def held_s(self, chat_id: int) -> float:
+    def held_s(self, chat_id: int, kind: CallKind = CallKind.MESSAGE) -> float:
         """Returns the seconds for which flood control still holds a chat, 0 if it does not."""
-        return self._calls.held_s(chat_id)
+        now = self._clock.monotonic()
+        return max(self._held_until.get((self._migrated.get(chat_id, chat_id), kind), now) - now, 0.0)
 
     async def send(
         self,
@@ -103,7 +137,9 @@ class Delivery:
             await post()
             return sent
         message_id = await self._sent_messages.send_once(chat_id, post)
-        return sent if sent is not None or message_id is None else Sent(self._calls.current_id(chat_id), message_id)
+        return (
+            sent if sent is not None or message_id is None else Sent(self._migrated.get(chat_id, chat_id), message_id)
+        )
 
     async def post(
         self,
@@ -156,9 +192,9 @@ class Delivery:
         """Returns whether a message is the bot's own in this chat. Its buttons are removed if it is."""
         method = EditMessageReplyMarkup(chat_id=chat_id, message_id=message_id, reply_markup=None)
         try:
-            await self._calls.call(method, chat_id, final=True, repeatable=True)
+            await self._call(method, chat_id, final=True, repeatable=True)
         except API_ERRORS as error:
-            return classify_api_error(error) in _SUCCEEDED
+            return classify_api_error(error) in SUCCEEDED
         return True
 
     async def delete(self, chat_id: int, message_id: int) -> bool:
@@ -171,16 +207,16 @@ class Delivery:
         Returns the error that prevented it, if any.
         """
         try:
-            await self._calls.call(method, chat_id, final=True, repeatable=True, kind=CallKind.ACT)
+            await self._call(method, chat_id, final=True, repeatable=True, kind=CallKind.ACT)
         except API_ERRORS as error:
-            return None if classify_api_error(error) in _SUCCEEDED else error
+            return None if classify_api_error(error) in SUCCEEDED else error
         return None
 
     async def answer_callback(self, query_id: str, text: str | None = None, *, alert: bool = False) -> None:
         """Answers a callback query, with a toast if there is a text. A query that is too old is no failure."""
         method = AnswerCallbackQuery(callback_query_id=query_id, text=text, show_alert=alert or None)
         try:
-            await self._calls.call_once(method)
+            await self._bot(method, request_timeout=self._timing.call_timeout_s)
         except API_ERRORS as error:
             log.debug("delivery.callback_failed", reason=describe_api_error(error))
 
@@ -204,98 +240,55 @@ class Delivery:
         self._typing_count += 1
         return self._typing_count <= self._timing.typing_per_s
 
-    async def draft(
-        self, chat_id: int, draft_id: int, rendered: Rendered, *, topic_id: int | None = None
-    ) -> SendResult:
-        """Shows a preview of a message in progress, in private chats only.
-
-        Args:
-            draft_id: not 0; updates with the same id are animated.
-            rendered: the text so far.
-            topic_id: topic of the private chat.
-        """
-        if not self._supports_drafts:
-            return SendResult.UNSUPPORTED
-        method = SendMessageDraft(
-            chat_id=chat_id,
-            draft_id=draft_id,
-            message_thread_id=topic_id,
-            text=rendered.text,
-            parse_mode=None,
-            entities=list(rendered.entities) or None,
-            can_stop=True,
-        )
-        try:
-            await self._calls.call(method, chat_id, final=False, repeatable=True)
-        except ChatHeld:
-            return SendResult.SKIPPED
-        except API_ERRORS as error:
-            fault = classify_api_error(error)
-            if fault in _SUCCEEDED:
-                return SendResult.SHOWN
-            log.info("delivery.draft_failed", chat_id=chat_id, **_describe(error))
-            if fault is ApiFailure.NO_METHOD:
-                self._supports_drafts = False
-            if fault in {ApiFailure.PASSING, ApiFailure.UNKNOWN, ApiFailure.ENTITIES}:
-                return SendResult.SKIPPED
-            return SendResult.UNREACHABLE if fault is ApiFailure.UNREACHABLE else SendResult.UNSUPPORTED
-        return SendResult.SHOWN
-
-    async def _deliver(self, post: OutgoingMessage, *, final: bool) -> SendOutcome:
+    async def _deliver(self, message: OutgoingMessage, *, final: bool) -> SendOutcome:
         """Sends or edits, without the parts that Telegram rejects, until it is accepted."""
         while True:
-            chat_id = self._calls.current_id(post.chat_id)
-            post = replace(post, chat_id=chat_id)
+            chat_id = self._migrated.get(message.chat_id, message.chat_id)
+            message = replace(message, chat_id=chat_id)
+            message_id = message.message_id
             try:
-                message_id = await self._send_or_edit(post, final=final)
+                if message_id is None:
+                    sent = await self._call(build_send(message), chat_id, final=final, repeatable=False)
+                    message_id = sent.message_id
+                else:
+                    await self._call(build_edit(message), chat_id, final=final, repeatable=True)
             except ChatHeld:
                 return SendOutcome(SendResult.SKIPPED)
             except API_ERRORS as error:
                 fault = classify_api_error(error)
-                if fault in _SUCCEEDED:
-                    message_id = post.message_id or parse_message_id(error)
+                if fault in SUCCEEDED:
+                    message_id = message_id or parse_message_id(error)
                     return SendOutcome(SendResult.SHOWN, Sent(chat_id, message_id) if message_id else None)
                 migrated = fault is ApiFailure.MIGRATED
-                simpler = self._follow_migration(post, error) if migrated else omit_rejected(post, fault, final=final)
+                simpler = (
+                    self._follow_migration(message, error) if migrated else omit_rejected(message, fault, final=final)
+                )
                 if simpler is None:
-                    act = "edit" if post.message_id else "send"
-                    return SendOutcome(self._give_up(act, chat_id, error, final=final))
-                log.info("delivery.simplified", chat_id=chat_id, **_describe(error))
-                post = simpler
+                    return SendOutcome(self._give_up(message, error, final=final))
+                log.info("delivery.simplified", chat_id=chat_id, **describe_failure(error))
+                message = simpler
             else:
                 return SendOutcome(SendResult.SHOWN, Sent(chat_id, message_id))
 
-    async def _send_or_edit(self, post: OutgoingMessage, *, final: bool) -> int:
-        if post.message_id is None:
-            sent = await self._calls.call(post.as_send(), post.chat_id, final=final, repeatable=False)
-            return sent.message_id
-        await self._calls.call(post.as_edit(), post.chat_id, final=final, repeatable=True)
-        return post.message_id
-
-    def _follow_migration(self, post: OutgoingMessage, error: Exception) -> OutgoingMessage | None:
+    def _follow_migration(self, message: OutgoingMessage, error: Exception) -> OutgoingMessage | None:
         """Follows a group to its new id after a migration; messages of the old id do not exist there."""
-        if post.moved or not isinstance(error, TelegramMigrateToChat):
+        if message.moved or not isinstance(error, TelegramMigrateToChat):
             return None
-        self._calls.migrate(post.chat_id, error.migrate_to_chat_id)
-        return replace(post, chat_id=error.migrate_to_chat_id, message_id=None, reply_to=None, moved=True)
+        new_id = self._migrated[message.chat_id] = error.migrate_to_chat_id
+        log.info("delivery.chat_migrated", chat_id=message.chat_id, new_chat_id=new_id)
+        return replace(message, chat_id=new_id, message_id=None, reply_to=None, moved=True)
 
-    def _give_up(self, act: str, chat_id: int, error: Exception, *, final: bool) -> SendResult:
-        fault = classify_api_error(error)
-        if fault is ApiFailure.UNREACHABLE:
-            log.info("delivery.unreachable", act=act, chat_id=chat_id, reason=describe_api_error(error))
-            return SendResult.UNREACHABLE
-        if final:
-            log.error("delivery.lost", act=act, chat_id=chat_id, **_describe(error))
-            if self._metrics is not None:
-                self._metrics.count_lost(act)
-            return SendResult.LOST
-        log.debug("delivery.progress_dropped", act=act, chat_id=chat_id, **_describe(error))
-        return _PROGRESS_RESULTS.get(fault, SendResult.SKIPPED)
+    def _give_up(self, message: OutgoingMessage, error: Exception, *, final: bool) -> SendResult:
+        act = "edit" if message.message_id else "send"
+        result = give_up(act, message.chat_id, error, final=final)
+        if result is SendResult.LOST and self._metrics is not None:
+            self._metrics.count_lost(act)
+        return result
 
     async def _call_if_free(self, failure: str, method: TelegramMethod[bool], chat_id: int) -> None:
         """Tries a call once, unless flood control holds the chat; `failure` is the event of an error."""
         try:
-            await self._calls.call(method, chat_id, final=False, repeatable=True)
+            await self._call(method, chat_id, final=False, repeatable=True)
         except ChatHeld:
             pass
         except API_ERRORS as error:
@@ -303,16 +296,107 @@ class Delivery:
 
     async def _call_or_log(self, act: str, method: TelegramMethod[T], chat_id: int) -> bool:
         try:
-            await self._calls.call(method, chat_id, final=True, repeatable=True)
+            await self._call(method, chat_id, final=True, repeatable=True)
         except API_ERRORS as error:
             fault = classify_api_error(error)
-            if fault in _SUCCEEDED:
+            if fault in SUCCEEDED:
                 return True
-            log.info("delivery.call_failed", act=act, chat_id=chat_id, **_describe(error))
+            log.info("delivery.call_failed", act=act, chat_id=chat_id, **describe_failure(error))
             return act == "delete" and fault is ApiFailure.MESSAGE_GONE and "not found" in describe_api_error(error)
         return True
 
+    async def _call(
+        self,
+        method: TelegramMethod[T],
+        chat_id: int,
+        *,
+        final: bool,
+        repeatable: bool,
+        kind: CallKind = CallKind.MESSAGE,
+    ) -> T:
+        """Makes a call in a chat.
 
-def _describe(error: Exception) -> dict[str, str]:
-    """Returns the log fields of a failed call."""
-    return {"fault": classify_api_error(error).name.lower(), "reason": describe_api_error(error)}
+        Args:
+            final: whether it must succeed: it waits while the chat is held, floods restart it without counting as
+                tries, and transient failures are retried with pauses. Otherwise it is tried once.
+            repeatable: whether carrying it out twice does no harm, so that it is retried after unknown results too.
+
+        Raises:
+            ChatHeld: the chat is held and the call is not final.
+            TelegramAPIError: the call failed for good.
+            ClientDecodeError: its last answer could not be decoded.
+        """
+        if not final and self.held_s(chat_id, kind) > 0:
+            raise ChatHeld
+        tries, failures, unknown = self._timing.tries if final else 1, 0, 0
+        while True:
+            while (left := self.held_s(chat_id, kind)) > 0:
+                await self._clock.sleep(left)
+            try:
+                return await self._bot(method, request_timeout=self._timing.call_timeout_s)
+            except API_ERRORS as error:
+                failure = classify_api_error(error)
+                if failure is ApiFailure.FLOOD:
+                    self._hold(chat_id, kind, error)
+                    if not final:
+                        raise ChatHeld from None
+                    self._count_retry(failure)
+                    failures = unknown = 0
+                    continue
+                failures += 1
+                unknown += failure is ApiFailure.UNKNOWN
+                if failures == tries or not is_retryable(failure, unknown, repeatable=repeatable):
+                    raise
+                self._count_retry(failure)
+            await self._clock.sleep(self._timing.pause_s(failures))
+
+    def _count_retry(self, failure: ApiFailure) -> None:
+        if self._metrics is not None:
+            self._metrics.count_retry(failure)
+
+    def _hold(self, chat_id: int, kind: CallKind, error: Exception) -> None:
+        seconds = self._timing.held_s(error)
+        until = self._clock.monotonic() + seconds
+        self._held_until[chat_id, kind] = max(self._held_until.get((chat_id, kind), until), until)
+        log.warning("delivery.chat_held", chat_id=chat_id, kind=kind.value, retry_after_s=seconds)
+
+
+def build_send(message: OutgoingMessage) -> SendMessage | Upload:
+    """Builds the call for a new message. A default parse mode must never be sent beside entities."""
+    reply = None
+    if message.reply_to is not None:
+        reply = ReplyParameters(message_id=message.reply_to, allow_sending_without_reply=True)
+    if message.file is not None:
+        return build_upload(message, message.file, reply)
+    return SendMessage(
+        chat_id=message.chat_id,
+        message_thread_id=message.topic_id,
+        text=message.rendered.text,
+        parse_mode=None,
+        entities=list(message.rendered.entities) or None,
+        link_preview_options=NO_PREVIEW,
+        reply_parameters=reply,
+        reply_markup=message.markup,
+    )
+
+
+class _EditText(EditMessageText):
+    """Edits a text. The edited message that Telegram answers with is not needed, so none of its entities is built."""
+
+    __returning__ = dict[str, Any] | bool  # Any: JSON
+    if TYPE_CHECKING:
+        # Derived from the fields, a field with a default that is no literal would be required.
+        __init__ = EditMessageText.__init__
+
+
+def build_edit(message: OutgoingMessage) -> EditMessageText:
+    """Builds the call that edits `message_id`."""
+    return _EditText(
+        chat_id=message.chat_id,
+        message_id=message.message_id,
+        text=message.rendered.text,
+        parse_mode=None,
+        entities=list(message.rendered.entities) or None,
+        link_preview_options=NO_PREVIEW,
+        reply_markup=message.markup,
+    )

@@ -15,8 +15,8 @@ from bot.operators.people import BanCommands, StatisticsReports
 from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.api.filters import Command, FromOperator
 from bot.telegram.api.updates import is_group, message_speaker
-from bot.telegram.delivery.calls import SendResult
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.outgoing import SendResult
 from bot.telegram.delivery.replies import edit_text, reply_to
 from bot.telegram.handlers.button_guards import OperatorsOnly
 from bot.telegram.markdown.render import Rendered, utf16_length

@@ -11,8 +11,8 @@ from bot.telegram.api.errors import describe_api_error
 from bot.telegram.api.files import FileReader, Unreadable
 from bot.telegram.api.filters import strip_mention
 from bot.telegram.api.updates import message_speaker, to_incoming
-from bot.telegram.delivery.calls import API_ERRORS
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.failures import API_ERRORS
 from bot.telegram.markdown.pages import Pages, RenderThread
 from bot.telegram.markdown.render import Rendered
 from core.errors import ProviderError

@@ -10,8 +10,8 @@ from bot.telegram.answers.keyboards import SendPictureFile
 from bot.telegram.answers.responder import PendingAnswer, Responder
 from bot.telegram.api.filters import Command
 from bot.telegram.api.updates import conversation_key, is_group, message_speaker, to_text_only
-from bot.telegram.delivery.calls import OutgoingFile
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.outgoing import OutgoingFile
 from bot.telegram.delivery.replies import reply_to
 from bot.telegram.markdown.render import Rendered
 from core.i18n import Texts

@@ -6,8 +6,8 @@ from aiogram.types import InlineKeyboardMarkup, MessageEntity
 
 from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.api.group_admins import GroupAdmins
-from bot.telegram.delivery.calls import SendResult
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.outgoing import SendResult
 from bot.telegram.markdown.render import Rendered, utf16_length
 from bot.telegram.moderation.labels import label
 from core.i18n import Texts

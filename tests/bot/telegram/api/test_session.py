@@ -38,7 +38,8 @@ from aiogram.types import (
 from aiohttp import ClientConnectionError
 
 from bot.telegram.api.session import ApiSession, LeaseGate
-from bot.telegram.delivery.calls import OutgoingMessage
+from bot.telegram.delivery.delivery import build_edit
+from bot.telegram.delivery.outgoing import OutgoingMessage
 from bot.telegram.markdown.render import Rendered
 from services.inbox.lease import ReplicaLease
 from tests.support.clock import ManualClock, settle
@@ -107,7 +108,7 @@ async def test_parameters_are_those_that_aiogram_sends(method: TelegramMethod[An
 @pytest.mark.parametrize(("result", "is_accepted"), [('{"message_id": 7}', True), ("true", True), ("[]", False)])
 async def test_answer_to_an_edit_is_not_built_as_a_message(result: str, is_accepted: bool) -> None:
     session, bot = ApiSession(TelegramAPIServer.from_base("http://127.0.0.1:1")), Bot("42:AAF-for-no-server-at-all-01")
-    edit = OutgoingMessage(1, Rendered("text"), message_id=7).as_edit()
+    edit = build_edit(OutgoingMessage(1, Rendered("text"), message_id=7))
     body = f'{{"ok": true, "result": {result}}}'
     if is_accepted:
         assert session.check_response(bot, edit, 200, body).result == json.loads(result)

@@ -7,8 +7,8 @@ from aiogram.exceptions import TelegramBadRequest
 from aiogram.methods import DeleteMessage
 from aiogram.types import Chat, Message, MessageEntity
 
-from bot.telegram.delivery.calls import SendResult, Sent
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.outgoing import SendResult, Sent
 from bot.telegram.delivery.replies import reply_to
 from bot.telegram.markdown.render import Rendered, render
 from tests.support.delivery_messages import GROUP, PERSON, STOP, send_with_button

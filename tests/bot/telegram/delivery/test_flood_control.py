@@ -2,8 +2,9 @@
 
 import pytest
 
-from bot.telegram.delivery.calls import CallKind, DeliveryTiming, SendResult
-from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.delivery import CallKind, Delivery
+from bot.telegram.delivery.failures import DeliveryTiming
+from bot.telegram.delivery.outgoing import SendResult
 from bot.telegram.markdown.render import render
 from tests.support.clock import ManualClock
 from tests.support.delivery_messages import GROUP, PERSON, send_with_button
@@ -75,7 +76,7 @@ async def test_progress_is_dropped_while_the_chat_is_held(
     calls = len(server.calls)
     assert (await delivery.edit(PERSON, first.message_id, render("hello b"), final=False)).result is SendResult.SKIPPED
     assert (await delivery.post(PERSON, render("new"), final=False)).result is SendResult.SKIPPED
-    assert await delivery.draft(PERSON, 1, render("new")) is SendResult.SKIPPED
+    assert await delivery.drafts.show(PERSON, 1, render("new")) is SendResult.SKIPPED
     await delivery.typing(PERSON)
     assert len(server.calls) == calls
     assert delivery.held_s(PERSON) == 10
@@ -110,7 +111,7 @@ async def test_expired_holds_are_evicted(
     delivery: Delivery, server: TelegramServer, traffic: Traffic, clock: ManualClock
 ) -> None:
     """Memory does not grow with every chat that was ever held."""
-    held_until = delivery._calls._held_until
+    held_until = delivery._held_until
     for chat_id in range(1000, 2024):
         held_until[chat_id] = clock.monotonic() + 1
     assert len(held_until) == 1024

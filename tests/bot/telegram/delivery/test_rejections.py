@@ -6,8 +6,9 @@ import pytest
 from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, MessageEntity
 from structlog.testing import capture_logs
 
-from bot.telegram.delivery.calls import DeliveryTiming, OutgoingFile, SendResult, Sent
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.failures import DeliveryTiming
+from bot.telegram.delivery.outgoing import OutgoingFile, SendResult, Sent
 from bot.telegram.markdown.render import Rendered, render
 from tests.support.clock import ManualClock
 from tests.support.delivery_messages import GROUP, PERSON, STOP, send_with_button
@@ -175,11 +176,11 @@ async def test_migrated_group_is_followed(delivery: Delivery, server: TelegramSe
 
 async def test_unsupported_drafts_are_tried_once(delivery: Delivery, server: TelegramServer) -> None:
     """A 404 is remembered for the bot; a rejection in one chat is not."""
-    assert await delivery.draft(GROUP, 1, render("x")) is SendResult.UNSUPPORTED
-    assert await delivery.draft(PERSON, 1, render("x")) is SendResult.SHOWN
+    assert await delivery.drafts.show(GROUP, 1, render("x")) is SendResult.UNSUPPORTED
+    assert await delivery.drafts.show(PERSON, 1, render("x")) is SendResult.SHOWN
     server.unknown_methods.add("sendMessageDraft")
-    assert await delivery.draft(PERSON, 1, render("xy")) is SendResult.UNSUPPORTED
-    assert await delivery.draft(PERSON, 1, render("xyz")) is SendResult.UNSUPPORTED
+    assert await delivery.drafts.show(PERSON, 1, render("xy")) is SendResult.UNSUPPORTED
+    assert await delivery.drafts.show(PERSON, 1, render("xyz")) is SendResult.UNSUPPORTED
     assert [call.status for call in server.calls] == [400, 200, 404]
 
 

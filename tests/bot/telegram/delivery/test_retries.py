@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from bot.telegram.delivery.calls import DeliveryTiming, SendResult, Sent
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.failures import DeliveryTiming
+from bot.telegram.delivery.outgoing import SendResult, Sent
 from bot.telegram.markdown.render import render
 from tests.support.clock import ManualClock
 from tests.support.delivery_messages import GROUP, PERSON, send_with_button
