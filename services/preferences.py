@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 import structlog
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import bindparam, literal, select
 
 from core.clock import Clock
 from core.db.database import Database
@@ -40,8 +40,12 @@ _COLUMNS = (
     PreferenceRow.voice_replies,
     PreferenceRow.persona,
 )
-_BY_SCOPE = select(*_COLUMNS).where(PreferenceRow.scope == bindparam("of"))
-"""Built once: building a statement, and its key in the cache of compiled ones, takes as long as to execute it."""
+_ONE = select(literal(1)).subquery()
+PREFERENCES_OF = select(*_COLUMNS).select_from(_ONE.outerjoin(PreferenceRow, PreferenceRow.scope == bindparam("of")))
+"""Selects the fields of `ChatPreferences` in one row, for a chat without preferences too.
+
+Built once: building a statement, and its key in the cache of compiled ones, takes as long as to execute it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +64,6 @@ class ChatPreferences:
     """Of threads without one of their own; see services/chat/personas.py."""
 
 
-def read_preferences(connection: Connection, scope: str) -> ChatPreferences:
-    """Reads the preferences of a chat."""
-    row = connection.execute(_BY_SCOPE, {"of": scope}).first()
-    return ChatPreferences() if row is None else ChatPreferences(*row)
-
-
 class PreferenceStore:
     """Stores the preferences of all chats. Each method raises StorageError where the database fails."""
 
@@ -75,7 +73,8 @@ class PreferenceStore:
 
     async def get(self, scope: str) -> ChatPreferences:
         """Returns the preferences of a chat."""
-        return await self._database.run(lambda connection: read_preferences(connection, scope), reading=True)
+        row = await self._database.run(lambda it: it.execute(PREFERENCES_OF, {"of": scope}).one(), reading=True)
+        return ChatPreferences(*row)
 
     async def set_model(self, scope: str, provider: str, model: str) -> None:
         """Asks this model first in this chat."""
@@ -165,7 +164,8 @@ class Languages:
         self._database = database
         self._clock = clock
         self._follow_s = follow_s
-        self._chosen: dict[str, str] = {}
+        self.chosen: dict[str, str] = {}
+        """Read it without I/O; a person or chat without an entry has the language of the client."""
         self._seen: datetime | None = None
 
     async def load(self) -> None:
@@ -190,15 +190,11 @@ class Languages:
             looks += 1
             if looks % FULL_LOOKS == 0:
                 # Rows deleted by /forget do not show among the changes.
-                self._chosen, self._seen = {}, None
+                self.chosen, self._seen = {}, None
             try:
                 await self.load()
             except StorageError as error:
                 log.warning("languages.not_followed", error=str(error))
-
-    def of(self, user: UserRef | ChatRef, chat: ChatRef | None = None) -> str | None:
-        """Returns the language of a person, or of the group in which they write; None: as their client says."""
-        return (self._chosen.get(chat) if chat is not None else None) or self._chosen.get(user)
 
     async def choose(self, owner: UserRef | ChatRef, language: str | None) -> None:
         """Stores the language of a person or a chat; None: as the client says.
@@ -214,10 +210,10 @@ class Languages:
 
     def forget(self, owner: UserRef) -> None:
         """Drops the choice of a person from memory; its row is erased with the person."""
-        self._chosen.pop(owner, None)
+        self.chosen.pop(owner, None)
 
     def _note(self, owner: str, language: str | None) -> None:
         if language is None:
-            self._chosen.pop(owner, None)
+            self.chosen.pop(owner, None)
         else:
-            self._chosen[owner] = language
+            self.chosen[owner] = language

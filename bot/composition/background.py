@@ -98,7 +98,7 @@ def create_topic_namer(delivery: Delivery) -> Callable[[ConversationKey, str], A
 def _send_to(delivery: Delivery, infra: Infrastructure) -> Callable[[Event], Awaitable[None]]:
     async def send_to(admin: int, event: Event) -> None:
         # An operator who chose no language gets English: a notice answers no message.
-        language = infra.languages.of(user_ref(Surface.TELEGRAM, admin))
+        language = infra.languages.chosen.get(user_ref(Surface.TELEGRAM, admin))
         await delivery.send(admin, Rendered(format_notice(event, Wording(infra.texts, language))))
 
     async def send(event: Event) -> None:

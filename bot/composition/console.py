@@ -58,7 +58,7 @@ async def _chat(session: Session, settings: Settings) -> None:
     speaker, terminal = current_speaker(os.environ), session.terminal
     async with open_services(settings) as services, aclosing(_build_eraser(services)) as eraser:
         infra, llm, chat = services.infra, services.llm, services.chat
-        if chosen := infra.languages.of(user_ref(KEY.surface, USER_ID)):
+        if chosen := infra.languages.chosen.get(user_ref(KEY.surface, USER_ID)):
             speaker = replace(speaker, language=chosen)
         print_banner(terminal, infra.texts, speaker.language, settings, probes)
         conversation = ConsoleChat(

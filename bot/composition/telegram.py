@@ -44,8 +44,8 @@ from core.observability.redaction import SecretMasker
 from services.admin.notices import AdminNotices, InboxFailed, WorkGivenUp
 from services.chat.reply import ActiveReplies
 from services.inbox.queue_health import FailureStamp
-from services.limits.rates import RateLimiter
-from services.limits.turns import RunningLeases, TurnPlaces
+from services.limits.party_limits import RateLimiter, TurnPlaces
+from services.limits.running_leases import RunningLeases
 from services.moderation.records.counts import FigureReader
 from services.privacy.erasure import Eraser
 

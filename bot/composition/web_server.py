@@ -19,8 +19,7 @@ from core.observability.log import Redactor
 from services.api.admission import AdmissionRules, ApiAdmission
 from services.api.tokens import TokenStore
 from services.history.states import StateHistory
-from services.limits.rates import RateLimiter
-from services.limits.turns import TurnPlaces
+from services.limits.party_limits import RateLimiter, TurnPlaces
 
 if TYPE_CHECKING:
     from bot.operators.daemon_services import DaemonServices

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from bot.telegram.api.updates import conversation_key, message_speaker
 from core.messages import ChatKind, Speaker
 from services.inbox.job import LARGEST_PRIORITY, Job
-from services.limits.turns import Quota, TurnLimits, TurnPlaces
+from services.limits.party_limits import Quota, TurnLimits, TurnPlaces
 from services.mcp.calls import ToolCall
 from services.schedule.schedules import Schedule
 

@@ -26,7 +26,7 @@ Reading = float | Mapping[str, float]
 
 
 class Metrics:
-    """The metrics registry of one process, with the metrics that several packages share: tokens and cost.
+    """The metrics registry of one process, with the cost of answers.
 
     Args:
         models: the configured pairs of provider and model, the only ones shown as labels.
@@ -39,17 +39,16 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self._models: frozenset[tuple[str, str]] = frozenset()
+        self.models: frozenset[tuple[str, str]] = frozenset()
+        """The configured pairs of provider and model, which are the labels of their figures."""
         self._providers: frozenset[str] = frozenset()
         self.allow_models(models)
-        self._tokens = self.counter("tokens", "Tokens by direction", ("provider", "model", "direction"))
-        self._token_counters: dict[tuple[str, str], tuple[Counter, Counter]] = {}
         self._cost = self.counter("cost_usd", "What answers cost, in US dollars", ("provider", "model"))
 
     def allow_models(self, models: Iterable[tuple[str, str]]) -> None:
         """Shows these pairs of provider and model as labels from now on, and no others."""
-        self._models = frozenset(models)
-        self._providers = frozenset(provider for provider, _ in self._models)
+        self.models = frozenset(models)
+        self._providers = frozenset(provider for provider, _ in self.models)
 
     def counter(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Counter:
         """Creates a counter, exposed as `understudy_<name>_total`."""
@@ -76,28 +75,16 @@ class Metrics:
         """
         self.registry.register(_Reading(PREFIX + name, meaning, read, label))
 
-    def provider_label(self, provider: str) -> str:
-        """Returns the provider as a label value."""
-        return provider if provider in self._providers else OTHER
-
-    def model_label(self, provider: str, model: str) -> str:
-        """Returns the model as a label value."""
-        return model if (provider, model) in self._models else OTHER
-
-    def tokens(self, provider: str, model: str, tokens_in: int, tokens_out: int) -> None:
-        """Counts the input and output tokens of a request."""
-        labels = (self.provider_label(provider), self.model_label(provider, model))
-        counters = self._token_counters.get(labels)
-        if counters is None:
-            # Cached, since the library looks up labels under a lock.
-            counters = (self._tokens.labels(*labels, "in"), self._tokens.labels(*labels, "out"))
-            self._token_counters[labels] = counters
-        counters[0].inc(tokens_in)
-        counters[1].inc(tokens_out)
+    def model_labels(self, provider: str, model: str) -> tuple[str, str]:
+        """Returns the label values of a provider and a model."""
+        return (
+            provider if provider in self._providers else OTHER,
+            model if (provider, model) in self.models else OTHER,
+        )
 
     def cost(self, provider: str, model: str, usd: float) -> None:
         """Counts the cost of a request."""
-        self._cost.labels(self.provider_label(provider), self.model_label(provider, model)).inc(usd)
+        self._cost.labels(*self.model_labels(provider, model)).inc(usd)
 
     def exposition(self, accept: str | None = None) -> tuple[bytes, str]:
         """Returns all metrics in a Prometheus text format, and its content type.

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from core.clock import Clock
 from services.api.tokens import ApiToken
-from services.limits.rates import RateEvent, RateLimiter
-from services.limits.turns import Quota, TurnPlaces
+from services.limits.party_limits import Quota, RateEvent, RateLimiter, TurnPlaces
 from services.preferences import PreferenceStore
 
 

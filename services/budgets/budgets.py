@@ -86,6 +86,8 @@ class Budgets:
         self._accounts = BudgetAccounts(database)
         self._clock = clock
         self.limits = LimitsInEffect(self._accounts, pseudonyms, limits or BudgetLimits())
+        self.is_empty = self.limits.is_empty
+        """True if no request is limited, except by its provider's settings."""
         self._prices = prices or Prices()
         self._zone = zone
         self._timing = timing or BudgetTiming()
@@ -103,6 +105,7 @@ class Budgets:
             StorageError: the database fails.
         """
         await self.limits.refresh()
+        self._note_change()
         self._tasks.start(self.settlements.run(), "budgets.settle")
         self._tasks.start(self._keep_up(), "budgets.upkeep")
 
@@ -120,8 +123,6 @@ class Budgets:
 
         While the database fails, requests are made without a reservation, and their cost is added afterwards.
         """
-        if self.limits.is_empty and quote.provider.budget_day_usd is None:
-            return None
         accounts = self.limits.accounts_of(quote)
         amount = await self._price(quote) if accounts else 0
         if not amount:
@@ -203,6 +204,7 @@ class Budgets:
 
     def _note_change(self) -> None:
         """Lets requests that wait, or that were refused before, look again."""
+        self.is_empty = self.limits.is_empty
         self._refused.clear()
         self._changed.set()
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import structlog
 from opentelemetry.trace import Tracer
+from prometheus_client import Counter
 from pydantic_ai import RunContext
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
 from pydantic_ai.tools import ToolDefinition, ToolPrepareFunc
@@ -250,6 +251,8 @@ class TurnMetrics:
         self._metrics = metrics
         self._turns = metrics.counter("turns", "Turns by how they ended", ("phase",))
         self._seconds = metrics.histogram("turn_seconds", "Time of a whole turn, from its message to its saved answer")
+        self._tokens = metrics.counter("tokens", "Tokens by direction", ("provider", "model", "direction"))
+        self._by_model: dict[tuple[str, str], tuple[Counter, Counter]] = {}
         for phase in ReplyPhase:
             if phase is not ReplyPhase.RUNNING:
                 self._turns.labels(phase.name.lower())
@@ -261,7 +264,20 @@ class TurnMetrics:
                 self._turns.labels(phase).inc()
                 self._seconds.observe(seconds)
             case TokensUsed(provider, model, tokens_in, tokens_out):
-                self._metrics.tokens(provider, model, tokens_in, tokens_out)
+                counter_in, counter_out = self._token_counters(provider, model)
+                counter_in.inc(tokens_in)
+                counter_out.inc(tokens_out)
+
+    def _token_counters(self, provider: str, model: str) -> tuple[Counter, Counter]:
+        """Returns the counters of a model. They are looked up once, since the library looks labels up under a lock."""
+        labels = (provider, model)
+        if labels not in self._metrics.models:
+            labels = self._metrics.model_labels(provider, model)
+        counters = self._by_model.get(labels)
+        if counters is None:
+            counters = self._tokens.labels(*labels, "in"), self._tokens.labels(*labels, "out")
+            self._by_model[labels] = counters
+        return counters
 
 
 TurnWatcher = Callable[[TurnEnded | TokensUsed], None]

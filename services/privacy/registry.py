@@ -286,8 +286,8 @@ class KeyFamily:
 
 
 KEYS: Sequence[KeyFamily] = (
-    KeyFamily("services/limits/rates.py", "{limits}:rate:*", "messages of the last minute, by person and chat"),
-    KeyFamily("services/limits/turns.py", "{limits}:running:*", "running answers, by person"),
+    KeyFamily("services/limits/party_limits.py", "{limits}:rate:*", "messages of the last minute, by person and chat"),
+    KeyFamily("services/limits/running_leases.py", "{limits}:running:*", "running answers, by person"),
     KeyFamily("services/llm/routing/affinity.py", "{llm}:stay:*", "provider of a person for five minutes"),
     KeyFamily("services/chat/stand_ins.py", "stand-in:*", "line about an external provider, by chat, for a week"),
     KeyFamily("services/moderation/judging/verdict_cache.py", "mod:*:verdict:*", "verdicts of a day, by author"),

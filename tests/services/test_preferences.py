@@ -62,24 +62,14 @@ async def test_concurrent_first_preferences_are_both_kept(
 async def test_choice_holds_at_once_and_after_a_restart(file: Database, clock: ManualClock) -> None:
     languages = Languages(file, clock)
     await languages.load()
-    assert languages.of(ANN) is None
+    assert languages.chosen.get(ANN) is None
     await languages.choose(ANN, "ru")
-    assert (languages.of(ANN), languages.of(BOB)) == ("ru", None)
+    assert (languages.chosen.get(ANN), languages.chosen.get(BOB)) == ("ru", None)
     restarted = Languages(file, clock)
     await restarted.load()
-    assert restarted.of(ANN) == "ru"
+    assert restarted.chosen.get(ANN) == "ru"
     await restarted.choose(ANN, None)
-    assert restarted.of(ANN) is None
-
-
-async def test_language_of_a_group_stands_before_that_of_a_person(file: Database, clock: ManualClock) -> None:
-    languages = Languages(file, clock)
-    await languages.choose(GROUP, "en")
-    await languages.choose(ANN, "ru")
-    assert languages.of(ANN, GROUP) == "en"
-    assert languages.of(ANN) == "ru"
-    await languages.choose(GROUP, None)
-    assert languages.of(ANN, GROUP) == "ru"
+    assert restarted.chosen.get(ANN) is None
 
 
 async def test_load_follows_changes_of_another_replica(file: Database, clock: ManualClock) -> None:
@@ -87,19 +77,19 @@ async def test_load_follows_changes_of_another_replica(file: Database, clock: Ma
     await here.load()
     await there.choose(ANN, "ru")
     await here.load()
-    assert here.of(ANN) == "ru"
+    assert here.chosen.get(ANN) == "ru"
     await clock.advance(3600)
     await there.choose(BOB, "en")
     await there.choose(ANN, None)
     await here.load()
-    assert (here.of(ANN), here.of(BOB)) == (None, "en")
+    assert (here.chosen.get(ANN), here.chosen.get(BOB)) == (None, "en")
 
 
 async def test_forget_drops_a_choice_from_memory(file: Database, clock: ManualClock) -> None:
     languages = Languages(file, clock)
     await languages.choose(ANN, "ru")
     languages.forget(ANN)
-    assert languages.of(ANN) is None
+    assert languages.chosen.get(ANN) is None
 
 
 async def test_run_ends_where_there_is_one_process(file: Database, clock: ManualClock) -> None:

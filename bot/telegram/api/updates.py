@@ -104,6 +104,8 @@ def set_language(raw: dict[str, Any], languages: Languages) -> dict[str, Any]:
 
     Set once here, it applies to every reader of the sender's language.
     """
+    if not languages.chosen:
+        return raw
     changed = dict(raw)
     for kind, value in raw.items():
         content = cast("dict[str, Any]", value) if isinstance(value, dict) else {}  # Any: JSON
@@ -111,7 +113,8 @@ def set_language(raw: dict[str, Any], languages: Languages) -> dict[str, Any]:
         if not isinstance(sender, dict):
             continue
         person = cast("dict[str, Any]", sender)  # as above
-        chosen = languages.of(user_ref(Surface.TELEGRAM, person.get("id", 0)), _group(content))
+        owner = user_ref(Surface.TELEGRAM, person.get("id", 0))
+        chosen = languages.chosen.get(_group(content) or "") or languages.chosen.get(owner)
         if chosen is not None:
             parties = {name: content[name] for name in ("from", "sender_chat") if isinstance(content.get(name), dict)}
             changed[kind] = content | {name: {**party, "language_code": chosen} for name, party in parties.items()}

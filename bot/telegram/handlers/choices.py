@@ -190,7 +190,7 @@ class ChoiceHandlers:
         if self._defaults.speaks:
             voice = chosen.voice_replies or "never"
             rows.append(self._next_row("voice", get_args(VoiceReplies), voice, language))
-        tag = self._languages.of(_owner(message))
+        tag = self._languages.chosen.get(_owner(message))
         names = {
             "language": texts.get("language-name" if tag is not None else "language-automatic", tag or language),
             "persona": personas.describe(texts, chosen.persona, language),
@@ -220,7 +220,7 @@ class ChoiceHandlers:
         return ("edit", "off") if is_group(message) else get_args(StreamMode)
 
     def _render_languages(self, message: Message, language: str | None) -> tuple[str, InlineKeyboardMarkup]:
-        current = self._languages.of(_owner(message))
+        current = self._languages.chosen.get(_owner(message))
         rows = [
             [
                 button(

@@ -10,7 +10,7 @@ from bot.telegram.api.updates import is_group, message_speaker
 from bot.telegram.jobs import RejectionReason
 from core.clock import Clock
 from core.messages import Surface, chat_ref
-from services.limits.rates import RateEvent, RateLimiter
+from services.limits.party_limits import RateEvent, RateLimiter
 
 OLDEST_S = 24 * 3600.0
 """Telegram keeps updates for a day; no message can have been waiting for longer."""

@@ -65,7 +65,7 @@ class ProviderMetrics:
         self._by_model: dict[tuple[str, str], _ModelLabels] = {}
         for provider in fallback.providers:
             # Create the series at start, so that a provider's first failure is an increase and not a new series.
-            model = metrics.model_label(provider.id, provider.default_model)
+            _, model = metrics.model_labels(provider.id, provider.default_model)
             self._by_model[provider.id, model] = self._model_labels(provider.id, model)
             for cause in ("failure", "recovery"):
                 self._switches.labels(provider.id, cause)
@@ -96,7 +96,7 @@ class ProviderMetrics:
                 pass
 
     def _attempt(self, attempt: AttemptEnded) -> None:
-        model = self._metrics.model_label(attempt.provider, attempt.model)
+        _, model = self._metrics.model_labels(attempt.provider, attempt.model)
         labels = self._by_model.get((attempt.provider, model))
         if labels is None:
             labels = self._by_model[attempt.provider, model] = self._model_labels(attempt.provider, model)

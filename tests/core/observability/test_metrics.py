@@ -52,26 +52,18 @@ def test_duplicate_metric_names_are_rejected() -> None:
 
 def test_registries_are_independent() -> None:
     one, two = Metrics([("a", "m")]), Metrics([("a", "m")])
-    one.tokens("a", "m", 3, 4)
-    assert samples(one)["understudy_tokens_total", ("in", "m", "a")] == 3
-    assert ("understudy_tokens_total", ("in", "m", "a")) not in samples(two)
+    one.cost("a", "m", 3)
+    assert samples(one)["understudy_cost_usd_total", ("m", "a")] == 3
+    assert ("understudy_cost_usd_total", ("m", "a")) not in samples(two)
 
 
-def test_tokens_and_cost_label_configured_models_only() -> None:
+def test_cost_labels_configured_models_only() -> None:
     """However many models chats pick, they share a line."""
     metrics = Metrics([("a", "m"), ("b", "n")])
     for model in ("m", "a-new-one", "another-one", "n"):
-        metrics.tokens("a", model, 10, 2)
         metrics.cost("a", model, 0.5)
     metrics.cost("nobody", "m", 1)
     shown = samples(metrics)
-    figures = {labels: value for (name, labels), value in shown.items() if name.startswith("understudy_tokens")}
-    assert figures == {
-        ("in", "m", "a"): 10,
-        ("out", "m", "a"): 2,
-        ("in", "other", "a"): 30,
-        ("out", "other", "a"): 6,
-    }
     assert shown["understudy_cost_usd_total", ("other", "a")] == 1.5
     assert shown["understudy_cost_usd_total", ("other", "other")] == 1
 

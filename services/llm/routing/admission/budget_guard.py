@@ -64,7 +64,13 @@ class Reservation(Protocol):
 
 
 class BudgetGuard(Protocol):
-    """Reserves amounts of budgets."""
+    """Reserves amounts of budgets.
+
+    Args:
+        is_empty: whether nothing is limited now, except by the settings of a provider.
+    """
+
+    is_empty: bool
 
     async def reserve(self, quote: Quote) -> "Reservation | BudgetRefusal | None":
         """Reserves the cost of a request in each budget that it counts in, or in none; None where it costs nothing."""
@@ -77,6 +83,8 @@ class BudgetGuard(Protocol):
 
 class NoBudgets:
     """Guards nothing: every request may be made."""
+
+    is_empty = True
 
     async def reserve(self, quote: Quote) -> None:
         """Returns None."""

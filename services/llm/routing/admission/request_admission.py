@@ -287,8 +287,10 @@ class RequestAdmission:
 
     async def pay(self, candidate: Candidate, place: GatePlace, slot: Slot) -> Admitted | None:
         """Reserves the cost of the request; returns None where a budget does not pay for it."""
-        provider = candidate.provider
-        paid = await self.shared.budgets.reserve(Quote(provider, candidate.model, self.spec, self._size))
+        provider, budgets = candidate.provider, self.shared.budgets
+        paid = None
+        if not budgets.is_empty or provider.budget_day_usd is not None:
+            paid = await budgets.reserve(Quote(provider, candidate.model, self.spec, self._size))
         if isinstance(paid, BudgetRefusal):
             if provider.id not in self.queue.unpaid:
                 log.info("provider.over_budget", provider=provider.id, budget=paid.kind, purpose=self.spec.purpose)

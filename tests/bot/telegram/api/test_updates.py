@@ -7,6 +7,11 @@ from aiogram.types import User
 
 from bot.telegram.api.client import KnownBot
 from bot.telegram.api.filters import SERVICE_CONTENT, Addressed, UserContent
+from bot.telegram.api.updates import set_language
+from core.db.database import Database
+from core.messages import ChatRef, UserRef
+from services.preferences import Languages
+from tests.support.clock import ManualClock
 from tests.support.fake_telegram.chats import natural_entities
 from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, message
 
@@ -99,3 +104,21 @@ async def test_user_content_rejects_service_messages_inline_results_and_bots() -
     other = {"id": 1087968824, "is_bot": True, "first_name": "Group"}
     assert not await UserContent()(message("hello", chat=GROUP, **{"from": other}))
     assert await UserContent()(message("hello", chat=GROUP, sender_chat=GROUP, **{"from": other}))
+
+
+async def test_language_of_a_group_stands_before_that_of_a_person(file: Database, clock: ManualClock) -> None:
+    languages = Languages(file, clock)
+    ann, group = UserRef("telegram:7"), ChatRef("telegram:-100")
+
+    def shown(chat_id: int) -> str:
+        person = {"id": 7, "language_code": "de"}
+        raw = {"update_id": 1, "message": {"from": person, "chat": {"id": chat_id}}}
+        return set_language(raw, languages)["message"]["from"]["language_code"]
+
+    assert shown(-100) == "de"
+    await languages.choose(group, "en")
+    await languages.choose(ann, "ru")
+    assert shown(-100) == "en"
+    assert shown(7) == "ru"
+    await languages.choose(group, None)
+    assert shown(-100) == "ru"

@@ -11,7 +11,7 @@ from core.errors import StorageError
 from core.messages import ConversationKey, Surface
 from services.inbox.album_parts import AlbumPart
 from services.inbox.job import Job
-from services.limits.rates import RateLimiter
+from services.limits.party_limits import RateLimiter
 from tests.support.clock import ManualClock
 from tests.support.fake_telegram.chats import JsonObject, natural_entities
 from tests.support.fake_telegram.messages import raw

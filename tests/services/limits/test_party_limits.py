@@ -1,4 +1,7 @@
-"""TurnPlaces and RunningLeases: bounds, turns by party, quotas over all replicas, a late event loop."""
+"""RateLimiter: sliding windows in the embedded store, a server, and without Redis.
+
+TurnPlaces: bounds, turns by party, a late event loop.
+"""
 
 import asyncio
 import time
@@ -7,10 +10,69 @@ from collections.abc import Callable
 import pytest
 from redis.asyncio import Redis
 
-from core.clock import SystemClock
 from core.redis.client import open_redis
-from services.limits.turns import Quota, RunningLeases, RunningLeaseTiming, TurnLimits, TurnPlaces
+from services.limits.party_limits import Quota, RateEvent, RateLimiter, TurnLimits, TurnPlaces
 from tests.support.clock import settle
+
+BEGAN = 1_800_000_000.0
+
+
+def events(count: int, *, at: float = 0.0, first: int = 0, window: str = "message:user:7") -> list[RateEvent]:
+    return [RateEvent(window, f"{number:020d}", BEGAN + at, 20) for number in range(first, first + count)]
+
+
+@pytest.fixture(params=["shared", "alone"])
+def limiter(request: pytest.FixtureRequest, redis: Redis) -> RateLimiter:
+    return RateLimiter(redis if request.param == "shared" else None, "test")
+
+
+async def test_events_beyond_the_limit_are_refused(limiter: RateLimiter) -> None:
+    """In their order, also within one second; other windows are their own."""
+    assert await limiter.admit(events(25)) == [True] * 20 + [False] * 5
+    assert await limiter.admit(events(3, at=30, first=30)) == [False] * 3
+    assert await limiter.admit(events(3, window="message:user:8")) == [True] * 3
+
+
+async def test_repeated_event_counts_once(limiter: RateLimiter) -> None:
+    """Telegram repeats a batch that was not confirmed."""
+    for _ in range(3):
+        assert await limiter.admit(events(25)) == [True] * 20 + [False] * 5
+
+
+async def test_window_slides(limiter: RateLimiter) -> None:
+    """And refused events do not prolong it."""
+    await limiter.admit(events(10))
+    await limiter.admit(events(10, at=30, first=10))
+    assert await limiter.admit(events(500, at=59, first=100)) == [False] * 500
+    assert await limiter.admit(events(11, at=60, first=1000)) == [True] * 10 + [False]
+
+
+async def test_backlog_counts_at_its_own_times(limiter: RateLimiter) -> None:
+    """Messages of an hour come in one batch when the bot starts again."""
+    batch = [event for minute in range(60) for event in events(3, at=60.0 * minute, first=10 * minute)]
+    assert await limiter.admit(batch) == [True] * 180
+
+
+async def test_renewal_is_when_the_oldest_event_leaves_the_window(limiter: RateLimiter) -> None:
+    await limiter.admit(events(20))
+    await limiter.admit(events(1, at=18, first=50))
+    assert limiter.renewal_s("message:user:7", BEGAN + 18) == 42
+
+
+async def test_replicas_share_the_windows(redis: Redis) -> None:
+    first, second = RateLimiter(redis, "test"), RateLimiter(redis, "test")
+    assert await first.admit(events(15)) == [True] * 15
+    assert await second.admit(events(10, first=15)) == [True] * 5 + [False] * 5
+
+
+async def test_replica_continues_alone_when_redis_is_silent(redis: Redis) -> None:
+    """With the events counted so far."""
+    limiter = RateLimiter(redis, "test")
+    await limiter.admit(events(15))
+    silent = open_redis("redis://127.0.0.1:1/0")
+    limiter._redis._redis = silent
+    assert await limiter.admit(events(10, first=15)) == [True] * 5 + [False] * 5
+    await silent.aclose()
 
 
 class Turns:
@@ -159,49 +221,3 @@ async def test_close_cancels_the_turns_that_wait() -> None:
     assert [name for name, task in here.tasks.items() if task.cancelled()] == ["slot", "place"]
     await here.finish("runs", "runs too")
     assert here.begun == ["runs", "runs too"]
-
-
-TIMING = RunningLeaseTiming(lease_s=0.6, renew_s=0.1, poll_s=(0.01, 0.02))
-
-
-def replica(redis: Redis) -> RunningLeases:
-    return RunningLeases(redis, "test", SystemClock(), TIMING)
-
-
-async def test_replicas_share_the_slots_of_a_person(redis: Redis) -> None:
-    """A turn waits until another replica's has ended; leases of a dead replica expire."""
-    first, second = replica(redis), replica(redis)
-    entered = asyncio.Event()
-
-    async def wait() -> None:
-        async with TurnPlaces(leases=second).place("user:7", (Quota("user:7", 2),)):
-            entered.set()
-
-    async with first.lease("user:7", 2):
-        async with second.lease("user:7", 2), second.lease("user:8", 2):
-            waiting = asyncio.create_task(wait())
-            await asyncio.sleep(0.1)
-            assert not entered.is_set()
-            assert 0 < await redis.ttl("test:{limits}:running:user:7") <= 2 * TIMING.lease_s
-        await asyncio.wait_for(waiting, 5)
-    assert await redis.zcard("test:{limits}:running:user:7") == 0
-
-
-async def test_leases_outlast_their_time_while_they_are_renewed(redis: Redis) -> None:
-    """Those of a replica that died expire."""
-    first, second = replica(redis), replica(redis)
-    renewing = asyncio.create_task(first.run())
-    async with first.lease("user:7", 1):
-        waiting = asyncio.create_task(second.lease("user:7", 1).__aenter__())
-        await asyncio.sleep(2 * TIMING.lease_s)
-        assert not waiting.done()
-        renewing.cancel()
-        await asyncio.wait_for(waiting, 5)
-
-
-async def test_replica_without_redis_decides_alone() -> None:
-    silent = open_redis("redis://127.0.0.1:1/0")
-    leases = replica(silent)
-    async with leases.lease("user:7", 1), leases.lease("user:7", 1):
-        pass
-    await silent.aclose()

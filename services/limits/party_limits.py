@@ -1,127 +1,114 @@
-"""Places for turns: bounded in a process, given round robin by party, and at most a few at once to one person.
+"""Limits of a party, which is a person or a group: events in a minute, and turns at once.
+
+Rates are sliding windows of a minute, shared over replicas while Redis is reachable. Each window is a sorted set of
+events, scored with the time at which they happened: an event that is taken in twice counts once, and messages that
+piled up while the bot was down count at their own times. A surplus is removed again, so that a flood neither fills the
+window nor prolongs it.
 
 A turn first takes a slot of its person, in order of arrival, and then waits in the queue of its party. As many run as
 the process bears: beyond `least`, one more begins at once only while the event loop is on time and the database has no
 backlog. Otherwise a thousand people who write at one instant would all wait for the last of them.
-
-The turns of a person are counted over all replicas by leases in Redis, renewed while the turns run. Without an answer
-of Redis a replica decides alone. Leases of a replica that died expire.
 """
 
 import asyncio
-import math
-import uuid
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import groupby
+from typing import cast
 
-import structlog
+from cachetools import LRUCache
 from redis.asyncio import Redis
 
-from core.clock import Clock, draw_pause_s
 from core.redis.guard import FailFastRedis, RedisUnavailable
+from services.limits.running_leases import RunningLeases
 
-log = structlog.get_logger()
+WINDOW_S = 60.0
+COMMANDS = 4
+"""Redis commands of each group of events in `_add_to_redis`, the last of which tells the admitted ones."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunningLeaseTiming:
-    """Intervals, in seconds.
+class RateEvent:
+    """Something that counts in a window.
 
     Args:
-        lease_s: how long a lease counts after its last renewal.
-        renew_s: pause between two renewals of all leases.
-        poll_s: shortest and longest pause between two tries for a slot that another replica's turn holds.
+        window: name of the window.
+        id: tells events apart; ids of one second sort in the order of the events.
+        at: when it happened, in seconds since the epoch.
+        limit: events of the window in a minute; one that does not fit is refused.
     """
 
-    lease_s: float = 30.0
-    renew_s: float = 10.0
-    poll_s: tuple[float, float] = (0.1, 0.3)
+    window: str
+    id: str
+    at: float
+    limit: int
 
 
-class RunningLeases:
-    """The leases of this replica.
+class RateLimiter:
+    """The windows of all parties.
 
     Args:
-        redis: a client with `decode_responses=True`.
+        redis: a client with `decode_responses=True`; None counts in this process only.
         prefix: prefix of all Redis keys.
+        local_windows: windows kept in this process; the least recently used one is evicted.
     """
 
-    def __init__(self, redis: Redis, prefix: str, clock: Clock, timing: RunningLeaseTiming | None = None) -> None:
-        self._redis = FailFastRedis(redis, "running")
-        self._prefix = f"{prefix}:{{limits}}:running"
-        self._clock = clock
-        self._timing = timing or RunningLeaseTiming()
-        self._replica = uuid.uuid4().hex[:12]
-        self._numbers = count(1)
-        self._held: dict[str, str] = {}
-        """Party by lease."""
+    def __init__(self, redis: Redis | None, prefix: str, *, local_windows: int = 10_000) -> None:
+        self._redis = FailFastRedis(redis, "limits") if redis is not None else None
+        # One slot of a cluster, so that the events of a batch are one transaction.
+        self._prefix = f"{prefix}:{{limits}}:rate"
+        self._local: LRUCache[str, dict[str, float]] = LRUCache(local_windows)
 
-    @asynccontextmanager
-    async def lease(self, party: str, limit: int) -> AsyncGenerator[None]:
-        """Holds one of the party's slots while the context lasts, once one is free."""
-        name = f"{self._replica}:{next(self._numbers)}"
-        self._held[name] = party
+    async def admit(self, events: Sequence[RateEvent]) -> list[bool]:
+        """Adds events in their order and returns for each whether it fits its window. Idempotent."""
+        if not events:
+            return []
+        runs = [list(run) for _, run in groupby(events, lambda event: (event.window, event.at, event.limit))]
+        # Counted locally as well, so that this replica can continue when Redis fails.
+        local = [admitted for run in runs for admitted in self._add_locally(run)]
+        if self._redis is None:
+            return local
         try:
-            while not await self._acquire(name, party, limit):
-                await self._clock.sleep(draw_pause_s(*self._timing.poll_s))
-            yield
-        finally:
-            del self._held[name]
-            await self._release(name, party)
-
-    async def run(self) -> None:
-        """Renews the leases until cancelled."""
-        while True:
-            await self._clock.sleep(self._timing.renew_s)
-            if held := dict(self._held):
-                try:
-                    await self._redis.call(lambda redis, held=held: self._renew(redis, held))
-                except RedisUnavailable:
-                    log.info("limits.leases_not_renewed", leases=len(held))
-
-    async def _acquire(self, name: str, party: str, limit: int) -> bool:
-        now, key = self._clock.time(), self._key(party)
-
-        async def acquire(redis: Redis) -> bool:
-            async with redis.pipeline(transaction=True) as pipe:
-                pipe.zremrangebyscore(key, "-inf", now)
-                # Last in the order until it is known to fit.
-                pipe.zadd(key, {name: math.inf})
-                pipe.zremrangebyrank(key, limit, -1)
-                pipe.zadd(key, {name: now + self._timing.lease_s}, xx=True, ch=True)
-                pipe.expire(key, int(2 * self._timing.lease_s))
-                results = await pipe.execute()
-            return results[3] == 1
-
-        try:
-            return await self._redis.call(acquire)
+            return await self._redis.call(lambda redis: self._add_to_redis(redis, runs))
         except RedisUnavailable:
-            return True
+            return local
 
-    async def _renew(self, redis: Redis, held: Mapping[str, str]) -> None:
-        expiry = self._clock.time() + self._timing.lease_s
-        async with redis.pipeline(transaction=False) as pipe:
-            for name, party in held.items():
-                # Those that wait for a slot have no member yet.
-                pipe.zadd(self._key(party), {name: expiry}, xx=True)
-                pipe.expire(self._key(party), int(2 * self._timing.lease_s))
-            await pipe.execute()
+    def is_full(self, event: RateEvent) -> bool:
+        """Returns whether this process knows that an event does not fit, without asking Redis. Adds nothing."""
+        window = self._local.get(event.window, {})
+        since = event.at - WINDOW_S
+        return event.id not in window and sum(at > since for at in window.values()) >= event.limit
 
-    async def _release(self, name: str, party: str) -> None:
-        async def remove(redis: Redis) -> None:
-            await redis.zrem(self._key(party), name)
+    def renewal_s(self, window: str, at: float) -> float:
+        """Returns the seconds until a full window admits an event again, as far as this process knows."""
+        oldest = min(self._local.get(window, {}).values(), default=at)
+        return min(max(oldest + WINDOW_S - at, 1.0), WINDOW_S)
 
-        try:
-            # Also when the turn was cancelled: another one may wait for this slot.
-            await asyncio.shield(self._redis.call(remove))
-        except RedisUnavailable:
-            log.info("limits.lease_not_released")
+    async def _add_to_redis(self, redis: Redis, runs: Sequence[Sequence[RateEvent]]) -> list[bool]:
+        async with redis.pipeline(transaction=True) as pipe:
+            for run in runs:
+                first, key = run[0], f"{self._prefix}:{run[0].window}"
+                pipe.zremrangebyscore(key, "-inf", first.at - WINDOW_S)
+                pipe.zadd(key, {event.id: event.at for event in run}, nx=True)
+                # The newest go first, which are these.
+                pipe.zremrangebyrank(key, first.limit, -1)
+                pipe.zmscore(key, [event.id for event in run])
+            for key in {f"{self._prefix}:{run[0].window}" for run in runs}:
+                pipe.expire(key, int(2 * WINDOW_S))
+            results = await pipe.execute()
+        scores = cast("list[list[float | None]]", results[COMMANDS - 1 : COMMANDS * len(runs) : COMMANDS])
+        return [score is not None for run in scores for score in run]
 
-    def _key(self, party: str) -> str:
-        return f"{self._prefix}:{party}"
+    def _add_locally(self, run: Sequence[RateEvent]) -> list[bool]:
+        first = run[0]
+        window = {name: at for name, at in self._local.get(first.window, {}).items() if at > first.at - WINDOW_S}
+        for event in run:
+            if len(window) < first.limit:
+                window.setdefault(event.id, event.at)
+        self._local[first.window] = window
+        return [event.id in window for event in run]
 
 
 Waiter = asyncio.Future[None]
