@@ -22,7 +22,7 @@ from pydantic_ai.usage import RequestUsage
 
 from benchmarks.measuring import print_table
 from core.db.database import Database
-from services.chat.store.history import read_history
+from services.chat.store.history import read_history, read_sizes
 from services.chat.store.turns import TurnStore
 from services.llm.usage import MESSAGE_TOKENS, text_tokens
 from tests.support.chat_harness import PRIVATE, chat_harness
@@ -164,7 +164,9 @@ async def compare(
         # The same instructions and tools, then the newest turns that fit, then the same question.
         frame = [each for each in sent if each[0] in {"tools", "system", "developer"}][:2]
         history = await database.run(
-            lambda connection, row=row: read_history(connection, thread, history_tokens, row.id, 0)
+            lambda connection, row=row: read_history(
+                connection, thread.id, read_sizes(connection, thread.id, before_turn=row.id), history_tokens
+            )
         )
         other = [*frame, *to_sent(history), sent[-1]]
         window, windowed = add(window, windowed, other, output), other

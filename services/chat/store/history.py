@@ -5,13 +5,23 @@ where it is until the history exceeds its budget; then it moves on until half of
 begins like the one before it and meets the provider's prompt cache. The turns themselves stay.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from pydantic_ai.messages import CompactionPart, ModelMessage, ModelRequest
-from sqlalchemy import ColumnElement, Connection, Row, Table, bindparam, select
+import structlog
+from pydantic import ValidationError
+from pydantic_ai.messages import (
+    BaseToolCallPart,
+    BaseToolReturnPart,
+    CompactionPart,
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+    ModelRequest,
+    UserPromptPart,
+)
+from sqlalchemy import Connection, Row, Table, bindparam, select
 
 from core.clock import Clock
 from core.db.database import Database
@@ -21,29 +31,36 @@ from core.messages import ConversationKey, Surface
 from services.chat.store import transcript
 from services.chat.store.conversation import ANSWERED, THREADS, Thread
 from services.chat.store.excerpt import cut_turn
-from services.chat.store.transcript import load_files, pair_tools, parse_messages
+from services.chat.store.transcript import load_files, pair_tools
 from services.llm.usage import ATTACHMENT_TOKENS, text_tokens
+
+log = structlog.get_logger()
 
 MEMORIES = cast("Table", ThreadMemoryRow.__table__)
 KEPT_ATTACHMENTS = 4
 """The newest files of a conversation that are sent to a model again."""
-_PAGE = 64
-"""Turn sizes read by one query; a budget rarely holds more turns."""
-
 
 _REMEMBERED = select(MEMORIES.c.start_id, MEMORIES.c.summary).where(MEMORIES.c.thread_id == bindparam("thread"))
-_SIZES = (
-    select(TurnRow.id, TurnRow.estimated_tokens, TurnRow.attachment_count)
-    .where(
-        TurnRow.thread_id == bindparam("thread"),
-        TurnRow.status.in_(ANSWERED),
-        TurnRow.id >= bindparam("first"),
-        TurnRow.id < bindparam("before"),
-    )
-    .order_by(TurnRow.id.desc())
+_ANSWERED = (
+    TurnRow.thread_id == bindparam("thread"),
+    TurnRow.status.in_(ANSWERED),
+    TurnRow.id >= bindparam("first"),
+    TurnRow.id < bindparam("before"),
 )
+_SIZES = (
+    select(TurnRow.id, TurnRow.estimated_tokens, TurnRow.attachment_count).where(*_ANSWERED).order_by(TurnRow.id.desc())
+)
+_MESSAGES = select(TurnRow.id, TurnRow.messages).where(*_ANSWERED).order_by(TurnRow.id.desc())
 _NO_TURN = (1 << 63) - 1
 """An id that is larger than any."""
+
+
+class TurnSize(NamedTuple):
+    """Size of a turn: estimated tokens of its text, and number of its files."""
+
+    id: int
+    estimated_tokens: int
+    attachment_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,29 +130,6 @@ def to_thread(row: ThreadRow | Row[Any]) -> Thread:
     return Thread(row.id, key, row.name, row.created_at, row.persona, bool(row.names_topic))
 
 
-class HistoryBudget:
-    """Accepts turns, newest first, while they fit.
-
-    Args:
-        tokens: budget of the history.
-        attachments: files that may be included.
-    """
-
-    def __init__(self, tokens: int, attachments: int = KEPT_ATTACHMENTS) -> None:
-        self.tokens = tokens
-        self._attachments = attachments
-
-    def take(self, tokens: int, attachments: int) -> bool:
-        """Returns whether a turn with this text and this number of files fits, and counts it if so."""
-        shown = min(attachments, self._attachments)
-        cost = tokens + shown * ATTACHMENT_TOKENS
-        if cost > self.tokens:
-            return False
-        self.tokens -= cost
-        self._attachments -= shown
-        return True
-
-
 class ThreadMemories:
     """Reads and moves the starts of threads. Each method raises StorageError where the database fails."""
 
@@ -157,26 +151,22 @@ class ThreadMemories:
     async def plan_drop(self, thread: Thread, remembered: Remembered, token_budget: int) -> int | None:
         """Returns the start after a drop: the newest turns within a budget stay, one at least; None for no change."""
         sizes = await self._database.run(
-            lambda connection: _read_sizes(connection, thread.id, remembered.start_id, None), reading=True
+            lambda connection: read_sizes(connection, thread.id, remembered.start_id), reading=True
         )
         left = token_budget
         start: int | None = None
-        for turn_id, size in reversed(sizes):
-            left -= size
+        for turn_id, cost in turn_costs(sizes):
+            left -= cost
             if left < 0 and start is not None:
                 break
             start = turn_id
-        return None if start is None or start == sizes[0][0] else start
+        return None if start is None or start == sizes[-1].id else start
 
     async def dropped(self, thread: Thread, from_id: int, to_id: int) -> Sequence[list[ModelMessage]]:
         """Returns the turns from one id up to, and without, another one, newest first."""
-        conditions = [
-            TurnRow.thread_id == thread.id,
-            TurnRow.status.in_(ANSWERED),
-            TurnRow.id >= from_id,
-            TurnRow.id < to_id,
-        ]
-        turns = await self._database.run(lambda connection: _load_turns(connection, conditions), reading=True)
+        turns = await self._database.run(
+            lambda connection: _read_turns(connection, thread.id, from_id, to_id), reading=True
+        )
         return [messages for _, messages in turns]
 
     async def move(self, thread: Thread, to: Remembered) -> bool:
@@ -202,92 +192,107 @@ def read_recall(connection: Connection, thread: Thread, token_budget: int, befor
     row = connection.execute(_REMEMBERED, {"thread": thread.id}).first()
     remembered = Remembered() if row is None else Remembered(row.start_id, row.summary)
     room = max(token_budget - remembered.tokens, token_budget // 2)
-    sizes = _read_sizes(connection, thread.id, remembered.start_id, before_turn)
-    history = read_history(connection, thread, room, before_turn, remembered.start_id) if sizes else []
-    return Recall(remembered, [*remembered.messages, *history], sum(size for _, size in sizes) > room)
+    sizes = read_sizes(connection, thread.id, remembered.start_id, before_turn)
+    history = read_history(connection, thread.id, sizes, room)
+    return Recall(remembered, [*remembered.messages, *history], sum(cost for _, cost in turn_costs(sizes)) > room)
 
 
-def _read_sizes(
-    connection: Connection, thread_id: int, start_id: int, before_turn: int | None
-) -> list[tuple[int, int]]:
-    """Reads id and tokens of each turn from the start on; only the newest files count, as only they are sent."""
-    of_thread = {"thread": thread_id, "first": start_id, "before": _NO_TURN if before_turn is None else before_turn}
-    files, sizes = KEPT_ATTACHMENTS, list[tuple[int, int]]()
-    for turn_id, tokens, attachments in connection.execute(_SIZES, of_thread):
+def read_sizes(
+    connection: Connection, thread_id: int, start_id: int = 0, before_turn: int | None = None
+) -> Sequence[TurnSize]:
+    """Reads the sizes of the answered turns from the start on, newest first."""
+    rows = connection.execute(_SIZES, _turn_range(thread_id, start_id, before_turn))
+    return list(map(TurnSize._make, rows))
+
+
+def _turn_range(thread_id: int, first: int, before: int | None) -> dict[str, int]:
+    return {"thread": thread_id, "first": first, "before": _NO_TURN if before is None else before}
+
+
+def turn_costs(sizes: Sequence[TurnSize]) -> Iterator[tuple[int, int]]:
+    """Yields id and tokens of each turn, newest first; only the newest files count, as only they are sent."""
+    files = KEPT_ATTACHMENTS
+    for turn_id, tokens, attachments in sizes:
         shown = min(files, attachments)
         files -= shown
-        sizes.append((turn_id, tokens + shown * ATTACHMENT_TOKENS))
-    return sizes[::-1]
+        yield turn_id, tokens + shown * ATTACHMENT_TOKENS
 
 
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    """The turns that fit: those from `lowest_id` on. `is_cut`: a single turn that must be shortened."""
-
-    lowest_id: int
-    is_cut: bool
+def count_fitting(sizes: Sequence[TurnSize], token_budget: int) -> int:
+    """Returns how many of the newest turns fit a budget."""
+    for count, (_, cost) in enumerate(turn_costs(sizes)):
+        token_budget -= cost
+        if token_budget < 0:
+            return count
+    return len(sizes)
 
 
 def read_history(
-    connection: Connection, thread: Thread, token_budget: int, before_turn: int | None, from_turn: int
+    connection: Connection, thread_id: int, sizes: Sequence[TurnSize], token_budget: int
 ) -> list[ModelMessage]:
-    """Reads the newest whole turns that fit the budget, none before `from_turn`.
+    """Reads the newest whole turns that fit the budget.
 
-    If the newest turn alone exceeds the budget, it is shortened. Only the returned turns are read, so the cost does not
-    grow with the conversation. The history begins with a user's prompt, or is empty.
+    If the newest turn alone exceeds the budget, it is shortened. Only the returned turns are read. The history begins
+    with a user's prompt, or is empty.
+
+    Args:
+        sizes: the turns to choose from, newest first, without a gap.
     """
-    while True:
-        conditions = [TurnRow.thread_id == thread.id, TurnRow.status.in_(ANSWERED), TurnRow.id >= from_turn]
-        if before_turn is not None:
-            conditions.append(TurnRow.id < before_turn)
-        selection = _select_turns(connection, conditions, token_budget)
-        if selection is None:
-            return []
-        turns = _load_turns(connection, [*conditions, TurnRow.id >= selection.lowest_id])
-        if turns or not selection.is_cut:
-            break
+    while sizes:
+        fitting = sizes[: count_fitting(sizes, token_budget)]
+        kept = fitting or sizes[:1]
+        turns = _read_turns(connection, thread_id, kept[-1].id, kept[0].id + 1)
+        shown_limit = KEPT_ATTACHMENTS
+        if turns and not fitting:
+            # At most half of the budget goes to files: the conversation about them matters too.
+            shown_limit = min(shown_limit, token_budget // 2 // ATTACHMENT_TOKENS)
+            turn_id, messages = turns[0]
+            shown = min(shown_limit, len(transcript.digests(messages)))
+            turns = [(turn_id, cut_turn(messages, token_budget - shown * ATTACHMENT_TOKENS))]
+        if turns or fitting:
+            if any(size.attachment_count for size in kept):
+                turns = _with_files(connection, turns, shown_limit)
+            return [message for _, messages in reversed(turns) for message in messages]
         # The turn that was to be shortened is unreadable; the ones before it are still useful.
-        before_turn = selection.lowest_id
-    shown_limit = KEPT_ATTACHMENTS
-    if selection.is_cut:
-        # At most half of the budget goes to files: the conversation about them matters too.
-        shown_limit = min(shown_limit, token_budget // 2 // ATTACHMENT_TOKENS)
-        turn_id, messages = turns[0]
-        shown = min(shown_limit, len(transcript.digests(messages)))
-        turns = [(turn_id, cut_turn(messages, token_budget - shown * ATTACHMENT_TOKENS))]
-    turns = _with_files(connection, turns, shown_limit)
-    return [message for _, messages in reversed(turns) for message in messages]
+        sizes = sizes[1:]
+    return []
 
 
-def _select_turns(
-    connection: Connection, conditions: Sequence[ColumnElement[bool]], token_budget: int
-) -> _Selection | None:
-    """Selects turns by their sizes alone, a page at a time from the newest."""
-    budget = HistoryBudget(token_budget)
-    lowest_id: int | None = None
-    while True:
-        sizes = select(TurnRow.id, TurnRow.estimated_tokens, TurnRow.attachment_count).where(*conditions)
-        if lowest_id is not None:
-            sizes = sizes.where(TurnRow.id < lowest_id)
-        page = connection.execute(sizes.order_by(TurnRow.id.desc()).limit(_PAGE)).all()
-        for turn_id, tokens, attachments in page:
-            if not budget.take(tokens, attachments):
-                return _Selection(turn_id, is_cut=True) if lowest_id is None else _Selection(lowest_id, is_cut=False)
-            lowest_id = turn_id
-        if len(page) < _PAGE:
-            return None if lowest_id is None else _Selection(lowest_id, is_cut=False)
-
-
-def _load_turns(
-    connection: Connection, conditions: Sequence[ColumnElement[bool]]
+def _read_turns(
+    connection: Connection, thread_id: int, first: int, before: int
 ) -> list[tuple[int, list[ModelMessage]]]:
-    """Reads the messages of turns, newest turn first; unreadable ones are left out."""
-    query = select(TurnRow.id, TurnRow.messages).where(*conditions).order_by(TurnRow.id.desc())
+    """Reads the messages of turns from one id up to, and without, another one, newest first, readable ones only."""
     turns: list[tuple[int, list[ModelMessage]]] = []
-    for turn_id, stored in connection.execute(query):
+    for turn_id, stored in connection.execute(_MESSAGES, _turn_range(thread_id, first, before)):
         if messages := parse_messages(stored or "[]", turn_id):
-            turns.append((turn_id, pair_tools(messages)))
+            turns.append((turn_id, messages if all(map(_is_plain, messages)) else pair_tools(messages)))
     return turns
+
+
+def _is_plain(message: ModelMessage) -> bool:
+    """Returns whether a message has content, and no tool calls or results."""
+    return bool(message.parts) and not any(
+        isinstance(part, BaseToolCallPart | BaseToolReturnPart) for part in message.parts
+    )
+
+
+def parse_messages(stored: str, turn_id: int) -> list[ModelMessage]:
+    """Parses stored messages, with files as text. Damaged ones are logged, without their text, and skipped."""
+    try:
+        messages = ModelMessagesTypeAdapter.validate_json(stored)
+    except ValidationError as error:
+        reason = f"{error.error_count()} mistakes in stored messages"
+    else:
+        if starts_with_prompt(messages):
+            return messages
+        reason = "no prompt"
+    log.warning("turn.unreadable", turn_id=turn_id, reason=reason)
+    return []
+
+
+def starts_with_prompt(messages: Sequence[ModelMessage]) -> bool:
+    """Returns whether the first message is a user's prompt."""
+    return bool(messages) and any(isinstance(part, UserPromptPart) for part in messages[0].parts)
 
 
 def _with_files(

@@ -11,8 +11,8 @@ from core.db.tables import AnswerMessageRow, ThreadRow, TurnRow
 from core.messages import ConversationKey
 from services.chat.store import transcript
 from services.chat.store.conversation import THREADS, TURNS, Turn, TurnStatus, key_conditions
-from services.chat.store.history import to_thread
-from services.chat.store.transcript import load_files, parse_messages
+from services.chat.store.history import parse_messages, to_thread
+from services.chat.store.transcript import load_files
 
 
 class StoredTurns:

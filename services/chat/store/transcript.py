@@ -1,24 +1,20 @@
-"""Messages of a turn: stored as JSON with the user's files beside it, and read with paired tool calls.
+"""Messages with files or tool calls, as they are stored and read: files stand beside the JSON, calls have results.
 
 A user's file becomes the text "[image]" with its digest in the metadata, which is not sent to a model: a file that is
 not restored reads as that text. Files produced by a model or a tool are kept only as that text.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
-import structlog
-from pydantic import ValidationError
 from pydantic_ai.messages import (
     BaseToolCallPart,
     BaseToolReturnPart,
     BinaryContent,
     FilePart,
     ModelMessage,
-    ModelMessagesTypeAdapter,
     ModelRequest,
     ModelResponse,
     TextContent,
@@ -28,56 +24,22 @@ from pydantic_ai.messages import (
     UserContent,
     UserPromptPart,
 )
-from pydantic_core import PydanticSerializationError
 from sqlalchemy import Connection, select, tuple_
 
-from core.db.tables import AttachmentRow, storable
-
-log = structlog.get_logger()
+from core.db.tables import AttachmentRow
 
 _DIGEST = "attachment"
 
 
-class UnreadableTranscript(ValueError):
-    """The stored text cannot be read by this version."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """Messages ready to be stored.
-
-    Args:
-        messages: the content of `json`, with "[image]" in place of each file.
-        attachments: the user's files by digest.
-    """
-
-    messages: Sequence[ModelMessage]
-    json: str
-    attachments: Mapping[str, BinaryContent]
-
-
-def store(messages: Sequence[ModelMessage]) -> Transcript:
-    """Separates the files and serialise the rest. Every message can be stored."""
+def detach_files(messages: Sequence[ModelMessage]) -> tuple[list[ModelMessage], Mapping[str, BinaryContent]]:
+    """Returns the messages with "[image]" in place of each file, and the user's files by digest."""
     attachments: dict[str, BinaryContent] = {}
-    detached = [_detach(message, attachments) for message in messages]
-    return Transcript(detached, _dump(detached), attachments)
+    return [_detach(message, attachments) for message in messages], attachments
 
 
 def has_files(messages: Sequence[ModelMessage]) -> bool:
     """Returns whether the messages contain a user's file."""
     return any(isinstance(item, BinaryContent) for message in messages for item in _items(message))
-
-
-def load(stored: str) -> list[ModelMessage]:
-    """Parses stored messages, with files as text.
-
-    Raises:
-        UnreadableTranscript: the text is damaged; the error does not quote it.
-    """
-    try:
-        return ModelMessagesTypeAdapter.validate_json(stored)
-    except ValidationError as error:
-        raise UnreadableTranscript(f"{error.error_count()} mistakes in stored messages") from None
 
 
 def digests(messages: Sequence[ModelMessage]) -> list[str]:
@@ -131,9 +93,7 @@ def _detach(message: ModelMessage, attachments: dict[str, BinaryContent]) -> Mod
             parts[index] = replace(part, content=_without_files(part.content))
         elif isinstance(part, FilePart):
             parts[index] = TextPart(_as_text(part.content))
-    message = _with_parts(message, parts)
-    # Instructions are created for each turn; past ones are never sent again.
-    return replace(message, instructions=None) if isinstance(message, ModelRequest) else message
+    return _with_parts(message, parts)
 
 
 def _detach_item(item: UserContent, attachments: dict[str, BinaryContent]) -> UserContent:
@@ -165,21 +125,6 @@ def _with_parts(message: ModelMessage, parts: Sequence[Any]) -> ModelMessage:
     if isinstance(message, ModelResponse):
         return replace(message, parts=list(parts))
     return replace(message, parts=list(parts))
-
-
-def _dump(messages: list[ModelMessage]) -> str:
-    try:
-        # A tool may attach arbitrary objects to its result as metadata: they are stored as text.
-        return ModelMessagesTypeAdapter.dump_json(messages, fallback=str).decode()
-    except PydanticSerializationError:
-        # Half of a surrogate pair, as a stream cut into chunks may contain.
-        tree = ModelMessagesTypeAdapter.dump_python(messages, mode="json", fallback=str)
-        return storable(json.dumps(tree, ensure_ascii=False))
-
-
-def starts_with_prompt(messages: Sequence[ModelMessage]) -> bool:
-    """Returns whether the first message is a user's prompt."""
-    return bool(messages) and any(isinstance(part, UserPromptPart) for part in messages[0].parts)
 
 
 def pair_tools(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
@@ -234,16 +179,3 @@ def load_files(connection: Connection, wanted: Sequence[tuple[int, str]]) -> dic
     columns = select(AttachmentRow.digest, AttachmentRow.media_type, AttachmentRow.data)
     rows = connection.execute(columns.where(tuple_(AttachmentRow.turn_id, AttachmentRow.digest).in_(wanted)))
     return {row.digest: BinaryContent.narrow_type(BinaryContent(row.data, media_type=row.media_type)) for row in rows}
-
-
-def parse_messages(stored: str, turn_id: int) -> list[ModelMessage]:
-    """Parses stored messages. Damaged ones are logged and skipped."""
-    try:
-        messages = load(stored)
-    except UnreadableTranscript as error:
-        log.warning("turn.unreadable", turn_id=turn_id, reason=str(error))
-        return []
-    if not starts_with_prompt(messages):
-        log.warning("turn.unreadable", turn_id=turn_id, reason="no prompt")
-        return []
-    return messages

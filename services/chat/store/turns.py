@@ -1,17 +1,29 @@
 """Turns of conversations in the database: opened with a prompt, closed with a result."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
+from pydantic_ai.messages import (
+    BaseToolReturnPart,
+    BinaryContent,
+    FilePart,
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+    ModelRequest,
+    ModelResponse,
+    TextPart,
+    UserPromptPart,
+)
+from pydantic_core import PydanticSerializationError
 from sqlalchemy import BigInteger, Connection, Executable, and_, bindparam, delete, literal, select, update
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
+from core.db.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow, storable
 from core.errors import StorageError
 from core.messages import ConversationKey
 from services.chat.store import transcript
@@ -24,20 +36,50 @@ from services.chat.store.conversation import (
     key_conditions,
 )
 from services.chat.store.files import DOCUMENT, DRAWN
-from services.chat.store.history import Recall, ensure_current, read_current, read_recall
+from services.chat.store.history import (
+    Recall,
+    ensure_current,
+    parse_messages,
+    read_current,
+    read_recall,
+    starts_with_prompt,
+)
 from services.chat.store.stored_turns import StoredTurns, read_turn
-from services.chat.store.transcript import Transcript, parse_messages, starts_with_prompt
 from services.llm.usage import estimate_tokens
 from services.preferences import PREFERENCES_OF, ChatPreferences
 
 log = structlog.get_logger()
 
 _OPENED = (
-    select(TURNS.c.thread_id, TURNS.c.replaces_id, TURNS.c.prompt, TURNS.c.estimated_tokens)
+    select(
+        TURNS.c.thread_id,
+        TURNS.c.replaces_id,
+        TURNS.c.prompt,
+        TURNS.c.messages.is_not(None).label("has_messages"),
+        TURNS.c.estimated_tokens,
+        TURNS.c.attachment_count,
+    )
     .where(TURNS.c.id == bindparam("turn"))
     .with_for_update()
 )
 _CLOSE = update(TURNS).where(TURNS.c.id == bindparam("turn"))
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """Messages ready to be stored.
+
+    Args:
+        json: the messages, with "[image]" in place of each file.
+        tokens: their estimated tokens, without files.
+        file_count: the user's files in them.
+        attachments: these files by digest.
+    """
+
+    json: str
+    tokens: int
+    file_count: int = 0
+    attachments: Mapping[str, BinaryContent] = field(default_factory=dict[str, BinaryContent])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +107,7 @@ class TurnStore(StoredTurns):
     async def warm(self) -> None:
         """Builds the message serialisers, which would delay the first turn by 0.2 s."""
         messages: list[ModelMessage] = [ModelRequest.user_text_prompt("."), ModelResponse([TextPart(".")])]
-        await asyncio.to_thread(lambda: transcript.load(transcript.store(messages).json))
+        await asyncio.to_thread(lambda: parse_messages(_serialise(messages).json, 0))
 
     async def current(self, key: ConversationKey) -> Thread:
         """Returns the thread of the next message in this chat or topic, created on first use."""
@@ -176,12 +218,14 @@ class TurnStore(StoredTurns):
             if stored is not None:
                 whole = stored
                 if not starts_with_prompt(messages):
-                    whole = transcript.store([*parse_messages(row.prompt, turn_id), *messages])
-                values |= {
-                    "messages": whole.json,
-                    "estimated_tokens": estimate_tokens(whole.messages),
-                    "attachment_count": len(transcript.digests(whole.messages)),
-                }
+                    # Closed before, a row has the sizes of the whole turn.
+                    prompt = (
+                        _measure(row.prompt, turn_id)
+                        if row.has_messages
+                        else Transcript(row.prompt, row.estimated_tokens, row.attachment_count)
+                    )
+                    whole = _join(prompt, stored)
+                values |= {"messages": whole.json, **_sizes(whole)}
                 self._keep_attachments(connection, turn_id, whole)
             connection.execute(_CLOSE, {"turn": turn_id, **values})
             if status in ANSWERED and row.replaces_id is not None:
@@ -196,11 +240,7 @@ class TurnStore(StoredTurns):
     async def replace_prompt(self, turn_id: int, prompt: ModelRequest) -> None:
         """Saves another form of a prompt, and deletes the files that it no longer has."""
         stored = await _store([prompt])
-        values = {
-            "prompt": stored.json,
-            "estimated_tokens": estimate_tokens(stored.messages),
-            "attachment_count": len(transcript.digests(stored.messages)),
-        }
+        values = {"prompt": stored.json, **_sizes(stored)}
         of_prompt = and_(
             AttachmentRow.turn_id == turn_id,
             AttachmentRow.media_type.not_like(f"{DOCUMENT}%"),
@@ -265,8 +305,7 @@ class TurnStore(StoredTurns):
             "status": TurnStatus.RUNNING,
             "speaker_id": speaker_id,
             "prompt": stored.json,
-            "estimated_tokens": estimate_tokens(stored.messages),
-            "attachment_count": len(transcript.digests(stored.messages)),
+            **_sizes(stored),
             "origin": origin,
             "question_id": question_id,
         }
@@ -283,17 +322,73 @@ class TurnStore(StoredTurns):
         )  # fmt: skip
 
     def _keep_attachments(self, connection: Connection, turn_id: int, stored: Transcript) -> None:
+        if not stored.attachments:
+            return
         rows = [
             {"turn_id": turn_id, "digest": digest, "media_type": file.media_type, "data": file.data}
             for digest, file in stored.attachments.items()
         ]
-        if rows:
-            # The prompt's files already exist when the whole turn is saved.
-            connection.execute(self._database.insert(AttachmentRow).values(rows).on_conflict_do_nothing())
+        # The prompt's files already exist when the whole turn is saved.
+        connection.execute(self._database.insert(AttachmentRow).values(rows).on_conflict_do_nothing())
+
+
+def _sizes(stored: Transcript) -> dict[str, int]:
+    return {"estimated_tokens": stored.tokens, "attachment_count": stored.file_count}
+
+
+def _measure(prompt: str, turn_id: int) -> Transcript:
+    """Returns a stored prompt with its sizes."""
+    messages = parse_messages(prompt, turn_id)
+    return Transcript(prompt, estimate_tokens(messages), len(transcript.digests(messages)))
+
+
+def _join(prompt: Transcript, answer: Transcript) -> Transcript:
+    """Returns the messages of a turn. The prompt is not parsed: its array gets further elements."""
+    joined = prompt.json if answer.json == "[]" else f"{prompt.json[:-1]},{answer.json[1:]}"
+    return replace(
+        answer,
+        json=joined,
+        tokens=prompt.tokens + answer.tokens,
+        file_count=prompt.file_count + answer.file_count,
+    )
 
 
 async def _store(messages: Sequence[ModelMessage]) -> Transcript:
-    if not transcript.has_files(messages):
-        return transcript.store(messages)
-    # Off the event loop: hashing some megabytes takes as many milliseconds.
-    return await asyncio.to_thread(transcript.store, messages)
+    if all(map(_is_plain, messages)):
+        return _serialise(messages)
+    if transcript.has_files(messages):
+        # Off the event loop: hashing some megabytes takes as many milliseconds.
+        return await asyncio.to_thread(_detach, messages)
+    return _detach(messages)
+
+
+def _detach(messages: Sequence[ModelMessage]) -> Transcript:
+    detached, attachments = transcript.detach_files(messages)
+    return replace(_serialise(detached), file_count=len(transcript.digests(detached)), attachments=attachments)
+
+
+def _serialise(messages: Sequence[ModelMessage]) -> Transcript:
+    """Converts messages without files to their stored form. Every message can be stored."""
+    # Instructions are created for each turn; past ones are never sent again.
+    stored = [
+        replace(each, instructions=None) if isinstance(each, ModelRequest) and each.instructions is not None else each
+        for each in messages
+    ]
+    try:
+        # A tool may attach arbitrary objects to its result as metadata: they are stored as text.
+        text = ModelMessagesTypeAdapter.dump_json(stored, fallback=str).decode()
+    except PydanticSerializationError:
+        # Half of a surrogate pair, as a stream cut into chunks may contain.
+        tree = ModelMessagesTypeAdapter.dump_python(stored, mode="json", fallback=str)
+        text = storable(json.dumps(tree, ensure_ascii=False))
+    return Transcript(text, estimate_tokens(stored))
+
+
+def _is_plain(message: ModelMessage) -> bool:
+    """Returns whether a message has text and calls only, in which no file can be."""
+    for part in message.parts:
+        if isinstance(part, BaseToolReturnPart | FilePart):
+            return False
+        if isinstance(part, UserPromptPart) and not isinstance(part.content, str):
+            return False
+    return True

@@ -26,7 +26,7 @@ from core.config.providers import ProviderKind
 from core.db.database import Database
 from services.chat.agent_steps import MOST_CONTINUATIONS, AgentSteps
 from services.chat.reply import ReplyPhase
-from services.chat.store import transcript
+from services.chat.store.history import parse_messages
 from tests.support.chat_harness import ChatHarness, chat_harness
 from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import Behaviour, LLMServer, answer, cut, stall, status, tool_call
@@ -88,9 +88,8 @@ async def test_paused_answer_is_continued(
     reply = await claude.say()
     assert (reply.phase, reply.text.split("\n\n")) == (phase, stored)
     assert [each["content"][0]["text"] for each in first.requests[1].json["messages"]] == ["Hello?", "A half,"]
-    responses = [
-        each for each in transcript.load((await claude.row(reply)).messages or "") if isinstance(each, ModelResponse)
-    ]
+    row = await claude.row(reply)
+    responses = [each for each in parse_messages(row.messages or "", row.id) if isinstance(each, ModelResponse)]
     assert [[part.content for part in each.parts if isinstance(part, TextPart)] for each in responses] == [stored]
     assert responses[0].state == ("complete" if phase is ReplyPhase.COMPLETE else "interrupted")
 
@@ -106,7 +105,8 @@ async def test_turns_of_a_conversation_have_its_id(harness: ChatHarness, first: 
     """As within a run of the library, which takes it from the newest message that has one."""
     first.script(tool_call("current_time", {}), answer("Noon."), answer("One."))
     rows = [await harness.row(await harness.say()) for _ in range(2)]
-    answers = [each for row in rows for each in transcript.load(row.messages or "") if isinstance(each, ModelResponse)]
+    stored = [each for row in rows for each in parse_messages(row.messages or "", row.id)]
+    answers = [each for each in stored if isinstance(each, ModelResponse)]
     assert len({each.conversation_id for each in answers} - {None}) == 1
     assert len(answers) == 3
     assert all(each.run_id for each in answers)

@@ -22,8 +22,8 @@ from pydantic_ai.messages import (
 )
 
 from services.chat.store.excerpt import cut_turn
-from services.chat.store.history import HistoryBudget
-from services.chat.store.transcript import pair_tools, starts_with_prompt
+from services.chat.store.history import KEPT_ATTACHMENTS, TurnSize, count_fitting, starts_with_prompt
+from services.chat.store.transcript import pair_tools
 from services.llm.usage import ATTACHMENT_TOKENS, MESSAGE_TOKENS, estimate_tokens, text_tokens
 
 TEXT = st.one_of(st.text(max_size=40), st.text(min_size=1, max_size=8).map(lambda text: text * 200))
@@ -112,19 +112,16 @@ def test_cut_turn_fits_any_budget(messages: list[ModelMessage], budget: int) -> 
     assert budget < 200 or cut
 
 
-@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 6))), st.integers(0, 10_000), st.integers(0, 4))
-def test_history_budget_is_never_exceeded(sizes: list[tuple[int, int]], tokens: int, attachments: int) -> None:
-    """Each rejected turn would have exceeded it."""
-    budget = HistoryBudget(tokens, attachments)
-    spent, left = 0, attachments
-    for text, files in sizes:
-        cost = text + min(files, left) * ATTACHMENT_TOKENS
-        if budget.take(text, files):
-            spent += cost
-            left -= min(files, left)
-            assert spent <= tokens
-        else:
-            assert spent + cost > tokens
+@given(st.lists(st.builds(TurnSize, st.just(1), st.integers(0, 3000), st.integers(0, 6))), st.integers(0, 10_000))
+def test_count_fitting_never_exceeds_the_budget(sizes: list[TurnSize], tokens: int) -> None:
+    """One more turn would have exceeded it."""
+    left, spent = KEPT_ATTACHMENTS, [0]
+    for size in sizes:
+        spent.append(spent[-1] + size.estimated_tokens + min(size.attachment_count, left) * ATTACHMENT_TOKENS)
+        left -= min(size.attachment_count, left)
+    count = count_fitting(sizes, tokens)
+    assert spent[count] <= tokens
+    assert count == len(sizes) or spent[count + 1] > tokens
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from core.db.database import Database
 from core.db.tables import AttachmentRow, TurnRow
 from services.chat.store.conversation import TurnStatus
-from services.chat.store.history import KEPT_ATTACHMENTS, read_history
+from services.chat.store.history import KEPT_ATTACHMENTS, read_history, read_sizes
 from services.chat.store.turns import TurnStore
 from services.llm.usage import ATTACHMENT_TOKENS, estimate_tokens
 from tests.support.clock import ManualClock
@@ -106,12 +106,14 @@ class TestHistory:
             event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
         one = estimate_tokens([prompt("0" * 40), answer("0" * 40)])
         with capture_logs() as logs:
-            history = await database.run(lambda connection: read_history(connection, thread, 3 * one, None, 0))
+            history = await database.run(
+                lambda connection: read_history(connection, thread.id, read_sizes(connection, thread.id), 3 * one)
+            )
         assert texts(history) == [f"{n}" * 40 for n in (3, 3, 4, 4, 5, 5)]
         assert logs == []
         assert sum(statement.startswith("SELECT") for statement in statements) == 2
 
-    async def test_history_spans_pages_without_gap_or_repetition(self, turns: TurnStore, database: Database) -> None:
+    async def test_history_of_many_turns_has_no_gap_or_repetition(self, turns: TurnStore, database: Database) -> None:
         thread = await turns.current(KEY)
         for number in range(150):
             await add_turn(turns, thread, str(number))
@@ -149,6 +151,25 @@ class TestHistory:
         history = await recalled(database, thread, LARGE_BUDGET)
         assert len(history) == 2
         assert pictures(history) == [b"1"]
+
+    async def test_close_turn_again_counts_its_prompt_once(self, turns: TurnStore, database: Database) -> None:
+        """A commit whose confirmation was lost is repeated."""
+        turn = await turns.open_turn(await turns.current(KEY), ALICE, prompt("look", b"1"))
+        messages, rows = [answer("LOOK")], list[tuple[str | None, int, int]]()
+        for _ in range(2):
+            await turns.close_turn(turn.id, TurnStatus.COMPLETE, messages)
+            async with database.reading() as session:
+                row = (await session.scalars(select(TurnRow))).one()
+                rows.append((row.messages, row.estimated_tokens, row.attachment_count))
+        assert rows[0] == rows[1]
+        assert rows[0][2] == 1
+
+    async def test_close_turn_without_messages_stores_the_prompt(self, turns: TurnStore, database: Database) -> None:
+        """Stopped before the first word."""
+        thread = await turns.current(KEY)
+        turn = await turns.open_turn(thread, ALICE, prompt("one"))
+        await turns.close_turn(turn.id, TurnStatus.STOPPED)
+        assert texts(await recalled(database, thread, LARGE_BUDGET)) == ["one"]
 
     @pytest.mark.parametrize("damage", ["", "{", "[]", '[{"kind": "request", "parts": 5}]', "[1]"])
     async def test_history_skips_and_logs_an_unreadable_turn(
