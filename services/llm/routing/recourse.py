@@ -103,7 +103,8 @@ class Recourse:
     @property
     def is_request_at_fault(self) -> bool:
         """True if as many candidates refused the request as a verdict takes."""
-        return len({_key(candidate) for candidate, _ in self._unclear}) >= REFUSALS_FOR_A_VERDICT
+        suspected = {_key(candidate) for candidate, outcome in self._unclear if outcome.may_be_request}
+        return len(suspected) >= REFUSALS_FOR_A_VERDICT
 
     @property
     def unclear(self) -> Sequence[tuple[Candidate, Outcome]]:

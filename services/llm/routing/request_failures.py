@@ -71,7 +71,8 @@ class RequestFailures:
         An unclear refusal does not decide that yet: another candidate's answer makes it the provider's fault.
         """
         is_unclear = outcome.fault is Fault.UNCLEAR
-        self._is_provider_at_fault = self._is_provider_at_fault or outcome.cooldown_s is not None
+        is_its_fault = outcome.cooldown_s is not None or (is_unclear and not outcome.may_be_request)
+        self._is_provider_at_fault = self._is_provider_at_fault or is_its_fault
         self.queue.is_reordered = self.queue.is_reordered or (outcome.cooldown_s is None and not is_unclear)
         if outcome.fault is Fault.CONTEXT_WINDOW:
             self.queue.overflowed = candidate
@@ -168,7 +169,7 @@ class RequestFailures:
 
     def _rejection(self) -> RequestRejected | None:
         """Returns the error of a request that is at fault: every candidate that was asked refused it."""
-        unclear = self.recourse.unclear
+        unclear = [(candidate, outcome) for candidate, outcome in self.recourse.unclear if outcome.may_be_request]
         if not unclear or not (
             self.recourse.is_request_at_fault or all(fault is Fault.UNCLEAR for _, fault in self._failed)
         ):

@@ -43,6 +43,8 @@ RETRY_AFTER_RANGE_S = (1.0, 3600.0)
 HICCUP_STATUSES = frozenset({408, 500, 502, 503, 504})
 DOWN_STATUSES = frozenset({408, 498, 499})
 """In addition to all of 5xx: 498 is Groq's for no capacity, 499 is sent by Google and proxies that gave up."""
+OF_REQUESTS = frozenset({400, 403, 406, 409, 413, 415, 422, 431})
+"""Refusals that a request may have caused; the others are about the key, the address, or a proxy in between."""
 _PAGE_SEARCHED = 300
 REFUSAL_STATUSES = frozenset(range(400, 500)) - DOWN_STATUSES - {429}
 INTERNAL_ERRORS = frozenset({500, 501})
@@ -63,6 +65,7 @@ class Outcome:
         is_internal: the server answered with an internal error, which the contents of the request may cause.
         is_late: no output came within the deadline, which the length of the request may cause.
         is_of_one_model: the server says that the failure is one of the asked model; its other models may answer.
+        may_be_request: a refusal that the request itself may have caused.
     """
 
     fault: Fault
@@ -75,6 +78,7 @@ class Outcome:
     is_internal: bool = field(default=False, compare=False)
     is_late: bool = field(default=False, compare=False)
     is_of_one_model: bool = field(default=False, compare=False)
+    may_be_request: bool = field(default=True, compare=False)
 
     @property
     def try_next(self) -> bool:
@@ -105,6 +109,7 @@ def classify(error: BaseException, cooldown_s: float, words: KnownWords = KNOWN_
         is_internal=is_internal,
         is_late=is_late,
         is_of_one_model=_is_of_one_model(fault, error, words),
+        may_be_request=not isinstance(error, ModelHTTPError) or error.status_code in OF_REQUESTS,
     )
 
 

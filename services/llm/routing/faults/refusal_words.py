@@ -97,6 +97,8 @@ CODES: Final[Mapping[str, Meaning]] = {
     "unsupported_country_region_territory": _OPERATOR,
     # OpenAI, with a 429 or, of pictures, a 400.
     "insufficient_quota": _OPERATOR,
+    # Moonshot, with a 429.
+    "exceeded_current_quota_error": _OPERATOR,
     "billing_hard_limit_reached": _OPERATOR,
     "billing_not_active": _OPERATOR,
     # Zhipu: no such model; a key that is missing, wrong or expired; an account that is locked or in arrears.
@@ -166,22 +168,25 @@ ALWAYS: Final[Words] = (
             r"maximum context length|maximum prompt length|exceeded max context|prompt exceeds max",
             r"context (length|window|size) (has been |was |is )?(exceeded|only|of only|too small)",
             r"exceed\w* (the |its |your )?(available |maximum |max |model'?s? )*(context|sequence length)",
-            r"(prompt|input|messages?) (is |are )?too (long|large)|too many (input |prompt )?tokens",
+            r"(prompt|input|messages?) (is |are )?too (long|large)",
             r"too large for model with|trying to keep the first|range of input length",
-            r"`inputs` tokens|`inputs` must have less|input token count|number of tokens allowed",
+            r"`inputs` tokens|`inputs` must have less",
             r"reduce the length of|longer than the (maximum|model)|(greater|larger|longer) than the context",
             r"context shift is disabled|enable context shift",
             r"超长|超过最大长度|超过最大",
         ),
     ),
+    # A model that will not be loaded is not waited for.
+    (_GONE, (r"(failed|unable|could not|error) (to )?load(ing)? (the )?model|\bload\w* was (stopped|aborted|cancel)",)),
     (
         _LOADING,
         (
-            r"loading (the )?model|model (\S+ )?is (currently |still |being )*load(ing|ed\b)|still loading|warming up",
+            r"loading (the )?model|model (\S+ )?is (currently |still |being )*loading|still loading|warming up",
             r"(server|service|model|engine)( \S+)?( is)?( currently| still)? (starting|initiali[sz]ing|loading)\b",
             r"(model|engine|server|service)( \S+)? (is )?not (yet )?ready|(?<!overloaded or )not ready yet|^loading\b",
             r"waiting for (the )?(model|llama|server|runner|engine)\b.{0,20}\b(load|start)",
-            r"cold start|scaling up|scale up from zero|being (loaded|started)",
+            r"cold start|scaling up|scaled? (up from|to) zero|being (loaded|started)|waking up",
+            r"no instances? available \(yet\)|модель (ещё |еще )?(загружается|запускается)",
         ),
     ),
     (
@@ -221,7 +226,17 @@ FOR_REFUSALS: Final[Words] = (
     (
         _TOO_LONG,
         (
+            # Of a stream too, in which a rate limit has no status.
+            r"too many (input |prompt )?tokens(?! (per|processed)\b|, please wait)",
+            r"input token count|number of tokens allowed",
+            # A length that is compared with its limit: each server has words of its own for it.
+            (
+                r"(input|prompt|context|sequence|messages?|tokens?)(?![a-z]).{0,60}\b"
+                r"(exceed\w*|(longer|larger|greater|more) than|must be (less|fewer|shorter|smaller) than)\b"
+                r".{0,60}(len(gth)?|tokens?|context|window)(?![a-z])"
+            ),
             r"context (length|window|size)\b.{0,60}\bexceeded|too long to fit|input token length",
+            r"превы\w+[^.]{0,40}\b(длин|контекст|окн)|слишком длинн",
             r"(exceed\w*|greater than) max_(seq|model)_len|token limit: \d",
             r"context (window |length )?(is )?(full|exceeds)|context window limit",
             r"(input|prompt)\b.{0,60}\b(tokens?|length)\b.{0,40}\b((cannot|must not|should not) exceed|no more than)\b",
@@ -256,12 +271,14 @@ FOR_REFUSALS: Final[Words] = (
                 r"(not\b|un(supported|available))"
             ),
             r"(unsupported|unrecognized|unknown|unexpected|extra)\b[^.]{0,60}\b(tools|functions)\b",
+            r"tool_?config\b[^.]{0,30}\bnot supported",
         ),
     ),
     (
         _SYSTEM,
         (
-            r"system role|role[`'\" :]+system|developer instruction|only user and assistant roles|roles must alternate",
+            r"system role|role[`'\" :]+system|developer instruction|roles must alternate",
+            r"only user( and|,)[^.]{0,30} roles",
             r"system (message|prompt|instruction)s?\b[^.]{0,30}\b(not|unsupported|must be (at the beginning|first))\b",
             r"role\b[^.]{0,40}support [`'\"]?(system|developer)|not support (a |the )?(system|developer) ",
         ),
@@ -269,7 +286,12 @@ FOR_REFUSALS: Final[Words] = (
     (
         _IMAGES,
         (
-            r"(image|vision|picture|multi-?modal)\w*\b[^.]{0,40}\b(not|unsupported|only supported|disabled)\b",
+            # Not of one picture that cannot be read: the model sees others.
+            (
+                r"^(?!.*(valid image|image formats?\b|not (a )?valid|process|decod|corrupt|download|fetch|represent))"
+                r".*\b(image|vision|picture|multi-?modal)\w*\b[^.]{0,40}\b(not|unsupported|only supported|disabled)\b"
+            ),
+            r"\bnot a vlm\b|text-only prompts",
             r"(not support|that support|unknown variant)\b[^.]{0,20}[`'\" ](image|vision|multi-?modal)",
             r"\bcontent\b[^.]{0,20}must be a string",
         ),
@@ -330,7 +352,8 @@ FOR_REFUSALS: Final[Words] = (
             r"deployment\b[^.]{0,40}\bnot exist",
             r"model\b.{0,60}\bis not supported(?! with)|access to (the |this )?model",
             r"model does not support (the )?(\w+ ){1,2}api\b|does not work with the specified model",
-            r"model\b.{0,80}\bis not installed",
+            r"model\b.{0,80}\bis not installed|must be verified to use (the |this )?model",
+            r"модел\w+\b.{0,60}\bне (найдена|существует|доступна|поддерживается)|нет (доступа к|такой) модели",
         ),
     ),
     (
@@ -350,6 +373,9 @@ FOR_REFUSALS: Final[Words] = (
             r"account (is |has been |was )?(not active|deactivated|suspended|disabled|restricted|blocked|locked)",
             r"(location|country|region)\b[^.]{0,30}\bnot (supported|available)|not available in your (region|country)",
             r"organi[sz]ation (has been|is) (restricted|disabled)",
+            r"not enough (balance|money|funds|credits?)|资源包余量|未开通",
+            r"недостаточно средств|пополните|(ключ|токен)\w*\b.{0,20}\b(недействител|невер|просроч|истёк|истек)\w*",
+            r"(неверн|недействительн|некорректн|просроченн)\w+ (api|апи)?[- ]?(ключ|токен)",
         ),
     ),
 )

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, cast
 
-from services.llm.routing.faults.refusal_words import ALWAYS, CODES, FOR_REFUSALS, OF_ONE_MODEL, Meaning, Words
+from services.llm.routing.faults.refusal_words import (
+    ALWAYS,
+    CODES,
+    FOR_REFUSALS,
+    OF_ONE_MODEL,
+    Fault,
+    Meaning,
+    Words,
+)
 from services.llm.server_words import find_message
 
 
@@ -35,7 +43,9 @@ class KnownWords:
                 return self.codes[code]
         text = _opening(body)
         rules = self.always if status == HTTPStatus.TOO_MANY_REQUESTS else (*self.always, *self.for_refusals)
-        return next((meaning for meaning, patterns in rules if any(re.search(each, text) for each in patterns)), None)
+        found = next((meaning for meaning, patterns in rules if any(re.search(each, text) for each in patterns)), None)
+        is_outage = status is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR and _PASSING.search(text)
+        return None if found is not None and found.fault is Fault.MISCONFIGURED and is_outage else found
 
     def is_of_one_model(self, body: object) -> bool:
         """Returns whether a proxy says that it passes on the failure of the one model that was asked."""
@@ -47,13 +57,19 @@ KNOWN_WORDS: Final = KnownWords()
 
 _SEARCHED_LENGTH = 400
 """Characters that are searched: a message may go on with a quote of the prompt."""
+_PASSING = re.compile(r"unavailable|temporar|try again|maintenance|timed out|right now")
+"""Words of an outage: with a 5xx, "authentication backend unavailable" says nothing about the key."""
+_NOT = re.compile(r"n['\u2019]t\b")
+_OWN_NAME = re.compile(r"\b(function|tool)( name)? (['\"`])[\w.-]+\3", re.IGNORECASE)
+"""The name of a tool: its words are those of the request."""
 _LONG_QUOTE = re.compile(r"(?<!\w)([\"'`])(?:(?!\1).){60,}?(\1|$)", re.DOTALL)
 """A quotation that is longer than a name: it may be of the prompt, and proves nothing."""
 
 
 def _opening(body: object) -> str:
     message = " ".join(find_message(body).split())[: 2 * _SEARCHED_LENGTH]
-    return _LONG_QUOTE.sub("''", message)[:_SEARCHED_LENGTH].lower()
+    message = _OWN_NAME.sub(r"\1", _LONG_QUOTE.sub("''", message))
+    return _NOT.sub(" not", message[:_SEARCHED_LENGTH].lower())
 
 
 def names_model(body: object, model: str) -> bool:
@@ -114,6 +130,8 @@ _SENT: Final = (
     rf"given: {_N}",
     rf"request \({_N} tokens\)",
 )
+_OF_ANSWER = re.compile(r"\+|completion|output|answer|max_(new_)?tokens|characters|bytes|ответ|символ")
+"""Words of a message that counts more than the tokens of a prompt."""
 SMALLEST_WINDOW, LARGEST_WINDOW = 128, 20_000_000
 _WINDOW_FIELDS = ("n_ctx", "max_model_len", "context_length", "max_context_length")
 _SENT_FIELDS = ("n_prompt_tokens", "prompt_tokens")
@@ -124,6 +142,14 @@ def find_window(body: object) -> tuple[int | None, int | None]:
     message = _NO_COUNT.sub(" ", " ".join(find_message(body).split())[: 2 * _SEARCHED_LENGTH].lower())
     window = _numeric_field(body, _WINDOW_FIELDS) or _first_number(_WINDOWS, message)
     sent = _numeric_field(body, _SENT_FIELDS) or _first_number(_SENT, message)
+    if window is None and not _OF_ANSWER.search(message):
+        # In words of any kind: the size of the request and the limit that it exceeds.
+        counts = {int(digits) for digits in re.findall(r"(?<![\w.,])\d{3,8}(?![\w,]|\.\d)", message)}
+        match sorted(counts):
+            case [lower, higher]:
+                window, sent = lower, higher
+            case _:
+                pass
     if window is not None and not SMALLEST_WINDOW <= window <= LARGEST_WINDOW:
         window = None
     if sent is not None and window is not None and sent <= window:

@@ -214,6 +214,28 @@ LONE_ERRORS: dict[Fault | Capability, tuple[type[Exception], ...]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (401, "<html><title>401 Authorization Required</title></html>"),
+        (404, "<!doctype html><title>The endpoint is offline</title>"),
+        (405, {"detail": "Method Not Allowed"}),
+        (407, "<html>Proxy Authentication Required</html>"),
+        (451, "Unavailable For Legal Reasons"),
+    ],
+)
+@pytest.mark.parametrize("providers", [1, 2])
+async def test_refusal_that_no_request_causes_never_blames_it(
+    servers: list[LLMServer], status: int, body: str | dict[str, str], providers: int
+) -> None:
+    """A company's proxy refuses the requests to all providers: to rephrase one would not help."""
+    refusal = Refusal("a proxy", COMPATIBLE, status, body, Fault.UNCLEAR)
+    async with replica_of(refusal, servers[:providers]) as replica:
+        servers[-1].default = servers[0].default
+        with pytest.raises(AllProvidersFailed):
+            await ask(replica, refusal, streamed=True)
+
+
 @pytest.mark.parametrize("words", [KNOWN_WORDS, FORGOTTEN], ids=["known", "unknown"])
 async def test_lone_provider_that_refuses_everything(servers: list[LLMServer], words: KnownWords) -> None:
     """The error names the provider and the status for operators."""
