@@ -16,7 +16,8 @@ from pydantic_ai.settings import ModelSettings
 from services.llm.models.stream_start import StreamStart, open_stream, refusal
 from services.llm.models.streams import StreamReader
 from services.llm.providers.builder import ConnectionsClosed, ModelBuilder
-from services.llm.providers.wire.response_hooks import omit_fields, pace_responses
+from services.llm.providers.wire.event_stream import pace_responses
+from services.llm.providers.wire.response_hooks import omit_fields
 from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.attempts import Attempt
 from services.llm.routing.faults.reasons import ModelNotBuilt

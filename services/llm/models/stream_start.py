@@ -28,7 +28,7 @@ from pydantic_ai.usage import RequestUsage
 
 from core.transport_errors import is_too_large
 from services.llm.models.bounds import AnswerBounds, Deadline
-from services.llm.providers.wire.response_hooks import Pacing
+from services.llm.providers.wire.event_stream import Pacing
 from services.llm.providers.wire.tolerant_streams import TolerantStream
 from services.llm.request import Candidate
 from services.llm.routing.faults.outcomes import classify

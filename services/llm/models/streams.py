@@ -28,7 +28,7 @@ from services.llm.models.stream_start import (
     require_finish,
     unfinished_reason,
 )
-from services.llm.providers.wire.response_hooks import Pacing
+from services.llm.providers.wire.event_stream import Pacing
 from services.llm.request import Candidate
 from services.llm.routing.attempts import Attempt
 from services.llm.routing.faults.reasons import AnswerGivenUp

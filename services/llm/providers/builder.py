@@ -6,7 +6,7 @@ affect a provider.
 """
 
 import ssl
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from functools import cached_property
 from typing import Final
@@ -19,7 +19,6 @@ from core.clock import Clock, SystemClock
 from core.config.providers import ProviderKind, ProviderSettings
 from services.llm.providers.demo import DemoModel
 from services.llm.providers.spec import ModelSpec, accepts_images, deployment_name, model_family
-from services.llm.providers.wire.response_hooks import release_body
 
 CONNECT_TIMEOUT_S: Final = 5.0
 KEEPALIVE_S: Final = 30.0
@@ -27,7 +26,6 @@ KEEPALIVE_S: Final = 30.0
 connection that is being closed fails."""
 
 MAX_REDIRECTS: Final = 3
-_KEY_HEADERS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 FORMER_CLIENT_S: Final = 900.0
 """Time for which connections of former settings stay open, beyond the ten minutes that the longest stream may take."""
 
@@ -143,40 +141,20 @@ class ModelBuilder:
         backstop = max(provider.timeout_s, provider.first_token_timeout_s, provider.stall_timeout_s) + 5
         connect = min(CONNECT_TIMEOUT_S, provider.first_token_timeout_s)
         # Imported on first use, since aiohttp takes as long to import as an SDK.
-        from services.llm.providers.wire.transport import Transport
+        from services.llm.providers.wire.transport import Transport, release_body
 
         return httpx2.AsyncClient(
             timeout=httpx2.Timeout(backstop, connect=connect),
             # Proxies of the environment are for remote providers only: a proxy for the internet cannot reach a model on
             # loopback.
-            transport=Transport(tls=self._tls, keepalive_s=KEEPALIVE_S, trust_env=provider.remote),
+            transport=Transport(
+                tls=self._tls, keepalive_s=KEEPALIVE_S, connect_timeout_s=connect, trust_env=provider.remote
+            ),
             trust_env=provider.remote,
             follow_redirects=True,
             max_redirects=MAX_REDIRECTS,
-            event_hooks={"request": [_limit_connect_timeout(connect), _withhold_keys], "response": [release_body]},
+            event_hooks={"response": [release_body]},
         )
-
-
-def _limit_connect_timeout(seconds: float) -> Callable[[httpx2.Request], Awaitable[None]]:
-    """Returns a hook that caps the connect timeout, for SDKs that apply one timeout, of a minute, to all phases."""
-
-    async def cap(request: httpx2.Request) -> None:
-        timeout: dict[str, float | None] = request.extensions.get("timeout", {})
-        requested = timeout.get("connect")
-        connect = seconds if requested is None else min(requested, seconds)
-        request.extensions = {**request.extensions, "timeout": {**timeout, "connect": connect}}
-
-    return cap
-
-
-async def _withhold_keys(request: httpx2.Request) -> None:
-    """Removes the key from a request that was redirected to another origin; the client does so for one header only."""
-    first: httpx2.URL = request.extensions.setdefault("understudy.url", request.url)
-    # As the client does: another port is another server, and the way from http to https is allowed.
-    is_same_server = (request.url.host, request.url.port) == (first.host, first.port)
-    if not is_same_server or (first.scheme == "https" and request.url.scheme != "https"):
-        for name in _KEY_HEADERS:
-            request.headers.pop(name, None)
 
 
 def _build_native(spec: ModelSpec) -> Model:

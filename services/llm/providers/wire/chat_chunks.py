@@ -1,49 +1,38 @@
-"""Repairs chunks of a chat-completions stream, so that every SDK reads the variants of the protocol that servers send.
+"""Passes on the chunks of a chat-completions stream: usual ones as they are, neighbours with text only as one.
 
-The SDKs demand different fields: OpenRouter's and Mistral's models reject a chunk without choices, a tool call without
-an index or a name, an empty finish reason. A chunk is read and written again only where a scan of its bytes finds
-something unusual; a chunk that differs from an ordinary one in its text only passes without a scan, and becomes one
-with its neighbours of this kind that arrived together with it.
+A chunk is read and written again only where a scan of its bytes finds something unusual (`chunk_repair.py`). One that
+differs from a usual one in its text only passes without a scan, and becomes one with its neighbours of this kind that
+arrived together with it.
 """
 
-import json
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from pydantic_core import from_json
 
-from services.llm.providers.wire.chat_fields import (
-    MAX_DIGITS,
-    Fields,
-    as_count,
-    as_message,
-    drop_unreadable,
-    dump,
-    find_error,
-    find_reason,
-    repair_content,
-    repair_reason,
-    repair_reasoning,
-    split_objects,
-)
+from services.llm.providers.wire.chat_fields import DONE, MOST, Fields
+from services.llm.providers.wire.chunk_repair import ChunkRepair
 from services.llm.providers.wire.growing_texts import TextBeginning
-from services.llm.providers.wire.response_hooks import Pacing
-
-DONE: Final = b"[DONE]"
-"""Data of the event that ends a stream."""
 
 _TEXT: Final = re.compile(rb'"content"\s*:\s*"([^"\\]*)"')
 _SOME_TEXT: Final = re.compile(rb'"content"\s*:\s*"[^"]')
 _EMPTY_DELTA: Final = re.compile(rb'"delta"\s*:\s*\{\s*\}')
+_NO_CHOICES: Final = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_USAGE: Final = re.compile(rb'"usage"\s*:\s*[^n\s]')
 _STRING: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*')
 """The inside of a JSON string."""
 _PADDING: Final = re.compile(rb',\s*"obfuscation"\s*:\s*"[^"\\]*"')
 """OpenAI's, of random length, against eavesdroppers who would count characters."""
-_REQUIRED: Final = (
-    b'"choices"', b'"delta"', b'"finish_reason"', b'"index"', b'"id"', b'"model"', b'"created"',
-    b'"chat.completion.chunk"',
-)  # fmt: skip
+_FRAME: Final = (b'"choices"', b'"id"', b'"model"', b'"created"', b'"chat.completion.chunk"')
+"""Required in every chunk."""
+_CHOICE: Final = (b'"delta"', b'"finish_reason"', b'"index"')
+"""Required where a chunk has a choice."""
+_KNOWN_FIELDS: Final = frozenset(
+    {"choices", "id", "model", "created", "object", "usage", "system_fingerprint", "service_tier"}
+)
+"""Fields of a chunk that has no choices and is no error."""
 _UNUSUAL: Final = tuple(
     re.compile(pattern)
     for pattern in (
@@ -52,7 +41,6 @@ _UNUSUAL: Final = tuple(
         rb'"finish_reason"\s*:\s*+(?!null|"(?:stop|length|tool_calls|content_filter|error)")',
         rb'"tool_calls"\s*:\s*[^n\s]',
         rb'"function_call"\s*:\s*[^n\s]',
-        rb'"usage"\s*:\s*[^n\s]',
         rb'"error"\s*:\s*"',
         rb'"role"\s*:\s*+(?!null|"assistant")',
         rb'"content"\s*:\s*+(?!null|")',
@@ -70,137 +58,105 @@ _UNUSUAL: Final = tuple(
         rb'"created"\s*:\s*+(?!\d+\s*[,}])',
     )
 )
-_BETWEEN: Final = b"\n\ndata: "
-"""The frame between the data of two events."""
-_END_WORDS: Final = frozenset({b"DONE", b"END"})
-_BEGINNINGS: Final = (b"{", b"[", b"<")
-"""First bytes of objects, lists and error pages."""
-_COUNTS: Final = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
-"""Names of token counts, with their names in OpenAI's newer protocol and in Anthropic's."""
-_MOST_CHOICES: Final = 16
-"""Choices of a chunk that are read: more than one is asked for nowhere."""
-_MOST_CALLS: Final = 256
-"""Tool calls of a chunk that are read: twice as many as OpenAI allows tools."""
-_DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
 
 
 class ChatChunks:
-    """The chunks of one stream.
+    """The chunks of one stream."""
 
-    Args:
-        pacing: says whether neighbours are merged.
-    """
-
-    def __init__(self, pacing: Pacing | None = None) -> None:
-        self._pacing = pacing or Pacing()
-        self._indices: dict[str, int] = {}
-        """Indices of tool calls that the server sent without one, by their ids."""
-        self._last_index = 0
+    def __init__(self) -> None:
         self._head = self._tail = b""
-        """Bytes before and after the text in an ordinary chunk."""
+        """Bytes before and after the text in a usual chunk."""
         self._is_mergeable = False
         """True if that chunk has text only: no finish reason, whose place between texts counts, and no thinking."""
         self._has_begun = False
         """True once a delta brought text or a tool call."""
-        self._beginning = TextBeginning()
+        self._is_known_to_add = False
+        """True once the deltas are known to be pieces, and not the text so far."""
+        self._first = b""
+        """The first chunk with text, which was passed on."""
         self._opening = b""
-        """The text of the last chunk with text, as it is encoded."""
-        self._message: str | None = None
-        """The text so far of a stream of messages in place of deltas."""
-        self._usage: Fields = {}
-        """The largest counts so far."""
+        """The text of the last chunk that may hold the text so far, as it is encoded."""
+        self._growing: TextBeginning | None = None
+        """Reads the chunks from the first one on whose text repeats the one before."""
+        self._counts: dict[str, int] = {}
+        """The largest token counts so far."""
+        self._repair: ChunkRepair | None = None
 
-    def merge(self, events: Iterable[bytes]) -> Iterator[bytes]:
-        """Yields the data of events that arrived together, as every SDK reads it; neighbours with text only as one."""
+    def merge(self, events: Iterable[bytes], *, joins: bool = False) -> Iterator[bytes]:
+        """Yields the data of events that arrived together, as every SDK reads it.
+
+        Args:
+            events: their data.
+            joins: whether neighbours with text only become one.
+        """
         texts: list[bytes] = []
         for event in events:
             data = _PADDING.sub(b"", event) if b'"obfuscation"' in event else event
             text = self._text_of(data)
             self._has_begun = self._has_begun or bool(text)
-            is_beginning = not self._beginning.is_over and self._is_beginning(data, text)
-            if text is not None and self._is_mergeable and self._pacing.merges and not is_beginning:
+            may_grow = not self._is_known_to_add and self._may_grow(data, text)
+            if joins and text is not None and self._is_mergeable and not may_grow:
                 texts.append(text)
                 continue
             if texts:
                 yield self._with_text(texts)
                 texts.clear()
-            if is_beginning:
-                yield from self._beginning.take(self._repair(data))
-                self._opening = self._text_of(data) or b""
-            elif repaired := self._repair(data):
-                yield repaired
+            if may_grow:
+                yield from self._begin(data)
+            elif read := self._read(data):
+                yield read
         if texts:
             yield self._with_text(texts)
 
-    def _is_beginning(self, data: bytes, text: bytes | None) -> bool:
+    def flush(self) -> bytes:
+        """Returns the chunk that is held at the end of the stream."""
+        return b"" if self._growing is None else self._growing.flush()
+
+    def _may_grow(self, data: bytes, text: bytes | None) -> bool:
         """Returns whether a chunk may hold the text so far; one that does not repeat the first one proves pieces."""
-        if self._beginning.is_growing:
+        if self._growing is not None and self._growing.is_growing:
             return True
         if text and self._opening and not text.startswith(self._opening):
-            self._beginning.end()
+            self._is_known_to_add = True
             return False
         return _SOME_TEXT.search(data) is not None
 
-    def flush(self) -> bytes:
-        """Returns the chunk that is held at the end of the stream."""
-        return self._beginning.flush()
-
-    def repair_whole(self, body: bytes) -> bytes:
-        """Returns a whole answer in a form that every SDK reads; a body of another kind as it is."""
-        try:
-            answer: object = from_json(body)
-        except ValueError:
-            return body
-        if not isinstance(answer, dict):
-            return body
-        fields = cast("Fields", answer)
-        listed: object = fields.get("choices")
-        choices = cast("list[object]", listed) if isinstance(listed, list) else []
-        if fields.get("error") or not any(isinstance(each, dict) for each in choices):
-            return body
-        fields = self._repair_chunk(fields)
-        if fields.get("usage") is None:
-            fields.pop("usage", None)
-        # OpenRouter's SDK requires both.
-        fields |= {"object": "chat.completion", "provider": str(fields.get("provider") or "")}
-        for choice in fields["choices"]:
-            choice["message"] = as_message(choice.pop("delta"))
-            choice["finish_reason"] = choice["finish_reason"] or "stop"
-            choice.setdefault("native_finish_reason", choice["finish_reason"])
-        return dump(fields)
+    def _begin(self, data: bytes) -> Iterator[bytes]:
+        """Yields the chunks that one completes whose text may be the text so far, with what they add to it."""
+        read, text = self._read(data), self._text_of(data)
+        if self._growing is None:
+            if text and not self._first:
+                self._first, self._opening = read, text
+                yield read
+                return
+            self._growing = TextBeginning()
+            if self._first:
+                deque(self._growing.take(self._first), maxlen=0)
+        yield from self._growing.take(read)
+        self._opening = text or b""
+        self._is_known_to_add = self._growing.is_over
 
     def _with_text(self, texts: Sequence[bytes]) -> bytes:
         return self._head + b"".join(texts) + self._tail
 
-    def _repair(self, data: bytes) -> bytes:
+    def _read(self, data: bytes) -> bytes:
         """Returns the data of an event in a form that every SDK reads; nothing for an event without content."""
         if data == DONE or self._text_of(data) is not None:
             return data
-        if not _is_unusual(data):
-            self._remember(data)
-            return data
-        try:
-            chunk: object = from_json(data)
-        except ValueError:
-            if data.strip(b"[] ").upper() in _END_WORDS:
-                return DONE
-            if len(objects := split_objects(data)) > 1:
-                return _BETWEEN.join(filter(None, map(self._repair, objects)))
-            # Half an object is an error. Bare words, such as `keep-alive`, are none: the finish reason tells the end.
-            return data if data.startswith(_BEGINNINGS) else b""
-        if isinstance(chunk, list):
-            # Google's compatible endpoint wraps its errors.
-            chunk = next(iter(cast("list[object]", chunk)), None)
-        if not isinstance(chunk, dict):
-            return b""
-        fields = cast("Fields", chunk)
-        inner: Any = fields.get("data")
-        # Some gateways put a frame around each chunk.
-        is_framed = "choices" not in fields and isinstance(inner, dict) and "choices" in inner
-        return dump(self._repair_chunk(cast("Fields", inner) if is_framed else fields))
+        if _is_usual(data):
+            if _USAGE.search(data) is None:
+                self._remember(data)
+                return data
+            if self._takes_usage(data):
+                self._has_begun = self._has_begun or _SOME_TEXT.search(data) is not None
+                return data
+        if self._repair is None:
+            self._repair = ChunkRepair(self._counts)
+        self._repair.has_begun = self._repair.has_begun or self._has_begun
+        return self._repair.repair(data)
 
     def _text_of(self, data: bytes) -> bytes | None:
-        """Returns the text of a chunk that differs from the last ordinary one in its text only, as it is encoded."""
+        """Returns the text of a chunk that differs from the last usual one in its text only, as it is encoded."""
         head, tail = self._head, self._tail
         if not (head and data.startswith(head) and data.endswith(tail) and len(data) >= len(head) + len(tail)):
             return None
@@ -214,133 +170,41 @@ class ChatChunks:
             self._head, self._tail = data[: found.start(1)], data[found.end(1) :]
             self._is_mergeable = _has_text_only(data)
 
-    def _repair_chunk(self, chunk: Fields) -> Fields:
-        if error := find_error(chunk):
-            return {**chunk, "error": error}
-        listed: Any = chunk.get("choices")
-        choices = cast("list[object]", listed if isinstance(listed, list) else [listed])
-        chunk["choices"] = [
-            self._repair_choice(cast("Fields", each)) for each in choices[:_MOST_CHOICES] if isinstance(each, dict)
-        ]
-        for name in ("id", "model"):
-            chunk[name] = str(chunk.get(name) or "")
-        drop_unreadable(chunk)
-        chunk["created"] = as_count(chunk.get("created"))
-        chunk["object"] = "chat.completion.chunk"
-        if "usage" in chunk:
-            chunk["usage"] = self._repair_usage(chunk["usage"])
-        return chunk
+    def _takes_usage(self, data: bytes) -> bool:
+        """Returns whether a usual chunk reports usage in whole counts, none of them below one before; notes them."""
+        chunk = _parse(data)
+        match chunk:
+            case {"usage": {"prompt_tokens": int(sent), "completion_tokens": int(made), "total_tokens": int(total)}}:
+                pass
+            case _:
+                return False
+        fields, before = cast("Fields", chunk), self._counts
+        is_lower = sent < before.get("prompt_tokens", 0) or made < before.get("completion_tokens", 0)
+        is_readable = total > 0 and max(sent, made) > 0 and max(sent, made, total) < MOST
+        is_error = not fields["choices"] and not _KNOWN_FIELDS.issuperset(fields)
+        if is_lower or is_error or not is_readable or not all(map(_is_whole, fields["usage"].values())):
+            return False
+        before |= {"prompt_tokens": sent, "completion_tokens": made}
+        return True
 
-    def _repair_usage(self, usage: object) -> Fields | None:
-        """Returns usage with whole counts, none of them below what was reported before: each is the sum so far."""
-        if not isinstance(usage, dict):
-            return None
-        fields = {name: value for name, value in cast("Fields", usage).items() if value is not None}
-        for name, other in _COUNTS.items():
-            count = as_count(fields.get(name, fields.get(other)))
-            fields[name] = self._usage[name] = max(count, self._usage.get(name, 0))
-        if not any(self._usage.values()):
-            return None
-        fields["total_tokens"] = as_count(fields.get("total_tokens")) or sum(self._usage.values())
-        for name in _DETAILS:
-            details = fields.pop(name, None)
-            if isinstance(details, dict):
-                fields[name] = {key: as_count(value) for key, value in cast("Fields", details).items()}
-        return fields
 
-    def _repair_choice(self, choice: Fields) -> Fields:
-        delta = self._find_delta(choice)
-        if delta.get("role") not in (None, "assistant"):
-            del delta["role"]
-        if "content" in delta:
-            delta["content"] = repair_content(delta["content"])
-        repair_reasoning(delta)
-        drop_unreadable(delta)
-        call: Any = delta.pop("function_call", None)
-        if call and not delta.get("tool_calls"):
-            delta["tool_calls"] = [{"function": call}]
-        if delta.get("tool_calls"):
-            delta["tool_calls"] = self._repair_tool_calls(delta["tool_calls"])
-        else:
-            delta.pop("tool_calls", None)
-        self._has_begun = self._has_begun or bool(delta.get("content") or delta.get("tool_calls"))
-        # In several forms, none of which is read.
-        choice.pop("logprobs", None)
-        index = choice.get("index")
-        return {
-            **choice,
-            "index": index if isinstance(index, int) else 0,
-            "delta": delta,
-            "finish_reason": repair_reason(find_reason(choice)),
-        }
+def _parse(data: bytes) -> object:
+    try:
+        return from_json(data)
+    except ValueError:
+        return None
 
-    def _find_delta(self, choice: Fields) -> Fields:
-        """Returns what a choice adds; servers also send text outside a delta, or the whole message at once."""
-        message, text = choice.pop("message", None), choice.pop("text", None)
-        delta = choice.get("delta")
-        if isinstance(delta, dict) and delta:
-            return cast("Fields", delta)
-        if isinstance(text, str):
-            return {"content": text}
-        return self._find_message(cast("Fields", message)) if isinstance(message, dict) else {}
 
-    def _find_message(self, message: Fields) -> Fields:
-        """Returns what a message adds: some servers send one in each chunk, of a piece or of the text so far."""
-        if self._has_begun and self._message is None:
-            # A whole message after deltas repeats their text.
-            return {}
-        before, content = self._message or "", message.get("content")
-        if not isinstance(content, str):
-            return message
-        added = content.removeprefix(before)
-        self._message = before + added
-        return {**message, "content": added}
-
-    def _repair_tool_calls(self, calls: object) -> list[Fields]:
-        listed = cast("list[object]", calls if isinstance(calls, list) else [calls])
-        found = [cast("Fields", call) for call in listed[:_MOST_CALLS] if isinstance(call, dict)]
-        return [self._repair_tool_call(call, position, len(found)) for position, call in enumerate(found)]
-
-    def _repair_tool_call(self, call: Fields, position: int, count: int) -> Fields:
-        # Some servers leave out the frame around the name and the arguments.
-        function: Fields = call["function"] if isinstance(call.get("function"), dict) else {**call}
-        arguments = function.get("arguments")
-        if not isinstance(arguments, str):
-            arguments = "" if arguments is None else json.dumps(arguments)
-        call_id = call.get("id")
-        repaired = {
-            **call,
-            "index": self._index(call.get("index"), str(call_id or ""), position, count),
-            "type": "function",
-            "function": {"name": str(function.get("name") or ""), "arguments": arguments},
-        }
-        if call_id is not None:
-            repaired["id"] = str(call_id)
-        else:
-            # Mistral's SDK rejects null.
-            repaired.pop("id", None)
-        return repaired
-
-    def _index(self, named: object, call_id: str, position: int, count: int) -> int:
-        """Returns the server's index, else that of the call's id, else the position in a list, else the last one."""
-        if isinstance(named, str) and named.isdecimal() and len(named) <= MAX_DIGITS:
-            named = int(named)
-        if isinstance(named, int) and not isinstance(named, bool):
-            index = named
-        elif call_id:
-            index = self._indices.setdefault(call_id, len(self._indices))
-        else:
-            index = position if count > 1 else self._last_index
-        self._last_index = index
-        return index
+def _is_whole(value: object) -> bool:
+    """Returns whether a further field of usage is a number or holds whole counts."""
+    if isinstance(value, dict):
+        return all(isinstance(count, int) for count in cast("Fields", value).values())
+    return isinstance(value, int | float | None)
 
 
 def _has_text_only(data: bytes) -> bool:
     """Returns whether a chunk says nothing but the text of its one choice."""
-    try:
-        chunk: object = from_json(data)
-    except ValueError:
-        return False
+    chunk = _parse(data)
     match chunk:
         case {"choices": [{"delta": dict()}]}:
             choice = cast("Fields", chunk)["choices"][0]
@@ -350,8 +214,10 @@ def _has_text_only(data: bytes) -> bool:
             return False
 
 
-def _is_unusual(data: bytes) -> bool:
-    if b"}{" in data or any(name not in data for name in _REQUIRED) or any(each.search(data) for each in _UNUSUAL):
-        return True
+def _is_usual(data: bytes) -> bool:
+    if b"}{" in data or any(name not in data for name in _FRAME) or any(each.search(data) for each in _UNUSUAL):
+        return False
+    if any(name not in data for name in _CHOICE):
+        return _NO_CHOICES.search(data) is not None and _USAGE.search(data) is not None
     # The text may stand outside of it.
-    return _EMPTY_DELTA.search(data) is not None and (b'"message"' in data or b'"text"' in data)
+    return _EMPTY_DELTA.search(data) is None or not (b'"message"' in data or b'"text"' in data)

@@ -12,8 +12,12 @@ from services.llm.server_words import find_message
 
 Fields = dict[str, Any]
 
+DONE: Final = b"[DONE]"
+"""Data of the event that ends a stream."""
 MAX_DIGITS: Final = 12
 """Digits of the longest number that is read as a count, an instant or an index."""
+MOST: Final = 10**MAX_DIGITS
+"""Exclusive limit of such a number."""
 _MOST_OBJECTS: Final = 64
 """Objects of one event that are read."""
 _ERROR_FIELDS: Final = frozenset({"code", "detail", "errors", "error_code", "error_msg", "errcode", "errmsg"})
@@ -197,7 +201,7 @@ def as_count(value: object) -> int:
     """Returns a number of tokens, or an instant, from any JSON value; 0 for one that is none."""
     if isinstance(value, str) and value.isdecimal() and len(value) <= MAX_DIGITS:
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**MAX_DIGITS:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MOST:
         return 0
     return int(value)
 

@@ -1,81 +1,96 @@
-"""Reads event streams by the WHATWG standard and rewrites them in the one form that every SDK's parser reads.
+"""Event streams on their way to an SDK, at the pace of their reader.
 
-The SDKs differ in the forms that they accept: a byte order mark, comments, `retry` lines, CR or CRLF line ends, data
-over several lines and events without data each break one of them. https://html.spec.whatwg.org/multipage/server-sent-events.html
-
-The parsers of httpx-sse and of the SDKs take lines of text and bound no line; here bytes come in and bytes go out, and
-pieces that are in the common form already pass untouched (four scans in C, no object per event).
+Pieces in the one form that every SDK's parser reads pass untouched (four scans in C, no object per event). Others are
+read line by line (`event_lines.py`) and rewritten in that form: bytes come in and bytes go out.
 """
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 from core.bounded_json import parse_json
 from core.transport_errors import ResponseTooLarge
-from services.llm.providers.wire.chat_chunks import DONE, ChatChunks
+from services.llm.providers.wire.chat_chunks import ChatChunks
+from services.llm.providers.wire.chat_fields import DONE
+from services.llm.providers.wire.chunk_repair import ChunkRepair
+from services.llm.providers.wire.event_lines import MAX_EVENT_BYTES, Event, EventLines, is_whole
 from services.llm.providers.wire.native_events import NativeEvents
-from services.llm.providers.wire.received_bytes import PIECE_BYTES
 
 EVENTS = "understudy.events"
 """The extension of a response with its `EventStream`."""
+PIECE_BYTES = 16 << 10
+"""Longest piece that is passed on at once. The event loop gets its turn after each: an SDK parses one in about 5 ms."""
 MAX_WHOLE_LINES = 1 << 14
 """Lines of a body that is no event stream: each may be an object, and is read by itself."""
-MAX_EVENT_BYTES = 1 << 20
-"""Longest line, and longest data of one event."""
 _BATCH = 64
 """Lines of a whole answer that are repaired at once."""
-
-_BOM = b"\xef\xbb\xbf"
 _LAST_EVENT = b"data: " + DONE + b"\n\n"
-_LINE_END = re.compile(rb"\r\n|\r|\n")
-_OTHER_FIELDS = frozenset({b"", b"id", b"retry"})
-"""Fields of the standard without a use here, and the beginning of a comment."""
-_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
-def looks_like_event_stream(beginning: bytes) -> bool:
-    """Returns whether a body begins like an event stream, for servers that declare another content type."""
-    return strip_mark(beginning).startswith(_BEGINNINGS)
+@dataclass(slots=True)
+class Pacing:
+    """Pace at which a stream is handed on; it may change while the stream is read.
+
+    Args:
+        window_s: longest time for which text is held, so that it is handed on together with the text that follows.
+            Nothing else is held: no end, error, tool call, usage or finish reason.
+        held_s: time between the arrival of the newest text and the end of its window. Deadlines count from the arrival.
+        merges_arrivals: whether text that arrives in one read is handed on at once where none is held. It comes
+            no later for that, and costs its reader as much as one piece.
+    """
+
+    window_s: float = 0.0
+    held_s: float = 0.0
+    merges_arrivals: bool = False
+
+    @property
+    def merges(self) -> bool:
+        """True if pieces of text that are at hand are passed on as one."""
+        return self.merges_arrivals or self.window_s > 0
 
 
-def may_become_event_stream(word: bytes) -> bool:
-    """Returns whether the kind of a body is open after its first bytes: none, or a part of a mark or a field's name."""
-    return any(len(word) < len(each) and each.startswith(word) for each in (*_BEGINNINGS, _BOM))
+PACING: ContextVar[Pacing | None] = ContextVar("pacing", default=None)
+"""The pace of the surrounding `pace_responses`; without one nothing is held."""
 
 
-def strip_mark(text: bytes) -> bytes:
-    """Returns a text without a byte order mark and white space before it."""
-    return text.removeprefix(_BOM).lstrip()
+@contextmanager
+def pace_responses() -> Generator[Pacing]:
+    """Sets the pace of the responses to the requests that are made within the context.
+
+    Their reader enforces the deadlines between pieces: the transport has none for them.
+    """
+    pacing = Pacing()
+    token = PACING.set(pacing)
+    try:
+        yield pacing
+    finally:
+        PACING.reset(token)
 
 
 class EventStream:
-    """One event stream on its way to an SDK: events as `event` and one `data` line, without comments.
-
-    An event without data is dropped, as the standard demands. Line breaks within data become spaces: the data is
-    JSON, where a raw line break can only stand between tokens.
+    """One event stream: events as `event` and one `data` line, without comments.
 
     Args:
-        chunks: repairs the events of a stream of chat completions.
+        chunks: passes on the events of a stream of chat completions.
         native: repairs those of Anthropic's and Google's protocols.
+        pacing: says whether neighbours are merged.
     """
 
-    def __init__(self, chunks: ChatChunks | None = None, native: NativeEvents | None = None) -> None:
+    def __init__(
+        self, chunks: ChatChunks | None = None, native: NativeEvents | None = None, pacing: Pacing | None = None
+    ) -> None:
         self._chunks = chunks
         self._native = native
+        self._pacing = pacing or Pacing()
         self.is_ended = False
         """True if the server ended the stream: by its end marker, or by the end of a body of known length."""
         self.is_marked = False
         """True if its end marker has come."""
-        self._is_first = True
-        self._skips_line_feed = False
-        self._tail = bytearray()
-        self._event = b""
-        self._data: list[bytes] = []
-        self._data_bytes = 0
+        self._lines: EventLines | None = None
+        """Reads pieces from the first one on that is not in the common form."""
         self._has_events = False
-        self._bare = bytearray()
-        """Lines before the first event that are no fields: the body may be no event stream, against its head."""
 
     def feed(self, piece: bytes) -> bytes:
         """Returns the events that a piece completes.
@@ -83,101 +98,54 @@ class EventStream:
         Raises:
             ResponseTooLarge: a line or an event exceeds MAX_EVENT_BYTES.
         """
-        if self._native is None and not (self._tail or self._data or self._event) and _is_common_form(piece):
-            self._is_first = self._skips_line_feed = False
-            self._has_events = True
-            return self._pass(piece)
-        if self._skips_line_feed and piece.startswith(b"\n"):
-            piece = piece[1:]
-            self._skips_line_feed = False
         if not piece:
             return b""
-        if not self._is_first and b"\n" not in piece and b"\r" not in piece:
-            # A long line in many pieces is scanned once, not once for each piece.
-            self._skips_line_feed = False
-            self._tail += piece
-            self._require_short_line()
-            return b""
-        text = bytes(self._tail) + piece
-        if self._is_first:
-            if len(text) < len(_BOM) and _BOM.startswith(text):
-                self._tail = bytearray(text)
-                return b""
-            self._is_first = False
-            text = text.removeprefix(_BOM)
-        self._skips_line_feed = text.endswith(b"\r")
-        *lines, tail = _LINE_END.split(text)
-        self._tail = bytearray(tail)
-        self._require_short_line()
-        return b"".join(map(self._read_line, lines))
+        lines = self._lines
+        if self._native is None and (lines is None or not lines.is_open) and _is_common_form(piece):
+            self._has_events = True
+            if lines is not None:
+                lines.skip()
+            return self._pass(piece)
+        if lines is None:
+            has_chunks = self._chunks is not None
+            lines = self._lines = EventLines(is_begun=self._has_events, takes_json_lines=has_chunks)
+        return b"".join(map(self._rewrite, lines.feed(piece)))
 
     def finish(self, *, is_delimited: bool) -> bytes:
-        """Returns the event that the end of the body completes: servers leave out the blank line after the last event.
+        """Returns the events that the end of the body completes.
 
         Args:
             is_delimited: the body ended where its head said, so nothing of it is missing.
         """
         self.is_ended = self.is_ended or is_delimited
-        is_line_open = bool(self._tail)
-        found = self._read_line(bytes(self._tail)) if is_line_open else b""
-        self._tail = bytearray()
-        if is_line_open and not _is_whole(b" ".join(self._data)):
-            # Cut within a line: half an event is none.
-            self._data.clear()
-        found += self._read_line(b"")
+        lines = self._lines
+        found = b"".join(map(self._rewrite, lines.finish())) if lines is not None else b""
         if self._chunks is not None and (held := self._chunks.flush()):
             # Repaired already: read again it would count as a further text so far.
             found += _to_bytes(b"", held)
-        if self._bare and not self._has_events:
-            found += b"".join(self.read_whole(bytes(self._bare)))
+        if lines is not None and lines.bare and not lines.has_events:
+            found += b"".join(self.read_whole(bytes(lines.bare)))
         return found
 
-    def _require_short_line(self) -> None:
-        if len(self._tail) > MAX_EVENT_BYTES:
-            raise ResponseTooLarge("a line of the answer exceeds 1 MiB")
+    def _pass(self, piece: bytes) -> bytes:
+        """Returns events that are in the common form already."""
+        piece = _as_utf8(piece)
+        if self._chunks is None:
+            self.is_ended = self.is_ended or piece.endswith(_LAST_EVENT)
+            return piece
+        return self._frame(piece[6:-2].split(b"\n\ndata: "))
 
-    def _read_line(self, line: bytes) -> bytes:
-        """Reads a line without its end; returns the event that a blank line completes."""
-        if not line:
-            return self._dispatch()
-        name, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if name == b"data":
-            if len(self._data) == 1 and value.startswith((b"{", DONE)) and _is_whole(self._data[0]):
-                # Servers leave out the blank line between two events.
-                return self._dispatch() + self._read_line(line)
-            self._add_data(value)
-        elif name == b"event":
-            self._event = value
-        elif name == b"error":
-            # llama.cpp's, in place of an event of that name.
-            self._event = b"error"
-            self._add_data(value)
-        elif name not in _OTHER_FIELDS:
-            return self._read_bare(line)
-        return b""
+    def _frame(self, events: Sequence[bytes]) -> bytes:
+        """Returns events of a chat-completions stream from their data."""
+        if self._chunks is not None:
+            events = list(self._chunks.merge(events, joins=self._pacing.merges))
+        self.is_marked = self.is_marked or DONE in events
+        self.is_ended = self.is_ended or self.is_marked
+        return b"".join([b"data: %b\n\n" % data for data in events])
 
-    def _add_data(self, value: bytes) -> None:
-        self._data_bytes += len(value)
-        if self._data_bytes > MAX_EVENT_BYTES:
-            raise ResponseTooLarge("an event of the answer exceeds 1 MiB")
-        self._data.append(value)
-
-    def _read_bare(self, line: bytes) -> bytes:
-        """Reads a line that is no field: one of JSON lines is an event, others may be a whole body."""
-        if self._chunks is not None and line.startswith(b"{") and not self._data and _is_whole(line):
-            self._data.append(line)
-            return self._dispatch()
-        if not self._has_events and len(self._bare) + len(line) < MAX_EVENT_BYTES:
-            self._bare += line + b"\n"
-        return b""
-
-    def _dispatch(self) -> bytes:
-        data, event = _as_utf8(b" ".join(self._data).strip()), self._event
-        self._data, self._data_bytes, self._event = [], 0, b""
-        if not data:
-            return b""
-        self._has_events = True
+    def _rewrite(self, found: Event) -> bytes:
+        """Returns an event that was read line by line; nothing for one without content."""
+        event, data = found.name, _as_utf8(found.data)
         self.is_ended = self.is_ended or data == DONE
         if self._native is not None:
             repaired = self._native.read(event, data)
@@ -188,17 +156,9 @@ class EventStream:
             return self._frame([_as_error(data) if event == b"error" else data])
         return _to_bytes(event, data)
 
-    def _pass(self, piece: bytes) -> bytes:
-        """Returns events that are in the common form already."""
-        piece = _as_utf8(piece)
-        if self._chunks is None:
-            self.is_ended = self.is_ended or piece.endswith(_LAST_EVENT)
-            return piece
-        return self._frame(piece[6:-2].split(b"\n\ndata: "))
-
     def repair_whole(self, body: bytes) -> bytes:
         """Returns the body of a whole answer that was asked for."""
-        return body if self._chunks is None or len(body) > MAX_EVENT_BYTES else self._chunks.repair_whole(body)
+        return body if self._chunks is None or len(body) > MAX_EVENT_BYTES else ChunkRepair().repair_whole(body)
 
     def read_whole(self, body: bytes) -> Iterator[bytes]:
         """Yields events for a body that is no event stream, a whole answer or an error, in pieces as of a stream.
@@ -219,15 +179,14 @@ class EventStream:
         if len(lines) > MAX_WHOLE_LINES:
             raise ResponseTooLarge("an answer that is no stream has more than 16,384 lines")
         # One object a line, or one over several lines.
-        events = [*([b" ".join(lines)] if _is_whole(body) else lines), DONE]
+        events = [*([b" ".join(lines)] if is_whole(body) else lines), DONE]
         yield from _gather(self._frame(events[at : at + _BATCH]) for at in range(0, len(events), _BATCH))
 
-    def _frame(self, events: Sequence[bytes]) -> bytes:
-        """Returns events of a chat-completions stream from their data."""
-        repaired = list(self._chunks.merge(events)) if self._chunks is not None else events
-        self.is_marked = self.is_marked or DONE in repaired
-        self.is_ended = self.is_ended or self.is_marked
-        return b"".join([b"data: %b\n\n" % data for data in repaired])
+
+def split_bytes(text: bytes) -> Iterator[bytes]:
+    """Yields a text in pieces of at most `PIECE_BYTES`."""
+    for start in range(0, len(text), PIECE_BYTES):
+        yield text[start : start + PIECE_BYTES]
 
 
 def _gather(events: Iterable[bytes]) -> Iterator[bytes]:
@@ -278,13 +237,3 @@ def _as_error(data: bytes) -> bytes:
         fields = data.decode(errors="replace")
     is_framed = isinstance(fields, dict) and "error" in fields
     return data if is_framed else json.dumps({"error": fields}).encode()
-
-
-def _is_whole(data: bytes) -> bool:
-    if data.strip() == DONE:
-        return True
-    try:
-        parse_json(data)
-    except ValueError:
-        return False
-    return True

@@ -104,10 +104,6 @@ class TextBeginning:
         """True while a chunk is held, or once they are known to hold the text so far."""
         return self._text.is_holding or self._text.is_proven
 
-    def end(self) -> None:
-        """Notes that the text comes in pieces, where it was not found to grow."""
-        self._text.is_over = True
-
     def take(self, data: bytes) -> Iterator[bytes]:
         """Yields the chunks that a repaired one completes, with what they add to the text."""
         chunk = _parse(data)

@@ -6,21 +6,19 @@ versions, or end a stream as OpenAI does. The SDKs and their adapters fail over 
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from pydantic_core import from_json, to_json
 
 from core.bounded_json import parse_json
-from services.llm.providers.wire.chat_fields import as_count
+from services.llm.providers.wire.chat_fields import DONE, Fields, as_count
 from services.llm.server_words import find_message
 
-Fields = dict[str, Any]
 Repair = Callable[[bytes, Fields], tuple[bytes, Fields] | None]
 """Returns the name and the fields of an event as the SDK reads it, None for one to drop."""
 Split = Callable[[Fields], Iterator[Fields]]
 """Returns the events of a stream that says the same as a whole answer."""
 
-END_MARKER: Final = b"[DONE]"
 STREAMING_PATH: Final = ":streamGenerateContent"
 """The end of the path of Google's streams, which no field of the request tells."""
 _DELTAS: Final = {
@@ -72,7 +70,7 @@ class NativeEvents:
 
     def read(self, event: bytes, data: bytes) -> tuple[bytes, bytes] | None:
         """Returns the name and the data of an event, None for one that says nothing."""
-        if data == END_MARKER:
+        if data == DONE:
             return None
         try:
             fields = _as_fields(from_json(data))

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
+from services.llm.providers.wire.event_stream import PIECE_BYTES, split_bytes
+
 if TYPE_CHECKING:
     import aiohttp
 
-PIECE_BYTES = 16 << 10
-"""Longest piece that is passed on at once. The event loop gets its turn after each: an SDK parses one in about 5 ms."""
 _NO_CODINGS = frozenset({"", "identity", "none", "binary", "chunked", "utf-8", "utf8"})
 """Values of `Content-Encoding` that servers send with a body that is not compressed."""
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -28,7 +28,7 @@ _PLAIN = re.compile(rb'\s*(?:[{\[]\s*["{\[]|data\s*:|event\s*:|: |<!|<html)', re
 """First bytes of a body that is not compressed, although its head may say so."""
 GATHERED_BYTES = 16 << 10
 """Bytes that end a window early: far more than a model writes in it."""
-_NOT_TEXT = re.compile(
+NOT_TEXT = re.compile(
     rb'"(?:finish_?[rR]eason|stop_reason|refusal)"\s*:\s*"|"(?:usage|tool_calls|function_call)"\s*:\s*[{\[]'
     rb'|"(?:error|functionCall|tool_use|input_json_delta|message_stop|message_delta)"|content_block_st|\[DONE\]'
 )
@@ -54,8 +54,6 @@ class Decoder:
         self._window_bits = 0
         self._unknown = ""
         match encoding:
-            case "":
-                return
             case "gzip" | "x-gzip":
                 self._window_bits = 16 + zlib.MAX_WBITS
             case "deflate":
@@ -87,8 +85,7 @@ class Decoder:
             self._is_first = False
             self._sniff(raw)
         if self._inflate is None:
-            for start in range(0, len(raw), PIECE_BYTES):
-                yield raw[start : start + PIECE_BYTES]
+            yield from split_bytes(raw)
             return
         piece = raw
         while raw or len(piece) == PIECE_BYTES:
@@ -105,37 +102,32 @@ class Decoder:
                 yield piece
 
 
-async def gather_text(response: "aiohttp.ClientResponse", until: float) -> tuple[bytes, float]:
-    """Returns the pieces that arrive until an instant as one; earlier at one without text, and at its longest length.
+async def gather_text(response: "aiohttp.ClientResponse", piece: bytes, until: float) -> tuple[bytes, float]:
+    """Returns a piece with those that arrive until an instant; earlier at one without text, and at its longest length.
 
     After that instant it waits for the first piece. An error of the stream is left to the next read.
 
     Args:
         response: one whose body is being read; nothing waits for a piece of it.
+        piece: its last one, or nothing.
         until: the event loop's time at which the window ends.
 
     Returns:
         The piece, nothing at the end or an error, and the time since its last part arrived, in seconds.
     """
-    content, connection = response.content, response.connection
-    if content.exception():
-        return b"", 0.0
-    piece, held_s, loop = content.read_nowait(), 0.0, asyncio.get_running_loop()
-    if connection is None or content.is_eof() or len(piece) >= GATHERED_BYTES:
-        return piece, held_s
-    if piece and (_NOT_TEXT.search(piece) or loop.time() >= until):
-        return piece, held_s
+    content, connection, loop = response.content, response.connection, asyncio.get_running_loop()
+    if connection is None or content.is_eof():
+        return piece, 0.0
     transport, protocol = connection.transport, connection.protocol
     # The loss of a connection is told later, over TLS to the protocol of the moment when it was closed.
-    if transport is not None and protocol is not None and not transport.is_closing():
-        length = response.content_length
-        left = sys.maxsize if length is None else length - content.total_bytes
-        gathering = _Gathering(transport, protocol, min(left, GATHERED_BYTES - len(piece)), is_begun=bool(piece))
-        await gathering.wait(until)
-        held_s = loop.time() - gathering.arrived_at
-        if not content.exception():
-            piece += content.read_nowait()
-    return piece, held_s
+    if transport is None or protocol is None or transport.is_closing():
+        return piece, 0.0
+    length = response.content_length
+    left = sys.maxsize if length is None else length - content.total_bytes
+    gathering = _Gathering(transport, protocol, min(left, GATHERED_BYTES - len(piece)), is_begun=bool(piece))
+    await gathering.wait(until)
+    held_s = loop.time() - gathering.arrived_at
+    return piece if content.exception() else piece + content.read_nowait(), held_s
 
 
 class _Gathering(asyncio.Protocol):
@@ -185,7 +177,7 @@ class _Gathering(asyncio.Protocol):
         self._bytes_left -= len(data)
         seen = self._tail + data
         self._tail = seen[-_OVERLAP:]
-        if self._is_late or self._bytes_left <= 0 or _NOT_TEXT.search(seen) or _LAST_CHUNK.search(seen):
+        if self._is_late or self._bytes_left <= 0 or NOT_TEXT.search(seen) or _LAST_CHUNK.search(seen):
             self._end()
 
     def eof_received(self) -> bool | None:

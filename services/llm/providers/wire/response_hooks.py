@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Final
 
 import httpx2
@@ -14,8 +13,8 @@ _END_MARKER: Final = b"[DONE]"
 _DRAIN_TIMEOUT_S: Final = 0.1
 """Longest wait for the end of a response after its end marker; both are sent together."""
 
-_omitted: ContextVar[frozenset[str]] = ContextVar("omitted", default=frozenset())
-_pacing: ContextVar["Pacing | None"] = ContextVar("pacing", default=None)
+OMITTED: ContextVar[frozenset[str]] = ContextVar("omitted", default=frozenset())
+"""The fields that are left out of requests, see `omit_fields`."""
 _collected: ContextVar[list[httpx2.Response] | None] = ContextVar("collected", default=None)
 
 
@@ -29,61 +28,19 @@ def add_response_hook(client: httpx2.AsyncClient, hook: Callable[[httpx2.Respons
 @contextmanager
 def omit_fields(names: frozenset[str]) -> Generator[None]:
     """Leaves fields that the SDKs always send out of the requests within the context."""
-    token = _omitted.set(names)
+    token = OMITTED.set(names)
     try:
         yield
     finally:
-        _omitted.reset(token)
+        OMITTED.reset(token)
 
 
-def finish_body(body: bytes) -> bytes:
-    """Returns the body of a request as it is sent."""
-    omitted = _omitted.get()
-    if not omitted or not body.startswith(b"{"):
+def without_fields(body: bytes, names: frozenset[str]) -> bytes:
+    """Returns the body of a request without some fields."""
+    if not body.startswith(b"{"):
         return body
     fields = json.loads(body)
-    return json.dumps({name: value for name, value in fields.items() if name not in omitted}).encode()
-
-
-@dataclass(slots=True)
-class Pacing:
-    """Pace at which a stream is handed on; it may change while the stream is read.
-
-    Args:
-        window_s: longest time for which text is held, so that it is handed on together with the text that follows.
-            Nothing else is held: no end, error, tool call, usage or finish reason.
-        held_s: time between the arrival of the newest text and the end of its window. Deadlines count from the arrival.
-        merges_arrivals: whether text that arrives in one read is handed on at once where none is held. It comes
-            no later for that, and costs its reader as much as one piece.
-    """
-
-    window_s: float = 0.0
-    held_s: float = 0.0
-    merges_arrivals: bool = False
-
-    @property
-    def merges(self) -> bool:
-        """True if pieces of text that are at hand are passed on as one."""
-        return self.merges_arrivals or self.window_s > 0
-
-
-@contextmanager
-def pace_responses() -> Generator[Pacing]:
-    """Sets the pace of the responses to the requests that are made within the context.
-
-    Their reader enforces the deadlines between pieces: the transport has none for them.
-    """
-    pacing = Pacing()
-    token = _pacing.set(pacing)
-    try:
-        yield pacing
-    finally:
-        _pacing.reset(token)
-
-
-def find_pacing() -> Pacing | None:
-    """Returns the pace of the surrounding `pace_responses`; without one nothing is held."""
-    return _pacing.get()
+    return json.dumps({name: value for name, value in fields.items() if name not in names}).encode()
 
 
 @contextmanager
@@ -102,12 +59,6 @@ async def record_response(response: httpx2.Response) -> None:
     collected = _collected.get()
     if collected is not None:
         collected.append(response)
-
-
-async def release_body(response: httpx2.Response) -> None:
-    """Replaces the request of a response by one without a body, which would be held until the response is read."""
-    request = response.request
-    response.request = httpx2.Request(request.method, request.url, headers=request.headers)
 
 
 async def keep_connection(response: httpx2.Response) -> None:

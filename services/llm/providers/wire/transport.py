@@ -18,16 +18,11 @@ from yarl import URL
 
 from core.transport_errors import ResponseTooLarge
 from services.llm.providers.wire.chat_chunks import ChatChunks
-from services.llm.providers.wire.event_stream import (
-    EVENTS,
-    EventStream,
-    looks_like_event_stream,
-    may_become_event_stream,
-    strip_mark,
-)
+from services.llm.providers.wire.event_lines import looks_like_event_stream, read_beginning, strip_mark
+from services.llm.providers.wire.event_stream import EVENTS, PACING, EventStream, Pacing, split_bytes
 from services.llm.providers.wire.native_events import STREAMING_PATH, NativeEvents, find_protocol
-from services.llm.providers.wire.received_bytes import Decoder, find_encoding, gather_text
-from services.llm.providers.wire.response_hooks import Pacing, find_pacing, finish_body
+from services.llm.providers.wire.received_bytes import GATHERED_BYTES, NOT_TEXT, Decoder, find_encoding, gather_text
+from services.llm.providers.wire.response_hooks import OMITTED, without_fields
 
 MAX_BODY_BYTES = 8 << 20
 """Bytes of a response after decompression."""
@@ -46,6 +41,7 @@ _STREAMED = re.compile(rb'"stream"\s*:\s*true')
 MAX_HEADER_BYTES = 65_536
 """Gateways copy the headers of their upstreams; aiohttp's default is an eighth of this."""
 
+_KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 DECODED_HEADERS = frozenset({b"content-encoding", b"content-length"})
 """Headers that describe the body as received, not as passed on."""
 
@@ -74,12 +70,14 @@ class Transport(httpx2.AsyncBaseTransport):
     Args:
         tls: certificate authorities.
         keepalive_s: how long an idle connection is kept.
+        connect_timeout_s: limit of the time to connect, for requests with a longer one too.
         trust_env: whether proxies of the environment are used.
     """
 
-    def __init__(self, *, tls: SSLContext, keepalive_s: float, trust_env: bool) -> None:
+    def __init__(self, *, tls: SSLContext, keepalive_s: float, connect_timeout_s: float, trust_env: bool) -> None:
         self._tls = tls
         self._keepalive_s = keepalive_s
+        self._connect_timeout_s = connect_timeout_s
         # httpx2's parser supports the patterns of NO_PROXY (private API of httpx2 2.16). aiohttp's `trust_env` reads
         # ~/.netrc too, and rejects a request with a conflicting key.
         proxies = get_environment_proxies() if trust_env else {}
@@ -94,20 +92,26 @@ class Transport(httpx2.AsyncBaseTransport):
         Raises:
             httpx2.TransportError: the request failed without a response.
         """
+        _withhold_keys(request)
         timeout = request.extensions.get("timeout", {})
-        pacing = find_pacing()
+        connect_s = timeout.get("connect")
+        pacing = PACING.get()
         # The client has turned credentials in the URL into a header, and aiohttp rejects both at once.
         url = request.url.copy_with(userinfo=b"") if request.url.userinfo else request.url
+        body = await request.aread()
+        if omitted := OMITTED.get():
+            body = without_fields(body, omitted)
         with _translate_errors():
             response = await self._open_session().request(
                 request.method,
                 URL(str(url), encoded=True),
                 headers=_to_sent_headers(request),
-                data=finish_body(await request.aread()) or None,
+                data=body or None,
                 allow_redirects=False,
                 proxy=self._proxy_for(url),
                 timeout=aiohttp.ClientTimeout(
-                    connect=timeout.get("connect"),
+                    # SDKs apply one timeout, of a minute, to all phases.
+                    connect=self._connect_timeout_s if connect_s is None else min(connect_s, self._connect_timeout_s),
                     # The readers of paced streams have deadlines. aiohttp would set a timer anew with each piece.
                     sock_read=None if pacing else timeout.get("read"),
                 ),
@@ -185,22 +189,23 @@ class _Body(httpx2.AsyncByteStream):
         self._is_streamed = is_streamed
         self._flood_lock = flood_lock
         self._pacing = pacing
-        self._encoding = find_encoding(response.headers.get("Content-Encoding", ""))
+        named = response.headers.get("Content-Encoding")
+        self._encoding = find_encoding(named) if named else ""
         self._is_error = response.status >= HTTPStatus.BAD_REQUEST
         content_type = response.headers.get("Content-Type", "").lower()
         self._is_event_stream = not self._is_error and any(each in content_type for each in _STREAM_TYPES)
         if path.endswith("/chat/completions"):
-            self.events = EventStream(ChatChunks(self._pacing), None)
+            self.events = EventStream(ChatChunks(), pacing=pacing)
         else:
             protocol = find_protocol(path)
-            self.events = EventStream(None, NativeEvents(*protocol) if protocol is not None else None)
+            self.events = EventStream(native=NativeEvents(*protocol) if protocol is not None else None)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         # Closed here: the event loop would close generators that are collected as garbage in tasks of their own.
         async with aclosing(self._receive()) as received, aclosing(self._read(received)) as pieces:
             beginning = b""
             if not self._is_event_stream and not self._is_error:
-                beginning = await _read_beginning(pieces)
+                beginning = await read_beginning(pieces)
                 self._is_event_stream = looks_like_event_stream(beginning)
             if self._is_event_stream:
                 async with aclosing(self._iter_events(beginning, pieces)) as found:
@@ -229,7 +234,7 @@ class _Body(httpx2.AsyncByteStream):
 
     async def _iter_events(self, beginning: bytes, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         """Yields the events of the body, as fast as a model writes."""
-        if events := self.events.feed(beginning):
+        if beginning and (events := self.events.feed(beginning)):
             yield events
         loop, received = asyncio.get_running_loop(), 0
         began = loop.time()
@@ -248,9 +253,9 @@ class _Body(httpx2.AsyncByteStream):
     async def _read(self, received: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         """Yields the body decompressed and in short pieces, up to its bound."""
         left = MAX_ERROR_BYTES if self._is_error else MAX_BODY_BYTES
-        decoder = Decoder(self._encoding)
+        decode = Decoder(self._encoding).decode if self._encoding else split_bytes
         async for raw in received:
-            for count, piece in enumerate(decoder.decode(raw)):
+            for count, piece in enumerate(decode(raw)):
                 if count:
                     # A long piece must not hold the event loop.
                     await asyncio.sleep(0)
@@ -272,7 +277,7 @@ class _Body(httpx2.AsyncByteStream):
                 while True:
                     piece, held_s = b"", 0.0
                     if (window_s := self._pacing.window_s) and not self._encoding:
-                        piece, held_s = await gather_text(self._response, passed_on + window_s)
+                        piece, held_s = await self._gather(passed_on + window_s)
                     if not (piece := piece or await content.readany()):
                         return
                     self._pacing.held_s = held_s
@@ -289,21 +294,31 @@ class _Body(httpx2.AsyncByteStream):
                 # Raised by aiohttp if the connection was lost while reading was paused.
                 raise httpx2.ReadError(str(error)) from error
 
+    async def _gather(self, until: float) -> tuple[bytes, float]:
+        """Returns the text that arrives until an instant as one piece, and the time since its last part arrived."""
+        content = self._response.content
+        if content.exception():
+            # Raised by the next read.
+            return b"", 0.0
+        piece = content.read_nowait()
+        is_over = content.is_eof() or len(piece) >= GATHERED_BYTES
+        if is_over or (piece and (NOT_TEXT.search(piece) or asyncio.get_running_loop().time() >= until)):
+            return piece, 0.0
+        return await gather_text(self._response, piece, until)
+
     async def aclose(self) -> None:
         # If the response was not read to its end, this closes the connection.
         self._response.release()
 
 
-async def _read_beginning(pieces: AsyncIterator[bytes]) -> bytes:
-    """Returns as much of a body as tells its kind: servers send blank lines while they think, and split words."""
-    held: list[bytes] = []
-    word = b""
-    async for piece in pieces:
-        held.append(piece)
-        word = strip_mark(word + piece)
-        if not may_become_event_stream(word):
-            break
-    return b"".join(held)
+def _withhold_keys(request: httpx2.Request) -> None:
+    """Removes the key from a request that was redirected to another origin; the client does so for one header only."""
+    first: httpx2.URL = request.extensions.setdefault("understudy.url", request.url)
+    # As the client does: another port is another server, and the way from http to https is allowed.
+    is_same_server = (request.url.host, request.url.port) == (first.host, first.port)
+    if not is_same_server or (first.scheme == "https" and request.url.scheme != "https"):
+        for name in _KEY_HEADERS:
+            request.headers.pop(name, None)
 
 
 def _to_shown_headers(response: aiohttp.ClientResponse, *, is_streamed: bool) -> list[tuple[bytes, bytes]]:
@@ -324,6 +339,12 @@ def _to_sent_headers(request: httpx2.Request) -> list[tuple[str, str]]:
     headers = [(name, value) for name, value in request.headers.multi_items() if name.lower() not in single]
     agent = request.headers.get_list("user-agent")[-1:]
     return [*headers, *(("user-agent", value) for value in agent), ("accept-encoding", "gzip, deflate")]
+
+
+async def release_body(response: httpx2.Response) -> None:
+    """Replaces the request of a response by one without a body, which would be held until the response is read."""
+    request = response.request
+    response.request = httpx2.Request(request.method, request.url, headers=request.headers)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from services.llm.models.routed import last_provenance
 from services.llm.models.stream_start import Event, OpenedStream
 from services.llm.models.streams import StreamReader
 from services.llm.providers.openai import LeanOpenAI
-from services.llm.providers.wire.response_hooks import Pacing
+from services.llm.providers.wire.event_stream import Pacing
 from services.llm.request import Candidate, RequestSpec
 from tests.services.llm.providers.wire.bent_streams import as_stream, chunk
 from tests.support.fake_llm import server as llm

@@ -8,8 +8,11 @@ import pytest
 from openai.types.chat import ChatCompletion
 
 from core.transport_errors import ResponseTooLarge
-from services.llm.providers.wire.chat_chunks import DONE, ChatChunks
-from services.llm.providers.wire.event_stream import MAX_EVENT_BYTES, EventStream, looks_like_event_stream
+from services.llm.providers.wire.chat_chunks import ChatChunks
+from services.llm.providers.wire.chat_fields import DONE
+from services.llm.providers.wire.chunk_repair import ChunkRepair
+from services.llm.providers.wire.event_lines import MAX_EVENT_BYTES, looks_like_event_stream
+from services.llm.providers.wire.event_stream import EventStream
 from services.llm.providers.wire.native_events import AnthropicRepair, NativeEvents
 
 TWO = b'data: {"a":1}\n\ndata: {"a":2}\n\n'
@@ -258,7 +261,7 @@ def test_field_of_any_type_costs_no_whole_answer(value: object) -> None:
             answer: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": "Four"}}]}
             places = {"answer": answer, "choice": answer["choices"][0], "message": answer["choices"][0]["message"]}
             places[place][name] = value
-            read = json.loads(ChatChunks().repair_whole(json.dumps(answer).encode()))
+            read = json.loads(ChunkRepair().repair_whole(json.dumps(answer).encode()))
             assert ChatCompletion.model_validate(read).choices[0].message.content == "Four", name
 
 
@@ -310,6 +313,35 @@ def test_usage_becomes_whole_counts(reports: list[str], counts: tuple[int, int])
     usage = of_chat(*(f'{{"choices": [], "usage": {report}}}' for report in reports))[-1]["usage"]
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (*counts, sum(counts))
     assert "prompt_tokens_details" not in usage
+
+
+def usual_usage(sent: int, made: int, **more: object) -> bytes:
+    """Returns a chunk that reports usage as OpenAI does."""
+    usage = {"prompt_tokens": sent, "completion_tokens": made, "total_tokens": sent + made}
+    frame = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return json.dumps(frame | {"choices": [], "usage": usage} | more).encode()
+
+
+def test_usual_usage_passes_unchanged_and_does_not_fall() -> None:
+    chunks = ChatChunks()
+    details = {"prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": None}
+    usual = [usual_usage(5, 0), usual_usage(5, 3, service_tier=None), usual_usage(5, 3)]
+    detailed = json.dumps(json.loads(usual[1]) | {"usage": json.loads(usual[1])["usage"] | details}).encode()
+    assert list(chunks.merge([*usual, detailed])) == [*usual, detailed]
+    [lower] = chunks.merge([usual_usage(5, 2)])
+    assert json.loads(lower)["usage"] == json.loads(usual[1])["usage"] | {"total_tokens": 7}
+
+
+@pytest.mark.parametrize("details", [{"cached_tokens": "2"}, [], "none"])
+def test_usage_with_details_in_other_forms_is_repaired(details: object) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8, "prompt_tokens_details": details}
+    [chunk] = ChatChunks().merge([usual_usage(5, 3, usage=usage)])
+    assert json.loads(chunk)["usage"].get("prompt_tokens_details", {}) in ({"cached_tokens": 2}, {})
+
+
+def test_error_beside_usage_is_an_error() -> None:
+    [chunk] = ChatChunks().merge([usual_usage(5, 3, code=500, message="overloaded")])
+    assert json.loads(chunk)["error"]["message"] == "overloaded"
 
 
 @pytest.mark.parametrize(

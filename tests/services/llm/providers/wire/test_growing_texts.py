@@ -34,6 +34,19 @@ def test_growing_text_is_read_once_and_pieces_are_all_read(deltas: list[str], ad
     assert [*found, growing.release()] == added
 
 
+@pytest.mark.parametrize("joins", [False, True])
+@pytest.mark.parametrize(("deltas", "added"), STREAMS)
+def test_usual_chunks_are_read_as_their_texts_are(deltas: list[str], added: list[str | None], *, joins: bool) -> None:
+    """The first chunk is compared by its bytes."""
+    frame = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    choices = [{"index": 0, "delta": {"content": delta}, "finish_reason": None} for delta in deltas]
+    chunks = ChatChunks()
+    read = [*chunks.merge([to_json(frame | {"choices": [choice]}) for choice in choices], joins=joins), chunks.flush()]
+    assert "".join(from_json(chunk)["choices"][0]["delta"]["content"] for chunk in read if chunk) == "".join(
+        text or "" for text in added
+    )
+
+
 @pytest.mark.parametrize("end", ["finish", "stop"])
 def test_end_that_repeats_the_beginning_is_read(end: str) -> None:
     """The end of a stream may add a piece that begins like the text so far."""

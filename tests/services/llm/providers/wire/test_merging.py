@@ -17,9 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from services.llm.providers.wire.chat_chunks import ChatChunks
-from services.llm.providers.wire.event_stream import EventStream
+from services.llm.providers.wire.event_stream import EventStream, Pacing, pace_responses
 from services.llm.providers.wire.received_bytes import gather_text
-from services.llm.providers.wire.response_hooks import Pacing, pace_responses
 from services.llm.providers.wire.transport import Transport
 
 WINDOW_S = 30.0
@@ -37,7 +36,7 @@ def chunk(text: str | None = None, **fields: object) -> bytes:
 
 
 def merged(events: Sequence[bytes], window_s: float = 0.3) -> list[bytes]:
-    return list(ChatChunks(Pacing(window_s)).merge(events))
+    return list(ChatChunks().merge(events, joins=window_s > 0))
 
 
 def texts(events: Sequence[bytes]) -> list[str | None]:
@@ -63,7 +62,7 @@ def test_nothing_is_merged_where_no_text_may_be_held() -> None:
 
 def test_text_at_hand_is_merged_where_none_is_held_but_arrivals_are_merged() -> None:
     events = [chunk(piece) for piece in "abc"]
-    assert texts(list(ChatChunks(Pacing(merges_arrivals=True)).merge(events))) == ["a", "bc"]
+    assert texts(list(ChatChunks().merge(events, joins=Pacing(merges_arrivals=True).merges))) == ["a", "bc"]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +109,7 @@ def test_padding_of_openai_keeps_no_texts_apart() -> None:
 
 
 def test_event_stream_merges_what_one_piece_holds() -> None:
-    stream = EventStream(ChatChunks(Pacing(0.3)))
+    stream = EventStream(ChatChunks(), pacing=Pacing(0.3))
     piece = b"".join(b"data: %b\n\n" % chunk(text) for text in "abc")
     assert stream.feed(piece).count(b"data: ") == 2
     assert stream.feed(piece).count(b"data: ") == 1
@@ -167,7 +166,7 @@ class Server:
 
     async def consume(self, url: str) -> None:
         """Reads a stream as the SDKs do."""
-        transport = Transport(tls=ssl.create_default_context(), keepalive_s=30, trust_env=False)
+        transport = Transport(tls=ssl.create_default_context(), keepalive_s=30, connect_timeout_s=5, trust_env=False)
         async with httpx2.AsyncClient(transport=transport, timeout=30) as client:
             with pace_responses() as self.pacing:
                 async with client.stream("GET", f"{url}/chat/completions") as response:
@@ -305,12 +304,17 @@ async def test_body_without_chunks_ends_at_its_length_or_with_its_connection(sur
     assert isinstance(server.error, httpx2.RemoteProtocolError) is bool(surplus)
 
 
+async def gather(response: aiohttp.ClientResponse, until: float) -> tuple[bytes, float]:
+    """Returns the pieces at hand and those that arrive until an instant."""
+    return await gather_text(response, response.content.read_nowait(), until)
+
+
 async def test_pieces_are_there_after_a_read_that_was_cancelled() -> None:
     server = Server()
     async with _serving(server) as url, aiohttp.ClientSession() as session, session.get(url) as response:
         await server.send(b"a")
-        assert (await gather_text(response, 0))[0] == b"data: a\n\n"
-        reading = asyncio.create_task(gather_text(response, asyncio.get_running_loop().time() + WINDOW_S))
+        assert (await gather(response, 0))[0] == b"data: a\n\n"
+        reading = asyncio.create_task(gather(response, asyncio.get_running_loop().time() + WINDOW_S))
         await asyncio.sleep(0)
         await server.send(b"b")
         reading.cancel()
@@ -319,7 +323,7 @@ async def test_pieces_are_there_after_a_read_that_was_cancelled() -> None:
         arrived = await response.content.readany()
         assert arrived == b"data: b\n\ndata: c\n\n"
         await server.end()
-        assert await gather_text(response, 0) == (b"", 0.0)
+        assert await gather(response, 0) == (b"", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -370,7 +374,7 @@ async def test_end_of_a_connection_over_tls_is_seen_whenever_it_comes(tls: ssl.S
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 while not response.content.at_eof():
-                    piece, _ = await gather_text(response, asyncio.get_running_loop().time() + 0.01)
+                    piece, _ = await gather(response, asyncio.get_running_loop().time() + 0.01)
                     received += len(piece or await response.content.readany())
             return received
 
@@ -385,7 +389,7 @@ def test_read_over_tls_is_cancelled_after_its_connection_was_closed(tls: ssl.SSL
         async with _serving_over_tls(tls, is_kept=True) as url, aiohttp.ClientSession() as session:
             response = await session.get(url, ssl=False)
             await response.content.readany()
-            reading = asyncio.create_task(gather_text(response, asyncio.get_running_loop().time() + WINDOW_S))
+            reading = asyncio.create_task(gather(response, asyncio.get_running_loop().time() + WINDOW_S))
             await asyncio.sleep(0)
             assert response.connection is not None
             transport = response.connection.transport

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 
-from services.llm.providers.wire.received_bytes import PIECE_BYTES
+from services.llm.providers.wire.event_stream import PIECE_BYTES
 from services.llm.providers.wire.transport import Transport
 from tests.support.fake_llm.server import black_hole_url, refusing_url
 
@@ -48,7 +48,7 @@ async def serving(serve: Serve) -> AsyncIterator[str]:
 @asynccontextmanager
 async def client(*, trust_env: bool = False, timeout_s: float = 5) -> AsyncIterator[httpx2.AsyncClient]:
     """A client over the transport."""
-    transport = Transport(tls=ssl.create_default_context(), keepalive_s=30, trust_env=trust_env)
+    transport = Transport(tls=ssl.create_default_context(), keepalive_s=30, connect_timeout_s=5, trust_env=trust_env)
     async with httpx2.AsyncClient(transport=transport, timeout=timeout_s) as opened:
         yield opened
 
@@ -64,7 +64,7 @@ def saying(answer: bytes) -> Serve:
 
 async def test_request_that_arrives_after_the_end_opens_no_session() -> None:
     """Nothing would close it. The client has let the request pass before it was closed."""
-    transport = Transport(tls=ssl.create_default_context(), keepalive_s=30, trust_env=False)
+    transport = Transport(tls=ssl.create_default_context(), keepalive_s=30, connect_timeout_s=5, trust_env=False)
     await transport.aclose()
     with pytest.raises(RuntimeError, match="closed"):
         await transport.handle_async_request(httpx2.Request("GET", "http://127.0.0.1:1"))
