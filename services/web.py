@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 import structlog
-from pydantic_ai import FunctionToolset, RunContext
+from pydantic_ai import RunContext
 
 from core.bounded_json import parse_json
 from core.transport_errors import describe_connection_error
-from services.chat.turn import FETCH_PAGE, Ability, TurnContext, offered_with
+from services.chat.turn import FETCH_PAGE, Ability, AbilityTools, TurnContext
 from services.files.sandbox import DOCUMENT_LIMITS, FileRefused, Refusal, Sandbox, Task
 from services.llm.request import IS_BACKED, IS_NATIVE, WEB_SEARCH
 
@@ -254,12 +254,12 @@ class WebTools:
         self._search = search
         self._is_native = is_native
 
-    def toolset(self) -> FunctionToolset[TurnContext]:
+    def toolset(self) -> AbilityTools:
         """Returns the tools. A model that searches by itself is not given `web_search`."""
-        tools = FunctionToolset[TurnContext](docstring_format="google", require_parameter_descriptions=True, id="web")
-        tools.add_function(self.fetch_page, name=FETCH_PAGE, prepare=offered_with(Ability.READ_WEB))
+        tools = AbilityTools(Ability.READ_WEB)
+        tools.add_function(self.fetch_page, name=FETCH_PAGE)
         metadata = {IS_BACKED: self._search is not None, IS_NATIVE: self._is_native}
-        tools.add_function(self.web_search, name=WEB_SEARCH, prepare=offered_with(Ability.READ_WEB), metadata=metadata)
+        tools.add_function(self.web_search, name=WEB_SEARCH, metadata=metadata)
         return tools
 
     async def fetch_page(self, context: RunContext[TurnContext], url: str) -> dict[str, str]:

@@ -36,7 +36,7 @@ from services.chat.store.notes import Notes
 from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import ThreadNamer
-from services.chat.turn import TurnMetrics, TurnObserver
+from services.chat.turn import TurnMetrics
 from services.chat.turn_records import ChatStores
 from services.compare.contest import Contests
 from services.compare.votes import Votes
@@ -96,29 +96,28 @@ async def open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServic
         DocumentStore(database),
         PictureStore(database),
     )
-    observer = TurnObserver(tracing.tracer if tracing.on else None, TurnMetrics(infra.metrics).record)
     threads = ThreadList(database)
     namer = ThreadNamer(threads, llm.models)
     await namer.start()
     stack.push_async_callback(namer.close)
     schedules = Schedules(database, clock, settings.zone)
     acting = _open_mcp(stack, infra) if settings.tool_servers else None
-    toolsets = [
-        ScheduleTools(schedules).toolset(),
-        _open_web(stack, infra).toolset(),
-        DocumentTools(stores.documents).toolset(),
-        picture_tools(),
-        *([acting.tools] if acting is not None else []),
-    ]
     service = ChatService(
-        agent=create_agent(tracing.provider if tracing.on else None, toolsets),
+        agent=create_agent(tracing.provider if tracing.on else None, [acting.tools] if acting is not None else []),
+        tools=[
+            ScheduleTools(schedules).toolset(),
+            _open_web(stack, infra).toolset(),
+            DocumentTools(stores.documents).toolset(),
+            picture_tools(),
+        ],
         models=llm.models,
         stores=stores,
         texts=infra.texts,
         clock=clock,
         history_tokens=settings.history_tokens,
         asks_consent=asks_consent,
-        observer=observer,
+        tracer=tracing.tracer if tracing.on else None,
+        metrics=TurnMetrics(infra.metrics),
         namer=namer,
         stand_ins=StandInNotices(infra.redis, settings.redis_prefix, clock, llm.fallback),
         zone=settings.zone,
@@ -128,7 +127,7 @@ async def open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServic
         find_asked=acting.tools.asked if acting is not None else None,
     )
     stack.push_async_callback(service.deferred.flush)
-    _show_readings(infra.metrics, observer, service, acting)
+    _show_readings(infra.metrics, service, acting)
     fallbacks = (llm.fallback, *llm.capabilities.fallbacks.values())
     consent = Consent(stores.preferences, fallbacks, infra.texts, is_asked=asks_consent)
     votes = Votes(database, clock, infra.pseudonyms)
@@ -165,10 +164,10 @@ def _open_mcp(stack: AsyncExitStack, infra: Infrastructure) -> ActingTools:
     return ActingTools(servers, McpTools(servers, calls), calls)
 
 
-def _show_readings(metrics: Metrics, observer: TurnObserver, service: ChatService, acting: ActingTools | None) -> None:
-    metrics.reading("turns_running", "Turns that are being answered", lambda: float(observer.running))
+def _show_readings(metrics: Metrics, service: ChatService, acting: ActingTools | None) -> None:
+    metrics.reading("turns_running", "Turns that are being answered", lambda: float(service.running.total()))
     metrics.reading("mcp_connected", "MCP servers that are connected", lambda: acting.connected if acting else 0.0)
-    metrics.reading("turns_unsaved", "Turns that wait for the database", lambda: float(len(service.deferred)))
+    metrics.reading("turns_unsaved", "Turns that wait for the database", lambda: float(len(service.deferred.pending)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,7 @@ class Commands:
         self._print("new-done")
 
     async def _compact(self, _arguments: str) -> None:
-        self._print(await self._service.compact(KEY, user_ref(KEY.surface, USER_ID)))
+        self._print(await self._service.records.compact(KEY, user_ref(KEY.surface, USER_ID)))
 
     async def _provider(self, arguments: str) -> None:
         # The user of the console is the operator.

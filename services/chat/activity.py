@@ -1,9 +1,11 @@
-"""Words the line about the tools that an answer waits for."""
+"""The work of tools as people see it: the line about tools that an answer waits for, and the pages that it rests on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 from urllib.parse import urlsplit
 
-from pydantic_ai.messages import ToolCallPart
+from pydantic_ai.messages import BaseToolReturnPart, ModelMessage, ToolCallPart
 
 from core.i18n import Texts
 from core.shortening import shorten_line
@@ -16,6 +18,11 @@ QUICK_TOOLS = frozenset(
     {"current_time", "remember", "recall", "read_document", "schedule_message", "list_schedules", "cancel_schedule"}
 )
 """Tools of the bot's own that take milliseconds; they are not worth a line."""
+LONGEST_URL = 300
+"""Characters of an address that is shown on a line."""
+MOST_SOURCES = 5
+UNCITED_SOURCES = 3
+"""Results of a search that are named where the answer cites none of them."""
 
 
 def describe_calls(calls: Sequence[ToolCallPart], texts: Texts, language: str | None) -> str | None:
@@ -54,3 +61,47 @@ def _site(url: str) -> str:
 
 def _shorten(text: str) -> str:
     return shorten_line(text, MAX_DETAIL) or "…"
+
+
+@dataclass(frozen=True, slots=True)
+class CitedPage:
+    """A web page that an answer rests on."""
+
+    url: str
+    title: str
+
+
+def find_sources(messages: Sequence[ModelMessage], answer: str) -> list[CitedPage]:
+    """Returns the pages that were read, and the results of searches that the answer cites, or the first if none."""
+    read: dict[str, CitedPage] = {}
+    found: dict[str, CitedPage] = {}
+    for message in messages:
+        for part in message.parts:
+            if isinstance(part, BaseToolReturnPart) and part.tool_name in {FETCH_PAGE, WEB_SEARCH}:
+                into = read if part.tool_name == FETCH_PAGE else found
+                into.update({source.url: source for source in _pages(part.content, 4)})
+    cited = [source for source in found.values() if source.url in answer]
+    chosen = {source.url: source for source in (*read.values(), *cited)}
+    if not chosen:
+        chosen = dict(list(found.items())[:UNCITED_SOURCES])
+    return list(chosen.values())[:MOST_SOURCES]
+
+
+def _is_link(url: str) -> bool:
+    return url.startswith(("http://", "https://")) and url.isprintable() and len(url) <= LONGEST_URL
+
+
+def _pages(content: object, depth: int) -> Iterator[CitedPage]:
+    """Yields every page in a tool's result: of our own tools, or of a provider's own search."""
+    if isinstance(content, list) and depth:
+        for each in cast("list[object]", content):
+            yield from _pages(each, depth - 1)
+    elif isinstance(content, dict) and depth:
+        fields = cast("Mapping[str, Any]", content)  # Any: JSON
+        url = fields.get("url") or fields.get("uri")
+        if isinstance(url, str) and _is_link(url):
+            title = fields.get("title")
+            yield CitedPage(url, " ".join(title.split())[:80] if isinstance(title, str) else "")
+        else:
+            for each in fields.values():
+                yield from _pages(each, depth - 1)

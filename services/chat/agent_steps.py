@@ -27,6 +27,7 @@ from pydantic_ai.models import Model, ModelRequestContext, ModelRequestParameter
 from pydantic_ai.models.instrumented import InstrumentationSettings, InstrumentedModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
+from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import RunUsage, UsageLimits
 
 from services.llm.models.routed import RoutedModel
@@ -57,6 +58,7 @@ class AgentSteps(Generic[DepsT]):
         deps: dependencies of instructions and tools.
         limits: limits of all steps together.
         note_calls: called with the tool calls of a response before they are carried out.
+        toolsets: tools of this answer beside those of the agent.
     """
 
     agent: Agent[DepsT, str]
@@ -66,6 +68,7 @@ class AgentSteps(Generic[DepsT]):
     note_calls: Callable[[list[ToolCallPart]], None]
     messages: list[ModelMessage] = field(default_factory=list[ModelMessage])
     """The new messages, also of steps that failed: an answer that broke off is the last of them."""
+    toolsets: Sequence[AbstractToolset[DepsT]] = ()
     _usage: RunUsage = field(default_factory=RunUsage)
     _wrong_calls: dict[str, int] = field(default_factory=dict[str, int])
     """By tool: steps in a row in which the model was asked to correct a call."""
@@ -124,6 +127,7 @@ class AgentSteps(Generic[DepsT]):
             deps=self.deps,
             usage=self._usage,
             usage_limits=self.limits,
+            toolsets=self.toolsets,
             infer_name=False,
             capabilities=[_RunSpans(spans)] if isinstance(spans, InstrumentationSettings) else None,
         ) as run:

@@ -1,47 +1,44 @@
 """Produces the answer of a turn, by the agent or a picture's provider, and words the lines under it."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, cast
 
 import structlog
 from pydantic import BaseModel
 from pydantic_ai import Agent
-from pydantic_ai.messages import BaseToolReturnPart, ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.messages import BaseToolReturnPart, ModelMessage, ModelResponse, TextPart, ToolCallPart
 
 from core.clock import Clock
-from core.errors import AllProvidersFailed, UnknownProvider
+from core.errors import AllProvidersFailed, StorageError, UnknownProvider
 from core.i18n import Texts
-from core.messages import ChatKind, Incoming
-from services.chat.activity import describe_calls
+from core.messages import ChatKind, Incoming, Surface
+from services.chat.activity import describe_calls, find_sources
 from services.chat.agent_steps import AgentSteps
 from services.chat.media.file_tools import IMAGES, MOST_PICTURES, TextToImage
 from services.chat.media.voice import VOICE, SpeechToText, has_recording, quote_transcripts, transcribe
 from services.chat.personas import instructions
-from services.chat.prompts import find_description, is_plain, mentions_parts, prompt_text, split_parts
-from services.chat.reply import ShownPicture
+from services.chat.prompts import find_description, is_plain, mentions_parts, split_parts
+from services.chat.reply import AskedCall, ShownPicture
+from services.chat.stand_ins import StandInNotices
 from services.chat.store.notes import Notes
-from services.chat.turn import FETCH_PAGE, LIMITS, TurnContext, TurnOutcome, TurnRun
+from services.chat.turn import LIMITS, Ability, AbilityTools, StandIn, TurnContext, TurnOutcome, TurnRun
 from services.chat.turn_records import TurnRecords
 from services.llm.capabilities.asking import Picture
 from services.llm.models.factory import CHAT, LLMModelFactory
-from services.llm.models.routed import RoutedModel
-from services.llm.request import WEB_SEARCH, ModelChoice, RequestSpec
+from services.llm.models.routed import Provenance, RoutedModel
+from services.llm.request import ModelChoice, RequestSpec
 
 log = structlog.get_logger()
 
-LONGEST_URL = 300
-"""Characters of an address that is shown on a line."""
-MOST_SOURCES = 5
-UNCITED_SOURCES = 3
-"""Results of a search that are named where the answer cites none of them."""
+FindAsked = Callable[[str], Awaitable[Sequence[AskedCall]]]
 
 
 class AnswerProducer:
     """Produces answers by the agent, its model, and the providers of speech and of pictures.
 
     Args:
+        tools: tools of abilities that not every turn has.
         asks_consent: whether a chat must agree before its messages go to remote providers.
         transcriber: transcribes voice messages; None where no provider for that is configured.
         image_generator: draws pictures; None where no provider for that is configured.
@@ -51,6 +48,7 @@ class AnswerProducer:
         self,
         *,
         agent: Agent[TurnContext, str],
+        tools: Sequence[AbilityTools],
         models: LLMModelFactory[BaseModel],
         records: TurnRecords,
         notes: Notes,
@@ -61,6 +59,7 @@ class AnswerProducer:
         image_generator: TextToImage | None,
     ) -> None:
         self._agent = agent
+        self._tools = tools
         self._models = models
         self._records = records
         self._notes = notes
@@ -76,18 +75,16 @@ class AnswerProducer:
         Raises:
             LLMError: no provider answered; see `classify_failure` for the rest.
         """
-        if (description := find_description(run.prompt)) is not None:
-            if run.reply.is_resumed:
-                # An earlier attempt may have been cut off after it was drawn.
-                await self._records.restore_pictures(run)
-            if not run.reply.pictures:
-                picture = await self._draw(run, description)
-                run.reply.provider, run.reply.model = picture.provider, picture.model
-            run.messages = [ModelResponse([TextPart(f"[A picture of: {description}]")])]
-            return
-        await self._listen(run)
-        await self._records.keep_documents(run)
-        history = await self._records.fit(run, history, self._spec(run))
+        spec = self._spec(run)
+        if not is_plain(run.prompt):
+            if (description := find_description(run.prompt)) is not None:
+                await self._answer_with_picture(run, description)
+                return
+            await self._listen(run, spec)
+        if run.incoming.files:
+            await self._records.keep_documents(run)
+        if run.recall is not None and run.recall.is_over:
+            history = await self._records.fit(run, run.recall, spec)
         incoming = run.incoming
         context = TurnContext(
             clock=self._clock,
@@ -100,18 +97,42 @@ class AnswerProducer:
             chat_title=incoming.chat_title,
             language=incoming.speaker.language,
             origin=run.acts_for,
-            is_local_only=self.is_local_only(run),
+            is_local_only=spec.local_only,
             draw=self._drawing(run),
-            has_documents=any(
-                mentions_parts(prompt_text(each)) for each in (*history, run.prompt) if isinstance(each, ModelRequest)
-            ),
             persona=self._persona(run),
         )
-        steps = AgentSteps(self._agent, self._model(run), context, LIMITS, partial(self._note_calls, run))
+        messages = [*history, run.prompt]
+        steps = AgentSteps(
+            self._agent,
+            self._model(run, spec),
+            context,
+            LIMITS,
+            partial(self._note_calls, run),
+            toolsets=self._offered_tools(context, messages),
+        )
         try:
-            await steps.run([*history, run.prompt, *run.prelude])
+            await steps.run([*messages, *run.prelude])
         finally:
             run.messages = [*run.prelude, *steps.messages]
+
+    def _offered_tools(self, context: TurnContext, messages: Sequence[ModelMessage]) -> Sequence[AbilityTools]:
+        """Returns the tools of the abilities that a turn has."""
+        has = {
+            Ability.READ_WEB: not context.is_local_only,
+            Ability.SCHEDULE: context.conversation.surface is Surface.TELEGRAM,
+            Ability.READ_DOCUMENTS: any(mentions_parts(each) for each in messages),
+            Ability.DRAW: context.draw is not None,
+        }
+        return [tools for tools in self._tools if has[tools.ability]]
+
+    async def _answer_with_picture(self, run: TurnRun, description: str) -> None:
+        if run.reply.is_resumed:
+            # An earlier attempt may have been cut off after it was drawn.
+            await self._records.restore_pictures(run)
+        if not run.reply.pictures:
+            picture = await self._draw(run, description)
+            run.reply.provider, run.reply.model = picture.provider, picture.model
+        run.messages = [ModelResponse([TextPart(f"[A picture of: {description}]")])]
 
     def _persona(self, run: TurnRun) -> str | None:
         """Returns the instructions of the thread's persona, or of the chat's."""
@@ -129,12 +150,10 @@ class AnswerProducer:
         if line is not None:
             run.reply.show_activity(line)
 
-    async def _listen(self, run: TurnRun) -> None:
+    async def _listen(self, run: TurnRun, spec: RequestSpec) -> None:
         """Puts the text of a voice message in its place, also in the stored turn, where a Retry finds it."""
-        if is_plain(run.prompt):
-            return
         if has_recording(run.prompt):
-            spec = replace(self._spec(run), purpose=VOICE, choice=None)
+            spec = replace(spec, purpose=VOICE, choice=None)
             run.prompt = await transcribe(run.prompt, run.incoming, self._transcriber, spec)
             run.is_heard = True
             await self._records.keep_transcript(run)
@@ -189,8 +208,7 @@ class AnswerProducer:
             local_only=self.is_local_only(run),
         )
 
-    def _model(self, run: TurnRun) -> RoutedModel:
-        spec = self._spec(run)
+    def _model(self, run: TurnRun, spec: RequestSpec) -> RoutedModel:
         try:
             return self._models.create_routed_model(spec, listener=run.reply)
         except UnknownProvider as error:
@@ -205,15 +223,49 @@ class AnswerProducer:
 
 
 class Footers:
-    """Words the notice and the footer of an answer.
+    """Collects what an answer says about itself, and words its notice and its footer.
 
     Args:
         demo_ids: demo providers; their answers say so.
+        stand_ins: decides which answer says that a remote provider stands in for a local one; None for no answer.
+        find_asked: returns the calls that the answer of a job asks to allow; None where no tool acts.
     """
 
-    def __init__(self, texts: Texts, demo_ids: frozenset[str]) -> None:
+    def __init__(
+        self, texts: Texts, demo_ids: frozenset[str], stand_ins: StandInNotices | None, find_asked: FindAsked | None
+    ) -> None:
         self._texts = texts
         self._demo_ids = demo_ids
+        self._stand_ins = stand_ins
+        self._find_asked = find_asked
+
+    async def collect(self, run: TurnRun, provenances: Sequence[Provenance]) -> None:
+        """Notes who answered, the failures before, a limit of length, a stand-in, and the calls to be allowed."""
+        reply = run.reply
+        if provenances:
+            reply.provider, reply.model = provenances[-1].provider, provenances[-1].model
+            # Each step of a tool loop is a request of its own and may have had other failures.
+            run.stand_in = next(
+                (StandIn(each.failed_local, each.provider) for each in provenances if each.failed_local is not None),
+                None,
+            )
+            reply.failed_over = tuple(dict.fromkeys(failed for each in provenances for failed in each.failed))
+        answer = next((message for message in reversed(run.messages) if isinstance(message, ModelResponse)), None)
+        reply.is_cut = answer is not None and answer.finish_reason == "length"
+        if run.stand_in is not None and not await self._is_news(run, run.stand_in):
+            run.stand_in = None
+        if self._find_asked is not None and run.acts_for is not None:
+            try:
+                reply.asked_calls = tuple(await self._find_asked(run.acts_for))
+            except StorageError as error:
+                # They are asked for by no button.
+                log.warning("turn.asked_calls_unavailable", error=str(error))
+
+    async def _is_news(self, run: TurnRun, stand_in: StandIn) -> bool:
+        """Returns whether this is the first answer of an outage in its chat."""
+        if self._stand_ins is None or not run.reply.text:
+            return False
+        return await self._stand_ins.is_news(run.incoming.key.chat_ref, stand_in, run.origin)
 
     def notice(self, run: TurnRun, outcome: TurnOutcome) -> str | None:
         """Returns why the answer ended as it did, and the calls that it asks to allow."""
@@ -233,12 +285,8 @@ class Footers:
         reply, language = run.reply, run.incoming.speaker.language
         if not reply.text:
             return None
-        sources = [
-            f"{number}. {source.title}: {source.url}" if source.title else f"{number}. {source.url}"
-            for number, source in enumerate(find_sources(run.messages, reply.text), 1)
-        ]
         lines = [
-            "\n".join([self._texts.get("sources", language), *sources]) if sources else None,
+            self._name_sources(run) if any(map(_has_tool_results, run.messages)) else None,
             self._texts.get("answered-by", language, provider=reply.provider)
             if run.preference.footers and reply.provider
             else None,
@@ -247,12 +295,19 @@ class Footers:
             else None,
             self._texts.get("demo-footer", language) if reply.provider in self._demo_ids else None,
             self._texts.get("cannot-see-image", language) if is_blind else None,
-            *self._describe_files(run.incoming),
+            *(self._describe_files(run.incoming) if run.incoming.files else ()),
             self._texts.get("memory-compacted", language) if run.is_first_drop else None,
             None if run.has_memory else self._texts.get("degraded-memory-footer", language),
             None if is_saved else self._texts.get("failed-storage-footer", language),
         ]
         return "\n".join(line for line in lines if line) or None
+
+    def _name_sources(self, run: TurnRun) -> str | None:
+        sources = [
+            f"{number}. {source.title}: {source.url}" if source.title else f"{number}. {source.url}"
+            for number, source in enumerate(find_sources(run.messages, run.reply.text), 1)
+        ]
+        return "\n".join([self._texts.get("sources", run.incoming.speaker.language), *sources]) if sources else None
 
     def _describe_files(self, incoming: Incoming) -> Sequence[str]:
         """Returns a line for each file that was not read as a whole."""
@@ -268,45 +323,5 @@ class Footers:
         return lines
 
 
-@dataclass(frozen=True, slots=True)
-class CitedPage:
-    """A web page that an answer rests on."""
-
-    url: str
-    title: str
-
-
-def find_sources(messages: Sequence[ModelMessage], answer: str) -> list[CitedPage]:
-    """Returns the pages that were read, and the results of searches that the answer cites, or the first if none."""
-    read: dict[str, CitedPage] = {}
-    found: dict[str, CitedPage] = {}
-    for message in messages:
-        for part in message.parts:
-            if isinstance(part, BaseToolReturnPart) and part.tool_name in {FETCH_PAGE, WEB_SEARCH}:
-                into = read if part.tool_name == FETCH_PAGE else found
-                into.update({source.url: source for source in _pages(part.content, 4)})
-    cited = [source for source in found.values() if source.url in answer]
-    chosen = {source.url: source for source in (*read.values(), *cited)}
-    if not chosen:
-        chosen = dict(list(found.items())[:UNCITED_SOURCES])
-    return list(chosen.values())[:MOST_SOURCES]
-
-
-def _is_link(url: str) -> bool:
-    return url.startswith(("http://", "https://")) and url.isprintable() and len(url) <= LONGEST_URL
-
-
-def _pages(content: object, depth: int) -> Iterator[CitedPage]:
-    """Yields every page in a tool's result: of our own tools, or of a provider's own search."""
-    if isinstance(content, list) and depth:
-        for each in cast("list[object]", content):
-            yield from _pages(each, depth - 1)
-    elif isinstance(content, dict) and depth:
-        fields = cast("Mapping[str, Any]", content)  # Any: JSON
-        url = fields.get("url") or fields.get("uri")
-        if isinstance(url, str) and _is_link(url):
-            title = fields.get("title")
-            yield CitedPage(url, " ".join(title.split())[:80] if isinstance(title, str) else "")
-        else:
-            for each in fields.values():
-                yield from _pages(each, depth - 1)
+def _has_tool_results(message: ModelMessage) -> bool:
+    return any(isinstance(part, BaseToolReturnPart) for part in message.parts)

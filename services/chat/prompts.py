@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 
 from pydantic_ai import RunContext
-from pydantic_ai.messages import BinaryContent, ModelRequest, TextContent, UserContent, UserPromptPart
+from pydantic_ai.messages import BinaryContent, ModelMessage, ModelRequest, TextContent, UserContent, UserPromptPart
 
 from core.messages import ChatKind, Incoming, TextFile
 from services.chat.turn import TurnContext
@@ -129,9 +129,9 @@ def split_parts(text: str) -> Sequence[str]:
     return [*parts, text[start:]]
 
 
-def mentions_parts(prompt: str) -> bool:
-    """Returns whether a prompt has a file of which only a part was given."""
-    return _BY_PART in prompt
+def mentions_parts(message: ModelMessage) -> bool:
+    """Returns whether a message has a file of which only a part was given."""
+    return any(_BY_PART in text for text in _texts(message))
 
 
 def to_prompt(incoming: Incoming) -> ModelRequest:
@@ -153,10 +153,21 @@ def is_plain(prompt: ModelRequest) -> bool:
 
 def prompt_text(prompt: ModelRequest) -> str:
     """Returns the text of a prompt without its attachments."""
-    contents = [part.content for part in prompt.parts if isinstance(part, UserPromptPart)]
-    texts = [[content] if isinstance(content, str) else content for content in contents]
-    found = [item.content if isinstance(item, TextContent) else item for items in texts for item in items]
-    return "\n".join(item for item in found if isinstance(item, str))
+    return "\n".join(_texts(prompt))
+
+
+def _texts(message: ModelMessage) -> Iterator[str]:
+    """Yields the texts of the prompts in a message."""
+    for part in message.parts:
+        if not isinstance(part, UserPromptPart):
+            continue
+        if isinstance(part.content, str):
+            yield part.content
+            continue
+        for item in part.content:
+            text = item.content if isinstance(item, TextContent) else item
+            if isinstance(text, str):
+                yield text
 
 
 def picture_prompt(incoming: Incoming) -> ModelRequest:

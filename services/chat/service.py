@@ -1,34 +1,45 @@
-"""The life of a turn: it recalls the history, has the answer produced into a reply, and is recorded."""
+"""The life of a turn: its history is read and its prompt saved, an answer is produced into a reply, and saved."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections import Counter
+from collections.abc import Coroutine, Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, tzinfo
 
 import structlog
 from cachetools import TTLCache
+from opentelemetry.trace import Tracer
 from pydantic import BaseModel
 from pydantic_ai import Agent
-from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart
+from pydantic_ai.messages import ModelMessage, ModelResponse
 
 from core.clock import Clock
 from core.errors import StorageError
 from core.i18n import Texts
-from core.messages import ConversationKey, Incoming, Surface, UserRef
-from services.chat.answering import AnswerProducer, Footers
+from core.messages import ChatRef, Surface
+from services.chat.answering import AnswerProducer, FindAsked, Footers
 from services.chat.failures import classify_failure, replay_outcome
 from services.chat.media.file_tools import TextToImage
-from services.chat.media.voice import SpeechToText, quote_transcripts
-from services.chat.memory import Compaction, ConversationMemory, MemoryLimits
-from services.chat.prompts import find_description, picture_prompt, prompt_text, to_prompt
-from services.chat.reply import AskedCall, Reply, ReplyPhase
+from services.chat.media.voice import SpeechToText
+from services.chat.memory import ConversationMemory, MemoryLimits
+from services.chat.prompts import picture_prompt, prompt_text, to_prompt
+from services.chat.reply import Reply, ReplyPhase
 from services.chat.stand_ins import StandInNotices
-from services.chat.store.conversation import ANSWERED, TurnStatus
+from services.chat.store.conversation import TurnStatus
 from services.chat.thread_names import Beginning, ThreadNamer
-from services.chat.turn import TurnContext, TurnObserver, TurnOutcome, TurnRequest, TurnRun
+from services.chat.turn import (
+    STATUS_OF_PHASE,
+    AbilityTools,
+    TurnContext,
+    TurnMetrics,
+    TurnOutcome,
+    TurnRequest,
+    TurnRun,
+)
 from services.chat.turn_records import ChatStores, DeferredWrites, TurnRecords
-from services.llm.models.factory import CHAT, LLMModelFactory
-from services.llm.request import RequestSpec
+from services.llm.models.factory import LLMModelFactory
+from services.llm.models.routed import Provenance, last_provenance
 
 log = structlog.get_logger()
 
@@ -42,8 +53,10 @@ class ChatService:
 
     Args:
         history_tokens: token budget of the history.
+        tools: tools of abilities that not every turn has.
         demo_ids: demo providers; their answers carry a footer.
         asks_consent: whether a chat must agree before its messages go to remote providers.
+        tracer: creates a span per turn; None where tracing is off.
         namer: names threads after their first answer.
         zone: time zone of displayed times.
         stand_ins: decides which answer says that a remote provider stands in for a local one; None for no answer.
@@ -61,37 +74,40 @@ class ChatService:
         texts: Texts,
         clock: Clock,
         history_tokens: int,
+        tools: Sequence[AbilityTools] = (),
         demo_ids: frozenset[str] = frozenset(),
         asks_consent: bool = False,
-        observer: TurnObserver | None = None,
+        tracer: Tracer | None = None,
+        metrics: TurnMetrics | None = None,
         namer: ThreadNamer | None = None,
         stand_ins: StandInNotices | None = None,
         zone: tzinfo = UTC,
         transcriber: SpeechToText | None = None,
         image_generator: TextToImage | None = None,
-        find_asked: Callable[[str], Awaitable[Sequence[AskedCall]]] | None = None,
+        find_asked: FindAsked | None = None,
     ) -> None:
-        self._find_asked = find_asked
-        self._draws = image_generator is not None
-        self._stores = stores
+        self._turns = stores.turns
         self._texts = texts
         self._clock = clock
-        self._memory = ConversationMemory(stores.memories, models, MemoryLimits(history_tokens))
+        self._history_tokens = history_tokens
         self._demo_ids = demo_ids
-        self._asks_consent = asks_consent
+        self._tracer = tracer
+        self._metrics = metrics
         self._namer = namer
-        self._stand_ins = stand_ins
         self._zone = zone
         self._told: TTLCache[tuple[str, str], bool] = TTLCache(MAX_TOLD, TOLD_S, timer=clock.monotonic)
+        self.running: Counter[ChatRef] = namer.running if namer is not None else Counter()
+        """Turns in progress, by chat."""
         self.deferred = DeferredWrites()
         """Turns that wait for the database."""
-        self._records = TurnRecords(stores, self._memory, self.deferred)
+        memory = ConversationMemory(stores.memories, models, MemoryLimits(history_tokens))
+        self.records = TurnRecords(stores, memory, self.deferred, asks_consent=asks_consent)
+        """Acts on stored turns beside that of answering a message."""
         self._producer = AnswerProducer(
-            agent=agent, models=models, records=self._records, notes=stores.notes, texts=texts,
+            agent=agent, tools=tools, models=models, records=self.records, notes=stores.notes, texts=texts,
             clock=clock, asks_consent=asks_consent, transcriber=transcriber, image_generator=image_generator,
         )  # fmt: skip
-        self._footers = Footers(texts, demo_ids)
-        self._observer = observer or TurnObserver()
+        self._footers = Footers(texts, demo_ids, stand_ins, find_asked)
 
     async def respond(self, request: TurnRequest, reply: Reply) -> None:
         """Answers a message, or answers an earlier turn again.
@@ -112,8 +128,7 @@ class ChatService:
         run = await self._create_run(request, reply)
         with (
             structlog.contextvars.bound_contextvars(conversation=str(incoming.key)),
-            self._observer.turn(reply),
-            self._naming_pause(incoming),
+            self._observe(reply, incoming.key.chat_ref),
         ):
             try:
                 outcome = await self._converse(run)
@@ -128,13 +143,16 @@ class ChatService:
 
     async def _create_run(self, request: TurnRequest, reply: Reply) -> TurnRun:
         incoming, retry_of = request.incoming, request.retry_of
-        prompt = retry_of.prompt if retry_of is not None and retry_of.prompt is not None else _prompt(incoming)
+        if retry_of is not None and retry_of.prompt is not None:
+            prompt = retry_of.prompt
+        else:
+            prompt = picture_prompt(incoming) if incoming.draws else to_prompt(incoming)
         run = TurnRun(incoming, reply, prompt, request.choice, request.origin, self._clock.monotonic(), request.prelude)
         run.question_id, run.acts_for = incoming.message_id, request.origin
         if retry_of is not None:
             run.thread, run.replaces_id = retry_of.thread, retry_of.id_to_replace
             run.question_id = retry_of.question_id
-            await self._records.recall_acts(run, retry_of)
+            await self.records.recall_acts(run, retry_of)
         return run
 
     async def _leave(self, run: TurnRun) -> None:
@@ -148,29 +166,37 @@ class ChatService:
         run.reply.end(ReplyPhase.INTERRUPTED, notice)
         log.info("turn.handed_back")
 
-    async def record(self, incoming: Incoming, text: str, *, origin: str | None = None) -> int:
-        """Stores a message of the bot's own as the answer to a prompt, so that people can reply to it.
-
-        Args:
-            incoming: the prompt that stands before it in the history.
-            origin: id of the job; a repeated job finds the turn of the first.
-
-        Returns:
-            The id of the turn.
-
-        Raises:
-            StorageError: the database fails.
-        """
-        turns = self._stores.turns
-        thread = await turns.current(incoming.key)
-        turn = await turns.open_turn(thread, incoming.speaker.user_id, to_prompt(incoming), origin=origin)
-        if turn.status not in ANSWERED:
-            await turns.close_turn(turn.id, TurnStatus.COMPLETE, [ModelResponse([TextPart(text)])])
-        return turn.id
+    @contextmanager
+    def _observe(self, reply: Reply, chat: ChatRef) -> Generator[None]:
+        """Counts and measures a turn. No thread of its chat is named meanwhile."""
+        namer, metrics, began = self._namer, self._metrics, time.perf_counter()
+        self.running[chat] += 1
+        if namer is not None and chat in namer.waiting:
+            namer.pause(chat)
+        try:
+            with (
+                nullcontext()
+                if self._tracer is None
+                else self._tracer.start_as_current_span("turn", record_exception=False)
+            ) as span:
+                try:
+                    yield
+                finally:
+                    if span is not None:
+                        span.set_attributes(_span_attributes(reply))
+        finally:
+            self.running[chat] -= 1
+            if not self.running[chat]:
+                del self.running[chat]
+                if namer is not None and chat in namer.waiting:
+                    namer.resume(chat)
+            if metrics is not None:
+                metrics.turns.labels(reply.phase.name.lower()).inc()
+                metrics.seconds.observe(time.perf_counter() - began)
 
     async def _converse(self, run: TurnRun) -> TurnOutcome:
         try:
-            history = await self._records.open(run)
+            history = await self._open(run)
             if run.is_answered:
                 return TurnOutcome(ReplyPhase.COMPLETE)
             task = asyncio.create_task(self._producer.produce(run, history), name="turn.answer")
@@ -185,6 +211,27 @@ class ChatService:
             return self._note_failure(run, classify_failure(error, run.reply, self._zone))
         return TurnOutcome(ReplyPhase.COMPLETE)
 
+    async def _open(self, run: TurnRun) -> Sequence[ModelMessage]:
+        """Reads the history and saves the prompt, in one transaction where that is possible."""
+        if run.thread is not None or self.deferred.pending:
+            return await self.records.open(run)
+        incoming = run.incoming
+        try:
+            beginning = await self._turns.begin(
+                incoming.key, incoming.speaker.user_id, run.prompt, self._history_tokens,
+                origin=run.origin, question_id=run.question_id,
+            )  # fmt: skip
+        except StorageError:
+            # The database may accept one of both.
+            return await self.records.open(run)
+        turn = beginning.turn
+        run.turn, run.thread, run.preference, run.recall = turn, turn.thread, beginning.preference, beginning.recall
+        run.reply.turn_id, run.reply.stream_mode = turn.id, run.preference.stream_mode
+        # A turn that is stored now has its given prompt.
+        if turn.prompt is not run.prompt:
+            await self.records.resume(run, turn)
+        return beginning.recall.history
+
     def _note_failure(self, run: TurnRun, outcome: TurnOutcome) -> TurnOutcome:
         incoming = run.incoming
         if (
@@ -196,48 +243,32 @@ class ChatService:
         return outcome
 
     async def _replay(self, run: TurnRun) -> None:
-        """Writes the answer of an earlier process to the reply again, since its delivery may be incomplete."""
-        run.reply.heading = quote_transcripts(run.prompt)
-        if self._draws:
-            await self._records.restore_pictures(run)
-        for message in run.messages if find_description(run.prompt) is None else ():
-            for part in message.parts:
-                if isinstance(part, TextPart):
-                    run.reply.begin_part()
-                    run.reply.write(part.content)
+        """Ends a turn that an earlier process has answered."""
+        await self.records.replay(run)
         status = run.turn.status if run.turn is not None else TurnStatus.COMPLETE
         log.info("turn.replayed", status=status)
-        is_blind = run.record_provenance()
-        await self._announce_stand_in(run)
-        await self._note_asked(run)
-        self._end(run, replay_outcome(status), is_blind=is_blind, is_saved=True)
-
-    async def compact(self, key: ConversationKey, user: UserRef) -> Compaction:
-        """Summarises the current thread of a chat at a user's request.
-
-        Raises:
-            StorageError: the database fails.
-        """
-        preference = await self._stores.preferences.get(key.chat_ref)
-        thread = await self._stores.turns.current(key)
-        is_local_only = self._asks_consent and not preference.remote_consent
-        spec = RequestSpec(CHAT, user=user, chat=key.chat_ref, local_only=is_local_only)
-        return await self._memory.compact(thread, spec)
+        provenances = [provenance for _, provenance in _responses(run)]
+        await self._footers.collect(run, provenances)
+        self._end(run, replay_outcome(status), provenances, is_saved=True)
 
     async def _close(self, run: TurnRun, outcome: TurnOutcome) -> None:
         """Saves the result of the turn and ends the reply, also when saving fails."""
-        self._observer.count_tokens(run.messages)
-        is_blind = run.record_provenance()
+        responses = _responses(run)
+        provenances = [provenance for _, provenance in responses]
+        if self._metrics is not None:
+            for response, provenance in responses:
+                tokens_in, tokens_out = self._metrics.tokens[provenance.provider, provenance.model]
+                tokens_in.inc(response.usage.input_tokens)
+                tokens_out.inc(response.usage.output_tokens)
         saved = False
         try:
-            await self._announce_stand_in(run)
-            await self._note_asked(run)
-            saved = await self._records.save(run, outcome)
+            await self._footers.collect(run, provenances)
+            saved = await self._save(run, outcome)
         except Exception:
             # The answer exists all the same.
             log.exception("turn.lost")
         finally:
-            self._end(run, outcome, is_blind=is_blind, is_saved=saved)
+            self._end(run, outcome, provenances, is_saved=saved)
         if saved and outcome.phase is ReplyPhase.COMPLETE:
             self._request_name(run)
         log.info(
@@ -248,31 +279,43 @@ class ChatService:
             seconds=round(self._clock.monotonic() - run.began, 3),
         )
 
-    def _end(self, run: TurnRun, outcome: TurnOutcome, *, is_blind: bool, is_saved: bool) -> None:
+    async def _save(self, run: TurnRun, outcome: TurnOutcome) -> bool:
+        """Saves the turn now, or later if the database rejects it."""
+        status = STATUS_OF_PHASE[outcome.phase]
+        if run.replaces_id is not None and not run.reply.text and not run.reply.pictures:
+            # A Retry without an answer replaces nothing.
+            status = TurnStatus.FAILED
+        # A Retry of a failed answer to a permission needs the result of the call.
+        messages = tuple(run.prelude) if status is TurnStatus.FAILED else run.messages
+        if messages and run.is_heard:
+            messages = (run.prompt, *messages)
+        usage = [message.usage for message in run.messages if isinstance(message, ModelResponse)]
+
+        async def write() -> None:
+            turn = run.turn or await self.records.open_turn(run)
+            await self._turns.close_turn(
+                turn.id,
+                status,
+                messages,
+                provider=run.reply.provider,
+                model=run.reply.model,
+                input_tokens=sum(entry.input_tokens for entry in usage) or None,
+                output_tokens=sum(entry.output_tokens for entry in usage) or None,
+            )
+
+        if self.deferred.pending:
+            return await self.deferred.save(write)
+        try:
+            await write()
+        except StorageError as error:
+            self.deferred.put_off(write, error)
+            return False
+        return True
+
+    def _end(self, run: TurnRun, outcome: TurnOutcome, provenances: Sequence[Provenance], *, is_saved: bool) -> None:
+        is_blind = any(provenance.blind for provenance in provenances)
         footer = self._footers.footer(run, is_blind=is_blind, is_saved=is_saved)
         run.reply.end(outcome.phase, self._footers.notice(run, outcome), footer)
-
-    async def _note_asked(self, run: TurnRun) -> None:
-        """Notes the calls that wait for the user; without the database they are asked for by no button."""
-        if self._find_asked is None or run.acts_for is None:
-            return
-        try:
-            run.reply.asked_calls = tuple(await self._find_asked(run.acts_for))
-        except StorageError as error:
-            log.warning("turn.asked_calls_unavailable", error=str(error))
-
-    async def _announce_stand_in(self, run: TurnRun) -> None:
-        """Leaves the line about a remote provider to the first answer of an outage in this chat."""
-        stand_in = run.stand_in if run.reply.text else None
-        if stand_in is None or self._stand_ins is None:
-            run.stand_in = None
-            return
-        is_news = await self._stand_ins.is_news(run.incoming.key.chat_ref, stand_in, run.origin)
-        run.stand_in = stand_in if is_news else None
-
-    def _naming_pause(self, incoming: Incoming) -> AbstractContextManager[None]:
-        """Keeps our own requests for names out of the way of a turn."""
-        return nullcontext() if self._namer is None else self._namer.turn(incoming.key.chat_ref)
 
     def _request_name(self, run: TurnRun) -> None:
         """Queues the thread for a name if it has none."""
@@ -290,8 +333,18 @@ class ChatService:
         )
 
 
-def _prompt(incoming: Incoming) -> ModelRequest:
-    return picture_prompt(incoming) if incoming.draws else to_prompt(incoming)
+def _responses(run: TurnRun) -> list[tuple[ModelResponse, Provenance]]:
+    """Returns the responses of a turn that a provider gave."""
+    return [
+        (message, provenance)
+        for message in run.messages
+        if isinstance(message, ModelResponse) and (provenance := last_provenance([message])) is not None
+    ]
+
+
+def _span_attributes(reply: Reply) -> dict[str, str]:
+    facts = {"phase": reply.phase.name.lower(), "provider": reply.provider, "model": reply.model}
+    return {f"understudy.{name}": value for name, value in facts.items() if value is not None}
 
 
 async def _finish(work: Coroutine[object, object, None]) -> None:

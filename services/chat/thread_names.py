@@ -8,8 +8,7 @@ import asyncio
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,7 +17,7 @@ from pydantic import BaseModel
 
 from core.background import BackgroundTasks
 from core.errors import AllProvidersFailed, ProviderError, StorageError
-from core.messages import ConversationKey
+from core.messages import ChatRef, ConversationKey
 from services.chat.store.conversation import Thread
 from services.llm.models.factory import LLMModelFactory
 from services.llm.models.name_generator import first_words
@@ -91,10 +90,9 @@ class _Pending:
     is_in_work: bool = False
     tries: int = 0
     naming: asyncio.Task[str | None] | None = None
-    chat: str = field(init=False)
+    chat: ChatRef = field(init=False)
 
     def __post_init__(self) -> None:
-        # Kept, since every turn that begins or ends compares it.
         self.chat = self.beginning.thread.key.chat_ref
 
 
@@ -116,8 +114,10 @@ class ThreadNamer:
         self._due: list[tuple[float, int, _Pending]] = []
         """Heap of due times; a thread whose time changes gets a further entry, and the older one is skipped."""
         self._numbers = itertools.count()
-        self._turns: Counter[str] = Counter()
-        """Turns that are running, by chat."""
+        self.running: Counter[ChatRef] = Counter()
+        """Turns that are running, by chat; the service of the turns counts them."""
+        self.waiting: Counter[ChatRef] = Counter()
+        """Threads that wait for a name, by chat."""
         self._changed = asyncio.Event()
         self._tasks = BackgroundTasks()
         self._on_named: OnNamed | None = None
@@ -141,27 +141,23 @@ class ThreadNamer:
         if thread_id in self._pending or len(self._pending) >= QUEUE_LIMIT:
             return
         self._pending[thread_id] = pending = _Pending(beginning)
+        self.waiting[pending.chat] += 1
         self._schedule(pending, self._now() + self._timing.quiet_s)
 
-    @contextmanager
-    def turn(self, chat: str) -> Generator[None]:
-        """Keeps a chat's threads from being named while a turn runs there; a name in progress is cancelled."""
-        self._turns[chat] += 1
+    def pause(self, chat: ChatRef) -> None:
+        """Cancels the names in progress of a chat, in which a turn begins."""
         for pending in self._pending_of(chat):
             if pending.naming is not None:
                 pending.naming.cancel()
-        try:
-            yield
-        finally:
-            self._turns[chat] -= 1
-            if not self._turns[chat]:
-                del self._turns[chat]
-                quiet_at = self._now() + self._timing.quiet_s
-                for pending in self._pending_of(chat):
-                    if pending.due_at < quiet_at:
-                        self._schedule(pending, quiet_at)
 
-    def _pending_of(self, chat: str) -> list[_Pending]:
+    def resume(self, chat: ChatRef) -> None:
+        """Schedules the threads of a chat, in which the last turn has ended."""
+        quiet_at = self._now() + self._timing.quiet_s
+        for pending in self._pending_of(chat):
+            if pending.due_at < quiet_at:
+                self._schedule(pending, quiet_at)
+
+    def _pending_of(self, chat: ChatRef) -> list[_Pending]:
         return [each for each in self._pending.values() if each.chat == chat]
 
     def _schedule(self, pending: _Pending, due_at: float) -> None:
@@ -185,9 +181,15 @@ class ThreadNamer:
             finally:
                 pending.is_in_work = False
                 if is_done:
-                    self._pending.pop(thread_id, None)
+                    self._forget(pending)
                 else:
                     self._schedule(pending, pending.due_at)
+
+    def _forget(self, pending: _Pending) -> None:
+        del self._pending[pending.beginning.thread.id]
+        self.waiting[pending.chat] -= 1
+        if not self.waiting[pending.chat]:
+            del self.waiting[pending.chat]
 
     async def _next(self) -> _Pending:
         """Waits for a thread in a quiet chat."""
@@ -197,7 +199,7 @@ class ThreadNamer:
             while self._due and self._due[0][0] <= now:
                 due_at, _, pending = heapq.heappop(self._due)
                 # The end of a turn schedules the threads of its chat again.
-                if due_at == pending.due_at and pending.chat not in self._turns:
+                if due_at == pending.due_at and pending.chat not in self.running:
                     return pending
             try:
                 async with asyncio.timeout(self._due[0][0] - now if self._due else None):

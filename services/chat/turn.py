@@ -1,43 +1,36 @@
-"""A turn: its request, its context for the agent, its state and outcome, its metrics and span."""
+"""A turn: its request, its context and tools for the agent, its state, outcome and metrics."""
 
-import time
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from typing import Protocol
 
-import structlog
-from opentelemetry.trace import Tracer
 from prometheus_client import Counter
-from pydantic_ai import RunContext
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
-from pydantic_ai.tools import ToolDefinition, ToolPrepareFunc
+from pydantic_ai import FunctionToolset
+from pydantic_ai.messages import ModelMessage, ModelRequest
 from pydantic_ai.usage import UsageLimits
 
 from core.clock import Clock
-from core.messages import ChatKind, ConversationKey, Incoming, Surface
+from core.messages import ChatKind, ConversationKey, Incoming
 from core.observability.metrics import Metrics
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.store.conversation import Thread, Turn, TurnStatus
 from services.chat.store.history import Recall
-from services.llm.models.routed import last_provenance
 from services.llm.request import ModelChoice
 from services.preferences import ChatPreferences
-
-log = structlog.get_logger()
 
 FETCH_PAGE = "fetch_page"
 """Name of the tool that reads a web page."""
 LIMITS = UsageLimits(request_limit=8, tool_calls_limit=12)
 """Limits of one turn: requests of the tool loop, and tool calls."""
 
-_STATUS = {
+STATUS_OF_PHASE = {
     ReplyPhase.COMPLETE: TurnStatus.COMPLETE,
     ReplyPhase.STOPPED: TurnStatus.STOPPED,
     ReplyPhase.INTERRUPTED: TurnStatus.INTERRUPTED,
     ReplyPhase.FAILED: TurnStatus.FAILED,
 }
+"""The status of a turn in the history, by the end of its reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +77,7 @@ class Ability(StrEnum):
     """An ability that not every turn has; tools are offered by it."""
 
     READ_WEB = auto()
+    """Not where messages stay on the operator's machines: addresses and queries tell others what a chat is about."""
     SCHEDULE = auto()
     READ_DOCUMENTS = auto()
     DRAW = auto()
@@ -101,7 +95,6 @@ class TurnContext:
         origin: id of the job, if any; the same when the job is repeated after a crash, and for a Retry that of the
             first attempt. Tools that act put it into a unique key.
         is_local_only: whether the chat's messages stay on the operator's own machines.
-        has_documents: whether a document of the conversation was given in part only.
         persona: instructions of the conversation on how to answer.
         draw: draws a picture under the answer, by its description; returns False where the turn has enough of them.
             None where no picture can be shown.
@@ -118,33 +111,18 @@ class TurnContext:
     language: str | None = None
     origin: str | None = None
     is_local_only: bool = False
-    has_documents: bool = False
     persona: str | None = None
     draw: Callable[[str], Awaitable[bool]] | None = None
     offered: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     """Tools of MCP servers offered in this turn: (server, tool) by the name that the model sees."""
 
-    def can(self, ability: Ability) -> bool:
-        """Returns whether the turn has an ability."""
-        match ability:
-            case Ability.READ_WEB:
-                # Addresses and queries tell others what the chat is about.
-                return not self.is_local_only
-            case Ability.SCHEDULE:
-                return self.conversation.surface is Surface.TELEGRAM
-            case Ability.READ_DOCUMENTS:
-                return self.has_documents
-            case Ability.DRAW:
-                return self.draw is not None
 
+class AbilityTools(FunctionToolset[TurnContext]):
+    """Tools that are offered in turns with an ability."""
 
-def offered_with(ability: Ability) -> ToolPrepareFunc[TurnContext]:
-    """Returns a `prepare` of a tool: it is offered in turns that have an ability."""
-
-    async def prepare(context: RunContext[TurnContext], tool: ToolDefinition) -> ToolDefinition | None:
-        return tool if context.deps.can(ability) else None
-
-    return prepare
+    def __init__(self, ability: Ability) -> None:
+        super().__init__(docstring_format="google", require_parameter_descriptions=True, id=ability)
+        self.ability = ability
 
 
 @dataclass(slots=True)
@@ -188,24 +166,6 @@ class TurnRun:
     is_answered: bool = False
     """True if an earlier process already answered it, so that only the delivery is left."""
 
-    def record_provenance(self) -> bool:
-        """Records in the reply who answered, who failed and whether the answer was cut at its length limit.
-
-        Returns whether a model without vision answered.
-        """
-        answer = next((message for message in reversed(self.messages) if isinstance(message, ModelResponse)), None)
-        self.reply.is_cut = answer is not None and answer.finish_reason == "length"
-        stamps = [stamp for message in self.messages if (stamp := last_provenance([message])) is not None]
-        if stamps:
-            self.reply.provider, self.reply.model = stamps[-1].provider, stamps[-1].model
-            # Each step of a tool loop is a request of its own and may have had other failures.
-            self.stand_in = next(
-                (StandIn(stamp.failed_local, stamp.provider) for stamp in stamps if stamp.failed_local is not None),
-                None,
-            )
-            self.reply.failed_over = tuple(dict.fromkeys(failed for stamp in stamps for failed in stamp.failed))
-        return any(stamp.blind for stamp in stamps)
-
 
 @dataclass(frozen=True, slots=True)
 class TurnOutcome:
@@ -215,118 +175,33 @@ class TurnOutcome:
     key: str | None = None
     arguments: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    @property
-    def status(self) -> TurnStatus:
-        """The corresponding status in the history."""
-        return _STATUS[self.phase]
-
-
-@dataclass(frozen=True, slots=True)
-class TurnEnded:
-    """A turn has ended.
-
-    Args:
-        phase: `complete`, `stopped`, `interrupted` or `failed`.
-        seconds: seconds from the message to the saved answer.
-    """
-
-    phase: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class TokensUsed:
-    """Tokens of one model response."""
-
-    provider: str
-    model: str
-    tokens_in: int
-    tokens_out: int
-
 
 class TurnMetrics:
-    """Counts turns and their tokens."""
+    """Metrics of turns and their tokens."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._turns = metrics.counter("turns", "Turns by how they ended", ("phase",))
-        self._seconds = metrics.histogram("turn_seconds", "Time of a whole turn, from its message to its saved answer")
-        self._tokens = metrics.counter("tokens", "Tokens by direction", ("provider", "model", "direction"))
-        self._by_model: dict[tuple[str, str], tuple[Counter, Counter]] = {}
+        self.tokens = TokenCounters(metrics)
+        self.turns = metrics.counter("turns", "Turns by how they ended", ("phase",))
+        self.seconds = metrics.histogram("turn_seconds", "Time of a whole turn, from its message to its saved answer")
         for phase in ReplyPhase:
             if phase is not ReplyPhase.RUNNING:
-                self._turns.labels(phase.name.lower())
-
-    def record(self, event: TurnEnded | TokensUsed) -> None:
-        """Counts the end of a turn, or the tokens of a response."""
-        match event:
-            case TurnEnded(phase, seconds):
-                self._turns.labels(phase).inc()
-                self._seconds.observe(seconds)
-            case TokensUsed(provider, model, tokens_in, tokens_out):
-                counter_in, counter_out = self._token_counters(provider, model)
-                counter_in.inc(tokens_in)
-                counter_out.inc(tokens_out)
-
-    def _token_counters(self, provider: str, model: str) -> tuple[Counter, Counter]:
-        """Returns the counters of a model. They are looked up once, since the library looks labels up under a lock."""
-        labels = (provider, model)
-        if labels not in self._metrics.models:
-            labels = self._metrics.model_labels(provider, model)
-        counters = self._by_model.get(labels)
-        if counters is None:
-            counters = self._tokens.labels(*labels, "in"), self._tokens.labels(*labels, "out")
-            self._by_model[labels] = counters
-        return counters
+                self.turns.labels(phase.name.lower())
 
 
-TurnWatcher = Callable[[TurnEnded | TokensUsed], None]
+class TokenCounters(dict[tuple[str, str], tuple[Counter, Counter]]):
+    """Counters of the tokens in and out, by provider and model.
 
-
-class TurnObserver:
-    """Observes the start and the end of each turn.
-
-    Args:
-        tracer: creates a span per turn; None where tracing is off.
-        watcher: receives each event; it must return quickly.
+    They are looked up once, since the library looks labels up under a lock.
     """
 
-    def __init__(self, tracer: Tracer | None = None, watcher: TurnWatcher | None = None) -> None:
-        self._tracer = tracer
-        self._watcher = watcher
-        self.running = 0
-        """Turns in progress."""
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__()
+        self._metrics = metrics
+        self._tokens = metrics.counter("tokens", "Tokens by direction", ("provider", "model", "direction"))
 
-    @contextmanager
-    def turn(self, reply: Reply) -> Generator[None]:
-        """Observes one turn; its phase is read from the reply at the end."""
-        self.running += 1
-        began = time.perf_counter()
-        try:
-            if self._tracer is None:
-                yield
-            else:
-                with self._tracer.start_as_current_span("turn", record_exception=False) as span:
-                    try:
-                        yield
-                    finally:
-                        span.set_attributes(_span_attributes(reply))
-        finally:
-            self.running -= 1
-            if self._watcher is not None:
-                self._watcher(TurnEnded(reply.phase.name.lower(), time.perf_counter() - began))
-
-    def count_tokens(self, messages: Sequence[ModelMessage]) -> None:
-        """Reports the tokens of each response of a turn, by provider and model."""
-        if self._watcher is None:
-            return
-        for message in messages:
-            stamp = last_provenance([message])
-            if isinstance(message, ModelResponse) and stamp is not None:
-                usage = message.usage
-                self._watcher(TokensUsed(stamp.provider, stamp.model, usage.input_tokens, usage.output_tokens))
-
-
-def _span_attributes(reply: Reply) -> dict[str, str]:
-    facts = {"phase": reply.phase.name.lower(), "provider": reply.provider, "model": reply.model}
-    return {f"understudy.{name}": value for name, value in facts.items() if value is not None}
+    def __missing__(self, model: tuple[str, str]) -> tuple[Counter, Counter]:
+        """Returns the counters of a model, or those of all models without labels of their own."""
+        labels = self._metrics.model_labels(*model)
+        if labels not in self:
+            self[labels] = self._tokens.labels(*labels, "in"), self._tokens.labels(*labels, "out")
+        return self[labels]

@@ -1,4 +1,4 @@
-"""Reads and writes a turn in the database; a failed write is repeated in the background."""
+"""Reads and writes of a turn beside the usual ones: its files, an earlier attempt, a database that fails."""
 
 import asyncio
 from collections import deque
@@ -6,20 +6,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolCallPart
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart
 
 from core.errors import StorageError
-from services.chat.media.voice import has_recording
-from services.chat.memory import ConversationMemory
-from services.chat.prompts import split_parts
+from core.messages import ConversationKey, Incoming, UserRef
+from services.chat.media.voice import has_recording, quote_transcripts
+from services.chat.memory import Compaction, ConversationMemory
+from services.chat.prompts import find_description, split_parts, to_prompt
 from services.chat.reply import ShownPicture
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
 from services.chat.store.files import DocumentStore, PictureStore
-from services.chat.store.history import ThreadMemories
+from services.chat.store.history import Recall, ThreadMemories
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
-from services.chat.turn import TurnOutcome, TurnRun
+from services.chat.turn import TurnRun
 from services.llm.capabilities.asking import Picture
+from services.llm.models.factory import CHAT
 from services.llm.models.routed import last_provenance
 from services.llm.request import RequestSpec
 from services.preferences import PreferenceStore
@@ -39,11 +41,8 @@ class DeferredWrites:
 
     def __init__(self, limit: int = 1000) -> None:
         self._limit = limit
-        self._pending: deque[Save] = deque()
+        self.pending: deque[Save] = deque()
         self._flush_lock = asyncio.Lock()
-
-    def __len__(self) -> int:
-        return len(self._pending)
 
     async def save(self, save: Save) -> bool:
         """Saves after all pending writes; queues it where the database rejects it. Returns whether it is saved.
@@ -55,23 +54,33 @@ class DeferredWrites:
             try:
                 await save()
             except StorageError as error:
-                if error.permanent:
-                    raise
-                log.error("turn.not_saved", error=str(error))
+                self.put_off(save, error)
             else:
                 return True
-        self._queue(save)
+        else:
+            self._queue(save)
         return False
+
+    def put_off(self, save: Save, error: StorageError) -> None:
+        """Queues a write that the database rejected.
+
+        Raises:
+            StorageError: the given one: the database will never accept it.
+        """
+        if error.permanent:
+            raise error
+        log.error("turn.not_saved", error=str(error))
+        self._queue(save)
 
     async def flush(self) -> bool:
         """Saves the pending writes, as far as the database accepts them. Returns whether none is left."""
         if self._flush_lock.locked():
             # Each try may take a whole busy timeout; concurrent callers share one.
             async with self._flush_lock:
-                return not self._pending
+                return not self.pending
         async with self._flush_lock:
-            while self._pending:
-                save = self._pending[0]
+            while self.pending:
+                save = self.pending[0]
                 try:
                     await save()
                     log.info("turn.backlog_flushed")
@@ -83,15 +92,15 @@ class DeferredWrites:
                     # A bug in one write must not block the others.
                     log.exception("turn.lost")
                 # It may have been dropped for a newer one while it was being saved.
-                if self._pending and self._pending[0] is save:
-                    self._pending.popleft()
+                if self.pending and self.pending[0] is save:
+                    self.pending.popleft()
         return True
 
     def _queue(self, save: Save) -> None:
-        if len(self._pending) >= self._limit:
-            self._pending.popleft()
+        if len(self.pending) >= self._limit:
+            self.pending.popleft()
             log.error("turn.lost", pending=self._limit)
-        self._pending.append(save)
+        self.pending.append(save)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +116,54 @@ class ChatStores:
 
 
 class TurnRecords:
-    """Reads and writes the stored data of a turn; a failure costs memory, and not the answer.
+    """Reads and writes the stored data of turns; a failure costs memory, and not the answer.
 
     Args:
         memory: recalls the history.
         deferred: repeats writes that the database rejects.
+        asks_consent: whether a chat must agree before its messages go to remote providers.
     """
 
-    def __init__(self, stores: ChatStores, memory: ConversationMemory, deferred: DeferredWrites) -> None:
+    def __init__(
+        self, stores: ChatStores, memory: ConversationMemory, deferred: DeferredWrites, *, asks_consent: bool
+    ) -> None:
         self._stores = stores
         self._memory = memory
         self._deferred = deferred
+        self._asks_consent = asks_consent
+
+    async def record(self, incoming: Incoming, text: str, *, origin: str | None = None) -> int:
+        """Stores a message of the bot's own as the answer to a prompt, so that people can reply to it.
+
+        Args:
+            incoming: the prompt that stands before it in the history.
+            origin: id of the job; a repeated job finds the turn of the first.
+
+        Returns:
+            The id of the turn.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        turns = self._stores.turns
+        thread = await turns.current(incoming.key)
+        turn = await turns.open_turn(thread, incoming.speaker.user_id, to_prompt(incoming), origin=origin)
+        if turn.status not in ANSWERED:
+            await turns.close_turn(turn.id, TurnStatus.COMPLETE, [ModelResponse([TextPart(text)])])
+        return turn.id
+
+    async def compact(self, key: ConversationKey, user: UserRef) -> Compaction:
+        """Summarises the current thread of a chat at a user's request.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        preference = await self._stores.preferences.get(key.chat_ref)
+        thread = await self._stores.turns.current(key)
+        is_local_only = self._asks_consent and not preference.remote_consent
+        return await self._memory.compact(
+            thread, RequestSpec(CHAT, user=user, chat=key.chat_ref, local_only=is_local_only)
+        )
 
     async def recall_acts(self, run: TurnRun, retry_of: Turn) -> None:
         """Lets a Retry find the acts of the first attempt, and the result of a call that was carried out aside."""
@@ -130,11 +176,9 @@ class TurnRecords:
         run.prelude = _find_prelude(messages)
 
     async def open(self, run: TurnRun) -> Sequence[ModelMessage]:
-        """Reads the history and saves the prompt. Without a database the turn goes on without memory."""
+        """Reads the history and saves the prompt, apart. Without a database the turn goes on without memory."""
         turns, key = self._stores.turns, run.incoming.key
         is_flushed = await self._deferred.flush()
-        if is_flushed and run.thread is None and (begun := await self._begin(run)) is not None:
-            return begun
         history: Sequence[ModelMessage] = ()
         try:
             run.preference = await self._stores.preferences.get(key.chat_ref)
@@ -148,64 +192,55 @@ class TurnRecords:
         # While earlier turns wait for the database, this one waits too: their order counts.
         if is_flushed:
             try:
-                await self._open_turn(run)
+                await self.open_turn(run)
             except StorageError as error:
                 log.error("turn.prompt_not_saved", error=str(error))
         return history
 
-    async def fit(self, run: TurnRun, history: Sequence[ModelMessage], spec: RequestSpec) -> Sequence[ModelMessage]:
-        """Drops turns where the history has outgrown its budget; a Retry keeps the history of the first answer.
-
-        Args:
-            spec: spec of the answer, also used to request a summary of the dropped turns.
-        """
-        if run.thread is None or run.recall is None or not run.recall.is_over or run.replaces_id is not None:
-            return history
-        fitted = await self._memory.fit(run.thread, run.recall, spec)
-        run.is_first_drop = fitted.is_first_drop
-        return fitted.history
-
-    async def _begin(self, run: TurnRun) -> Sequence[ModelMessage] | None:
-        """Reads the history and saves the prompt together. Returns None where the database accepts only one of them."""
-        incoming = run.incoming
-        try:
-            beginning = await self._stores.turns.begin(
-                incoming.key, incoming.speaker.user_id, run.prompt, self._memory.limits.history_tokens,
-                origin=run.origin, question_id=run.question_id,
-            )  # fmt: skip
-        except StorageError:
-            return None
-        run.preference, run.thread = beginning.preference, beginning.turn.thread
-        run.reply.stream_mode = run.preference.stream_mode
-        run.recall = beginning.recall
-        await self._continue_turn(run, beginning.turn)
-        return beginning.recall.history
-
-    async def _open_turn(self, run: TurnRun) -> Turn:
-        """Saves the prompt unless it is saved already."""
-        if run.turn is None:
-            run.thread = run.thread or await self._stores.turns.current(run.incoming.key)
-            speaker = run.incoming.speaker.user_id
-            turn = await self._stores.turns.open_turn(
-                run.thread, speaker, run.prompt,
-                replaces_id=run.replaces_id, origin=run.origin, question_id=run.question_id,
-            )  # fmt: skip
-            await self._continue_turn(run, turn)
-            return turn
+    async def open_turn(self, run: TurnRun) -> Turn:
+        """Saves the prompt."""
+        run.thread = run.thread or await self._stores.turns.current(run.incoming.key)
+        run.turn = await self._stores.turns.open_turn(
+            run.thread, run.incoming.speaker.user_id, run.prompt,
+            replaces_id=run.replaces_id, origin=run.origin, question_id=run.question_id,
+        )  # fmt: skip
+        run.reply.turn_id = run.turn.id
+        if run.turn.prompt is not run.prompt:
+            await self.resume(run, run.turn)
         return run.turn
 
-    async def _continue_turn(self, run: TurnRun, turn: Turn) -> None:
-        run.turn = turn
-        run.reply.turn_id = turn.id
+    async def resume(self, run: TurnRun, turn: Turn) -> None:
+        """Takes up a turn that an earlier attempt has stored, perhaps with its answer."""
         run.reply.earlier_ids = turn.answer_ids
-        # A turn that is stored now has its given prompt.
-        run.reply.is_resumed = turn.prompt is not run.prompt
-        if run.reply.is_resumed and turn.prompt is not None and has_recording(run.prompt):
+        run.reply.is_resumed = True
+        if turn.prompt is not None and has_recording(run.prompt):
             # An earlier attempt may have heard it already.
             run.prompt = turn.prompt
         if turn.status in ANSWERED:
             run.messages = (await self._stores.turns.answer(turn.id))[1:]
             run.is_answered = True
+
+    async def replay(self, run: TurnRun) -> None:
+        """Writes the answer of an earlier process to the reply again, since its delivery may be incomplete."""
+        run.reply.heading = quote_transcripts(run.prompt)
+        await self.restore_pictures(run)
+        for message in run.messages if find_description(run.prompt) is None else ():
+            for part in message.parts:
+                if isinstance(part, TextPart):
+                    run.reply.begin_part()
+                    run.reply.write(part.content)
+
+    async def fit(self, run: TurnRun, recall: Recall, spec: RequestSpec) -> Sequence[ModelMessage]:
+        """Drops turns of a history that exceeds its budget; a Retry keeps the history of the first answer.
+
+        Args:
+            spec: spec of the answer, also used to request a summary of the dropped turns.
+        """
+        if run.thread is None or run.replaces_id is not None:
+            return recall.history
+        fitted = await self._memory.fit(run.thread, recall, spec)
+        run.is_first_drop = fitted.is_first_drop
+        return fitted.history
 
     async def keep_transcript(self, run: TurnRun) -> None:
         """Puts the text of a voice message into the stored prompt, where a Retry finds it."""
@@ -248,32 +283,6 @@ class TurnRecords:
             log.warning("turn.pictures_unavailable", error=str(error))
             return
         run.reply.pictures += [ShownPicture(data, f"picture.{kind.rpartition('/')[2]}") for data, kind in found]
-
-    async def save(self, run: TurnRun, outcome: TurnOutcome) -> bool:
-        """Saves the turn now, or later if the database rejects it."""
-        status = outcome.status
-        if run.replaces_id is not None and not run.reply.text and not run.reply.pictures:
-            # A Retry without an answer replaces nothing.
-            status = TurnStatus.FAILED
-        # A Retry of a failed answer to a permission needs the result of the call.
-        messages = tuple(run.prelude) if status is TurnStatus.FAILED else run.messages
-        if messages and run.is_heard:
-            messages = (run.prompt, *messages)
-        usage = [message.usage for message in run.messages if isinstance(message, ModelResponse)]
-
-        async def write() -> None:
-            turn = await self._open_turn(run)
-            await self._stores.turns.close_turn(
-                turn.id,
-                status,
-                messages,
-                provider=run.reply.provider,
-                model=run.reply.model,
-                input_tokens=sum(entry.input_tokens for entry in usage) or None,
-                output_tokens=sum(entry.output_tokens for entry in usage) or None,
-            )
-
-        return await self._deferred.save(write)
 
 
 def _find_prelude(messages: Sequence[ModelMessage]) -> Sequence[ModelMessage]:

@@ -2,11 +2,11 @@
 
 import hashlib
 
-from pydantic_ai import FunctionToolset, ModelRetry, RunContext
+from pydantic_ai import ModelRetry, RunContext
 
 from core.errors import ScheduleRefused, StorageError
 from core.messages import Speaker
-from services.chat.turn import Ability, TurnContext, offered_with
+from services.chat.turn import Ability, AbilityTools, TurnContext
 from services.schedule.schedules import Schedule, ScheduleOwner, Schedules
 
 FORMS = (
@@ -32,14 +32,12 @@ class ScheduleTools:
     def __init__(self, schedules: Schedules) -> None:
         self._schedules = schedules
 
-    def toolset(self) -> FunctionToolset[TurnContext]:
+    def toolset(self) -> AbilityTools:
         """Returns the tools. They are offered in chats only: the console has nothing that delivers later."""
-        tools = FunctionToolset[TurnContext](
-            docstring_format="google", require_parameter_descriptions=True, id="schedule"
-        )
-        tools.add_function(self.schedule_message, prepare=offered_with(Ability.SCHEDULE))
-        tools.add_function(self.list_schedules, prepare=offered_with(Ability.SCHEDULE))
-        tools.add_function(self.cancel_schedule, prepare=offered_with(Ability.SCHEDULE))
+        tools = AbilityTools(Ability.SCHEDULE)
+        tools.add_function(self.schedule_message)
+        tools.add_function(self.list_schedules)
+        tools.add_function(self.cancel_schedule)
         return tools
 
     async def schedule_message(

@@ -24,7 +24,7 @@ from services.chat.store.notes import Notes
 from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import NamingTiming, ThreadNamer
-from services.chat.turn import TurnRequest
+from services.chat.turn import AbilityTools, TurnRequest
 from services.chat.turn_records import ChatStores
 from services.llm.models.factory import LLMModelFactory
 from services.llm.request import ModelChoice
@@ -130,7 +130,8 @@ async def chat_harness(
                 )
                 await namer.start()
             chat = ChatService(
-                agent=create_agent(None, toolsets),
+                agent=create_agent(None, [each for each in toolsets if not isinstance(each, AbilityTools)]),
+                tools=[each for each in toolsets if isinstance(each, AbilityTools)],
                 models=replica.factory,
                 stores=stores,
                 texts=Texts(strict=True),

@@ -85,7 +85,7 @@ class ChatHandlers:
     async def compact(self, message: Message) -> None:
         """Summarises the earlier part of the conversation."""
         key, speaker = conversation_key(message), message_speaker(message)
-        await self._replies.say(message, await self._chat.compact(key, user_ref(key.surface, speaker.user_id)))
+        await self._replies.say(message, await self._chat.records.compact(key, user_ref(key.surface, speaker.user_id)))
 
     async def stop(self, message: Message) -> None:
         """Stops the answer in progress; its message shows the result."""

@@ -203,7 +203,9 @@ class ScheduledMessages:
             await self._responder.answer(request, reply_to=reply_to_id)
             return
         try:
-            turn_id = await self._chat.record(self._incoming(due, "schedule-reminder"), heading.text, origin=job.id)
+            turn_id = await self._chat.records.record(
+                self._incoming(due, "schedule-reminder"), heading.text, origin=job.id
+            )
             await self._turns.note_answer(turn_id, [sent.message_id])
         except StorageError as error:
             # The reminder has arrived; only the memory of it is missing.

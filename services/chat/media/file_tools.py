@@ -3,13 +3,13 @@
 from typing import Protocol
 
 import structlog
-from pydantic_ai import FunctionToolset, ModelRetry, RunContext
+from pydantic_ai import ModelRetry, RunContext
 
 from core.errors import BudgetExhausted, ConsentNeeded, ContentRefused, ProviderError, StorageError
 from core.messages import TextFile
 from services.chat.prompts import frame_file, split_parts
 from services.chat.store.files import DocumentStore
-from services.chat.turn import Ability, TurnContext, offered_with
+from services.chat.turn import Ability, AbilityTools, TurnContext
 from services.llm.capabilities.asking import Picture
 from services.llm.request import RequestSpec
 
@@ -28,12 +28,10 @@ class DocumentTools:
     def __init__(self, documents: DocumentStore) -> None:
         self._documents = documents
 
-    def toolset(self) -> FunctionToolset[TurnContext]:
+    def toolset(self) -> AbilityTools:
         """Returns the tool, which is offered in conversations with a long document."""
-        tools = FunctionToolset[TurnContext](
-            docstring_format="google", require_parameter_descriptions=True, id="documents"
-        )
-        tools.add_function(self.read_document, prepare=offered_with(Ability.READ_DOCUMENTS))
+        tools = AbilityTools(Ability.READ_DOCUMENTS)
+        tools.add_function(self.read_document)
         return tools
 
     async def read_document(self, context: RunContext[TurnContext], name: str, part: int) -> str:
@@ -67,10 +65,10 @@ class TextToImage(Protocol):
         ...
 
 
-def picture_tools() -> FunctionToolset[TurnContext]:
+def picture_tools() -> AbilityTools:
     """Returns the tool that draws, which is offered where a turn can show pictures."""
-    tools = FunctionToolset[TurnContext](docstring_format="google", require_parameter_descriptions=True, id="pictures")
-    tools.add_function(draw_picture, prepare=offered_with(Ability.DRAW))
+    tools = AbilityTools(Ability.DRAW)
+    tools.add_function(draw_picture)
     return tools
 
 

@@ -6,7 +6,7 @@ not restored reads as that text. Files produced by a model or a tool are kept on
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from pydantic_ai.messages import (
@@ -29,6 +29,23 @@ from sqlalchemy import Connection, select, tuple_
 from core.db.tables import AttachmentRow
 
 _DIGEST = "attachment"
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """Messages ready to be stored.
+
+    Args:
+        json: the messages, with "[image]" in place of each file.
+        tokens: their estimated tokens, without files.
+        file_count: the user's files in them.
+        attachments: these files by digest.
+    """
+
+    json: str
+    tokens: int
+    file_count: int = 0
+    attachments: Mapping[str, BinaryContent] = field(default_factory=dict[str, BinaryContent])
 
 
 def detach_files(messages: Sequence[ModelMessage]) -> tuple[list[ModelMessage], Mapping[str, BinaryContent]]:

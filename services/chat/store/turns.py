@@ -2,14 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 from pydantic_ai.messages import (
     BaseToolReturnPart,
-    BinaryContent,
     FilePart,
     ModelMessage,
     ModelMessagesTypeAdapter,
@@ -45,6 +44,7 @@ from services.chat.store.history import (
     starts_with_prompt,
 )
 from services.chat.store.stored_turns import StoredTurns, read_turn
+from services.chat.store.transcript import Transcript
 from services.llm.usage import estimate_tokens
 from services.preferences import PREFERENCES_OF, ChatPreferences
 
@@ -63,23 +63,6 @@ _OPENED = (
     .with_for_update()
 )
 _CLOSE = update(TURNS).where(TURNS.c.id == bindparam("turn"))
-
-
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """Messages ready to be stored.
-
-    Args:
-        json: the messages, with "[image]" in place of each file.
-        tokens: their estimated tokens, without files.
-        file_count: the user's files in them.
-        attachments: these files by digest.
-    """
-
-    json: str
-    tokens: int
-    file_count: int = 0
-    attachments: Mapping[str, BinaryContent] = field(default_factory=dict[str, BinaryContent])
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,13 +108,13 @@ async def test_request_begins_like_the_one_before_it(file: Database, server: LLM
 
 async def test_compact_summarises_by_hand(file: Database, server: LLMServer) -> None:
     async with chat_harness(file, provider("first", server.url, retries=0)) as harness:
-        assert await harness.chat.compact(PRIVATE, ANN_REF) is Compaction.NOTHING
+        assert await harness.chat.records.compact(PRIVATE, ANN_REF) is Compaction.NOTHING
         await talk(harness, server, 4)
         server.script(status(500))
-        assert await harness.chat.compact(PRIVATE, ANN_REF) is Compaction.FAILED
+        assert await harness.chat.records.compact(PRIVATE, ANN_REF) is Compaction.FAILED
         server.script(answer(SUMMARY))
         await harness.fallback.control.reset("first")
-        assert await harness.chat.compact(PRIVATE, ANN_REF) is Compaction.DONE
+        assert await harness.chat.records.compact(PRIVATE, ANN_REF) is Compaction.DONE
         material = json.dumps(server.requests[-1].json)
         assert "Question number 2" in material
         assert "Question number 3" not in material
@@ -132,7 +132,7 @@ async def test_summary_goes_nowhere_without_consent(file: Database, server: LLMS
         await talk(harness, server, 3)
         await harness.stores.preferences.set_remote_consent(PRIVATE.chat_ref, granted=False)
         before = len(server.requests)
-        assert await harness.chat.compact(PRIVATE, ANN_REF) is Compaction.FAILED
+        assert await harness.chat.records.compact(PRIVATE, ANN_REF) is Compaction.FAILED
         assert len(server.requests) == before
 
 

@@ -3,7 +3,7 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from core.observability.metrics import Metrics
-from services.chat.turn import TokensUsed, TurnMetrics
+from services.chat.turn import TurnMetrics
 
 
 def tokens(metrics: Metrics) -> dict[tuple[str, ...], float]:
@@ -23,7 +23,9 @@ def test_tokens_are_counted_for_configured_models_only() -> None:
     turns = TurnMetrics(metrics)
     TurnMetrics(other)
     for model in ("m", "a-new-one", "another-one", "n"):
-        turns.record(TokensUsed("a", model, 10, 2))
+        tokens_in, tokens_out = turns.tokens["a", model]
+        tokens_in.inc(10)
+        tokens_out.inc(2)
     assert tokens(metrics) == {
         ("in", "m", "a"): 10,
         ("out", "m", "a"): 2,
