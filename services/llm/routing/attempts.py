@@ -15,12 +15,11 @@ from pydantic_ai.messages import ModelMessage
 from core.errors import ContentRefused, FailedAttempt, ProviderError
 from core.redis.guard import RedisPatience
 from services.llm.request import Candidate, RequestSpec
+from services.llm.routing.admission.concurrency import SharedLimits
 from services.llm.routing.admission.request_admission import (
     Admitted,
-    CandidateAdmission,
     CandidateQueue,
     RequestAdmission,
-    Route,
 )
 from services.llm.routing.candidate_failures import AttemptState, CandidateFailures
 from services.llm.routing.events import AttemptEnded, AttemptResult
@@ -219,33 +218,32 @@ class Attempts:
     request) leaves provider health unchanged.
 
     A candidate at its concurrency limit is skipped. If no other one answers, the request waits for a slot.
+
+    Args:
+        window: returns the context window that a model is known to have.
     """
 
     def __init__(
         self,
         recorder: OutcomeRecorder,
-        admission: CandidateAdmission,
-        route: Route,
+        limits: SharedLimits,
+        queue: CandidateQueue,
         spec: RequestSpec,
         messages: Sequence[ModelMessage],
         window: Callable[[Candidate], int | None],
-        shape: RequestShape | None = None,
-        redis_patience: RedisPatience | None = None,
+        shape: RequestShape | None,
+        redis_patience: RedisPatience,
     ) -> None:
         self.recorder = recorder
         self.spec = spec
-        self.candidates = route.candidates
-        self.queue = CandidateQueue(recorder, route, window)
+        self.queue = queue
         self._messages = messages
+        self._window = window
         self._shape = shape or Indivisible()
         # No method of this object, which would keep the objects of a request alive until a garbage collection.
         size = partial(_size, self._shape, messages)
-        self._admission = RequestAdmission(
-            admission, self.queue, recorder, spec, size, redis_patience or RedisPatience()
-        )
-        self._is_withheld = route.is_withheld
+        self._admission = RequestAdmission(limits, queue, recorder, spec, size, redis_patience)
         self._began = recorder.clock.monotonic()
-        self._limiter = admission.limiter
         self._current: Attempt | None = None
         self._failures: RequestFailures | None = None
         self._further: FurtherTries | None = None
@@ -257,7 +255,7 @@ class Attempts:
         """Returns the next attempt: a due retry, else the next candidate, else a busy one once it has a slot."""
         if self._current is not None and self._current.is_retry_due:
             self._current.begin()
-            self._limiter.extend(self._current.slot)
+            self._current.slot.extend()
             return self._current
         self._release()
         self._admission.return_lease()
@@ -290,7 +288,9 @@ class Attempts:
     def open_failures(self) -> RequestFailures:
         """Returns the failures of this request; their object is made with the first one."""
         if self._failures is None:
-            self._failures = RequestFailures(self.recorder, self.spec, self._messages, self.queue, self._shape)
+            self._failures = RequestFailures(
+                self.recorder, self.spec, self._messages, self.queue, self._shape, self._window
+            )
         return self._failures
 
     def note_answer(self, attempt: Attempt) -> None:
@@ -298,13 +298,13 @@ class Attempts:
         self._release()
         if self._failures is not None:
             self._failures.settle(attempt.candidate, attempt.adaptation, attempt.resort)
-        before = takewhile(lambda candidate: candidate is not attempt.candidate, self.candidates)
+        before = takewhile(lambda candidate: candidate is not attempt.candidate, self.queue.candidates)
         if self.spec.user is not None and any(candidate.provider.id in self.queue.busy for candidate in before):
             self.recorder.keep_user(self.spec.user, attempt.candidate.provider.id)
 
     def exhausted(self) -> ProviderError:
         """Returns the error of a request that no candidate answered."""
-        return self.open_failures().exhausted(is_withheld=self._is_withheld)
+        return self.open_failures().exhausted()
 
     def close(self) -> None:
         """Cancels an attempt that is still in flight, and gives back its slot and a probe's lease."""
@@ -322,7 +322,7 @@ class Attempts:
     def _release(self) -> None:
         if self._current is not None:
             self._current.release()
-            self._limiter.release(self._current.slot)
+            self._current.slot.release()
             self._current = None
 
 

@@ -122,7 +122,7 @@ class CandidateFailures:
             case Fault.CAPABILITY:
                 return recourse.without_refused(candidate, current, outcome)
             case Fault.CONTEXT_WINDOW:
-                is_larger_left = self._request.queue.is_larger_window_left(candidate, outcome.window)
+                is_larger_left = self._request.is_larger_window_left(candidate, outcome.window)
                 return recourse.shortened(candidate, current, outcome, is_larger_left=is_larger_left)
             case _:
                 return None

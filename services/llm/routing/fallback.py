@@ -15,10 +15,9 @@ from core.errors import AllProvidersFailed, ConsentNeeded
 from core.redis.guard import RedisPatience
 from services.llm.request import Candidate, RequestSpec
 from services.llm.routing.admission.budget_guard import BudgetGuard, NoBudgets
-from services.llm.routing.admission.concurrency import LoadShedding
-from services.llm.routing.admission.gates import ProviderGate
+from services.llm.routing.admission.concurrency import LoadShedding, SharedLimits
 from services.llm.routing.admission.probes import ProbeLeases
-from services.llm.routing.admission.request_admission import CandidateAdmission, Route
+from services.llm.routing.admission.request_admission import CandidateQueue, ProviderGate
 from services.llm.routing.attempts import Attempts
 from services.llm.routing.control import ProviderControl
 from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
@@ -80,7 +79,7 @@ class LLMProviderFallback:
         )
         self.control = ProviderControl(self.roster, shared, clock, timing, self.recorder)
         self._probes = ProbeLeases(self.roster, shared, clock, timing, self.recorder)
-        self._admission = CandidateAdmission(
+        self._limits = SharedLimits(
             self._shedding.limiter,
             defaultdict(partial(ProviderGate, timing.max_opening)),
             self._probes,
@@ -125,15 +124,15 @@ class LLMProviderFallback:
             AllProvidersFailed: no provider is configured.
             ConsentNeeded: only remote ones are, and `spec` excludes them.
         """
-        roster = self.roster
-        allowed = [name for name in roster.usable if self._allowed_models(spec, name)]
+        roster, listed = self.roster, self.roster.usable
+        allowed = [name for name in listed if self._allowed_models(spec, name)]
         usable = [name for name in allowed if not (spec.local_only and roster.all[name].remote)]
         is_withheld = len(usable) < len(allowed)
         patience = RedisPatience()
         kept = await self._kept_provider(spec, usable, patience)
         now = self._clock.time()
-        state = self._shared.routing
-        if kept not in usable or state.phase(kept, now) is not rules.CircuitPhase.HEALTHY:
+        state, standing = self._shared.routing, self.recorder.standing_order()
+        if kept not in usable or kept in state.cooldowns:
             kept = None
         chosen = spec.choice.provider if spec.choice is not None else None
         # A user who is kept with a provider is not sent to probe another one.
@@ -141,25 +140,23 @@ class LLMProviderFallback:
         probe = rules.probe_due(state, usable, now, choice=first) if state.cooldowns else None
         if probe is not None and fits is not None and not fits(self._candidate(probe, spec)):
             probe = None
-        order = rules.order(state, usable, now, choice=chosen, stay=kept, probe=probe)
+        if first is None and probe is None and standing.providers is listed and len(usable) == len(listed):
+            order = list(standing.order)
+        else:
+            order = rules.order(state, usable, now, choice=chosen, stay=kept, probe=probe)
         fits = self._with_required(spec, fits)
-        fixed = {state.forced(now), chosen}
+        fixed = {standing.forced, chosen}
         candidates = [self._candidate(name, spec, by_order=name not in fixed) for name in order]
         if fits is not None:
             candidates = [replace(each, misfit=each.by_order and not fits(each)) for each in candidates]
             candidates.sort(key=lambda candidate: candidate.misfit)
         if not candidates:
             raise ConsentNeeded if is_withheld else AllProvidersFailed(())
-        route = Route(
-            tuple(candidates),
-            probe,
-            is_reordered=fits is not None and [each.provider.id for each in candidates] != order,
-            is_withheld=is_withheld,
-            fits=fits,
+        is_reordered = fits is not None and [each.provider.id for each in candidates] != order
+        queue = CandidateQueue(
+            self.recorder, candidates, probe, fits, is_reordered=is_reordered, is_withheld=is_withheld
         )
-        return Attempts(
-            self.recorder, self._admission, route, spec, messages, window or _unknown_window, shape, patience
-        )
+        return Attempts(self.recorder, self._limits, queue, spec, messages, window or _unknown_window, shape, patience)
 
     async def force_provider(self, provider: str, duration_seconds: float = 1800) -> None:
         """Puts a provider first for `duration_seconds`, even during a cooldown.
@@ -224,7 +221,7 @@ class LLMProviderFallback:
         state = self._shared.routing
         counts, in_flight = self.recorder.counts, self._shedding.limiter.in_flight
         statuses = tuple(
-            provider_status(provider, counts[provider.id], state, now, in_flight(provider.id))
+            provider_status(provider, counts[provider.id], state, now, in_flight[provider.id])
             for provider in self.roster.all.values()
         )
         return ServiceStatus(statuses, state.forced(now), state.preferred(now), self._shared.connected)

@@ -7,8 +7,7 @@ its model.
 from collections.abc import Mapping
 
 from services.llm.request import Candidate
-from services.llm.routing.admission.concurrency import Slot
-from services.llm.routing.admission.request_admission import Admitted, RequestAdmission
+from services.llm.routing.admission.request_admission import Admitted, RequestAdmission, Slot
 from services.llm.routing.recourse import LastResort
 from services.llm.routing.request_failures import RequestFailures
 
@@ -46,7 +45,10 @@ class FurtherTries:
 
     async def _wait_for_slot(self) -> Admitted | None:
         """Admits the request to the first busy candidate that has a slot and was not found failing meanwhile."""
-        busy = {name: each for name, (each, _) in self._queue.busy.items() if not self._queue.is_too_small(each)}
+        is_too_small = self._queue.is_too_small
+        busy = {
+            name: each for name, (each, _) in self._queue.busy.items() if is_too_small is None or not is_too_small(each)
+        }
         health = {name: self._recorder.health_rank(name) for name in busy}
         while busy and not self._spec.stands_back:
             providers = [each.provider for each in busy.values()]

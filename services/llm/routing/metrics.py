@@ -1,11 +1,9 @@
 """Prometheus metrics of the providers, and one span per attempt, within the span of its turn."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from opentelemetry.trace import Tracer
-from prometheus_client import Counter, Histogram
 
 from core.observability.metrics import Metrics
 from core.observability.tracing import record_span
@@ -15,11 +13,10 @@ from services.llm.routing.events import (
     LeaderChanged,
     LLMEvent,
     Misconfigured,
-    Probed,
     ProviderNotice,
-    Shed,
 )
 from services.llm.routing.fallback import LLMProviderFallback
+from services.llm.routing.recorder import RequestMetrics
 from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState, ProviderStatus
 
@@ -27,62 +24,25 @@ _COOLING = frozenset({ProviderState.COOLING})
 _SERVING = frozenset({ProviderState.HEALTHY, ProviderState.PREFERRED, ProviderState.FORCED})
 
 
-@dataclass(frozen=True, slots=True)
-class _ModelLabels:
-    """The metrics of one model. They are looked up once, since the library looks labels up under a lock."""
-
-    results: Mapping[AttemptResult, Counter]
-    first_output: Histogram
-    answer: Histogram
-
-
 class ProviderMetrics:
-    """Counts the events of the fallback service, and reads gauges from its status when they are scraped."""
+    """Counts requests and notices of the fallback service, and reads gauges from its status when they are scraped."""
 
     def __init__(self, metrics: Metrics, fallback: LLMProviderFallback, shared: SharedRouting) -> None:
-        self._metrics = metrics
         self._fallback = fallback
-        by_model = ("provider", "model")
-        self._requests = metrics.counter("provider_requests", "Requests to providers by result", (*by_model, "result"))
-        self._failures = metrics.counter("provider_failures", "Failed requests, by outcome", ("provider", "outcome"))
-        self._first_output = metrics.histogram(
-            "first_output_seconds", "Time from asking a provider to its first output", by_model
-        )
-        self._answer = metrics.histogram(
-            "answer_seconds", "Time from asking a provider to the end of its answer", by_model
-        )
         self._switches = metrics.counter(
             "provider_switches", "Changes of the provider that is asked first", ("provider", "cause")
         )
         self._misconfigured = metrics.counter(
             "provider_misconfigured", "Rejections of a key, an account or a model's name", ("provider",)
         )
-        self._probes = metrics.counter("provider_probes", "Probes of providers whose cooldown has ended", ("provider",))
-        self._shed = metrics.counter(
-            "provider_shed", "Requests passed on, their provider being at its limit", ("provider",)
-        )
         self._register_gauges(metrics, shared)
-        self._by_model: dict[tuple[str, str], _ModelLabels] = {}
         for provider in fallback.providers:
             # Create the series at start, so that a provider's first failure is an increase and not a new series.
-            _, model = metrics.model_labels(provider.id, provider.default_model)
-            self._by_model[provider.id, model] = self._model_labels(provider.id, model)
             for cause in ("failure", "recovery"):
                 self._switches.labels(provider.id, cause)
-            for counter in (self._misconfigured, self._probes, self._shed):
-                counter.labels(provider.id)
-        fallback.recorder.watch(self.note)
+            self._misconfigured.labels(provider.id)
+        fallback.recorder.metrics = RequestMetrics(metrics, fallback.providers)
         fallback.recorder.listen(self.count_notice)
-
-    def note(self, event: LLMEvent) -> None:
-        """Counts an event of a request."""
-        match event:
-            case AttemptEnded():
-                self._attempt(event)
-            case Shed(provider):
-                self._shed.labels(provider).inc()
-            case Probed(provider):
-                self._probes.labels(provider).inc()
 
     def count_notice(self, event: ProviderNotice) -> None:
         """Counts a change of the leader, or a misconfigured provider."""
@@ -94,26 +54,6 @@ class ProviderMetrics:
             case _:
                 # Outages are counted by the results of their attempts.
                 pass
-
-    def _attempt(self, attempt: AttemptEnded) -> None:
-        _, model = self._metrics.model_labels(attempt.provider, attempt.model)
-        labels = self._by_model.get((attempt.provider, model))
-        if labels is None:
-            labels = self._by_model[attempt.provider, model] = self._model_labels(attempt.provider, model)
-        labels.results[attempt.result].inc()
-        if attempt.fault is not None:
-            self._failures.labels(attempt.provider, attempt.fault).inc()
-        if attempt.result is AttemptResult.ANSWERED:
-            labels.answer.observe(attempt.seconds)
-            if attempt.first_output_s is not None:
-                labels.first_output.observe(attempt.first_output_s)
-
-    def _model_labels(self, provider: str, model: str) -> _ModelLabels:
-        return _ModelLabels(
-            results={result: self._requests.labels(provider, model, result) for result in AttemptResult},
-            first_output=self._first_output.labels(provider, model),
-            answer=self._answer.labels(provider, model),
-        )
 
     def _register_gauges(self, metrics: Metrics, shared: SharedRouting) -> None:
         def configured() -> list[ProviderStatus]:

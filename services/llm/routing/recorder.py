@@ -1,24 +1,30 @@
 """Records outcomes of requests: counts, cooldowns, the preferred provider, and events for metrics and notices."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import structlog
+from prometheus_client import Counter, Histogram
 
 from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.errors import FailedAttempt
-from services.llm.request import Adaptation, Candidate, Capability, RequestSpec
+from core.observability.metrics import OTHER, Metrics
+from services.llm.request import UNCHANGED, Adaptation, Candidate, Capability, RequestSpec
 from services.llm.routing.affinity import ProviderAffinity
 from services.llm.routing.events import (
     AnswersAgain,
+    AttemptEnded,
+    AttemptResult,
     LeaderChanged,
     LLMEvent,
     Misconfigured,
     NoProviderAnswers,
     NoticeListener,
+    Probed,
     ProviderNotice,
+    Shed,
     Watcher,
 )
 from services.llm.routing.faults.outcomes import MISCONFIGURED_COOLDOWN_S, Outcome
@@ -38,6 +44,73 @@ HALF_OPEN_RANK = 1.0
 
 
 _FOR_OPERATORS = frozenset({Fault.MISCONFIGURED, Fault.MODEL_GONE, Fault.UNCLEAR})
+
+
+@dataclass(frozen=True, slots=True)
+class _ModelMetrics:
+    """The metrics of one model. They are looked up once, since the library looks labels up under a lock."""
+
+    results: Mapping[AttemptResult, Counter]
+    first_output: Histogram
+    answer: Histogram
+
+
+class RequestMetrics:
+    """Prometheus metrics of requests.
+
+    Args:
+        providers: providers whose series exist from the start, so that a first failure is an increase and not a new
+            series.
+    """
+
+    def __init__(self, metrics: Metrics, providers: Sequence[ProviderSettings]) -> None:
+        by_model = ("provider", "model")
+        self._metrics = metrics
+        self._requests = metrics.counter("provider_requests", "Requests to providers by result", (*by_model, "result"))
+        self._failures = metrics.counter("provider_failures", "Failed requests, by outcome", ("provider", "outcome"))
+        self._first_output = metrics.histogram(
+            "first_output_seconds", "Time from asking a provider to its first output", by_model
+        )
+        self._answer = metrics.histogram(
+            "answer_seconds", "Time from asking a provider to the end of its answer", by_model
+        )
+        self._probes = metrics.counter("provider_probes", "Probes of providers whose cooldown has ended", ("provider",))
+        self._shed = metrics.counter(
+            "provider_shed", "Requests passed on, their provider being at its limit", ("provider",)
+        )
+        self._by_model: dict[tuple[str, str], _ModelMetrics] = {}
+        for provider in providers:
+            self._of_model(provider.id, provider.default_model)
+            for counter in (self._probes, self._shed):
+                counter.labels(provider.id)
+
+    def count(self, event: LLMEvent) -> None:
+        """Counts an event of a request."""
+        match event:
+            case AttemptEnded():
+                of_model = self._of_model(event.provider, event.model)
+                of_model.results[event.result].inc()
+                if event.fault is not None:
+                    self._failures.labels(event.provider, event.fault).inc()
+                if event.result is AttemptResult.ANSWERED:
+                    of_model.answer.observe(event.seconds)
+                    if event.first_output_s is not None:
+                        of_model.first_output.observe(event.first_output_s)
+            case Shed(provider):
+                self._shed.labels(provider).inc()
+            case Probed(provider):
+                self._probes.labels(provider).inc()
+
+    def _of_model(self, provider: str, model: str) -> _ModelMetrics:
+        labels = (provider, model if (provider, model) in self._metrics.models else OTHER)
+        known = self._by_model.get(labels)
+        if known is None:
+            known = self._by_model[labels] = _ModelMetrics(
+                results={result: self._requests.labels(*labels, result) for result in AttemptResult},
+                first_output=self._first_output.labels(*labels),
+                answer=self._answer.labels(*labels),
+            )
+        return known
 
 
 class OutcomeRecorder:
@@ -65,6 +138,8 @@ class OutcomeRecorder:
         self.words = words
         self.clock = clock
         self.counts = defaultdict[str, ProviderCounts](ProviderCounts)
+        self.metrics: RequestMetrics | None = None
+        """Counts the events of requests; None where the process has no metrics of them."""
         self._roster = roster
         self._shared = shared
         self._affinity = affinity
@@ -74,6 +149,7 @@ class OutcomeRecorder:
         self._listeners: list[NoticeListener] = []
         self._watchers: list[Watcher] = []
         self._order = roster.usable
+        self._standing = rules.find_standing_order(shared.routing, roster.usable, clock.time())
         roster.on_change(self._follow_roster)
 
     def listen(self, listener: NoticeListener) -> None:
@@ -91,9 +167,17 @@ class OutcomeRecorder:
             return 0.0
         return cooldown.until if cooldown.until > self.clock.time() else HALF_OPEN_RANK
 
+    def standing_order(self) -> rules.StandingOrder:
+        """Returns the order of the providers as of now; the rules are applied once as long as nothing changes."""
+        known, now = self._standing, self.clock.time()
+        routing, usable = self._shared.routing, self._roster.usable
+        if known.routing is not routing or known.providers is not usable or not known.since <= now < known.until:
+            known = self._standing = rules.find_standing_order(routing, usable, now)
+        return known
+
     def leads(self, provider: str) -> bool:
         """Returns whether no healthy provider has a higher priority."""
-        return rules.leads(self._shared.routing, provider, self._roster.usable, self.clock.time())
+        return provider in self.standing_order().leaders
 
     def failed(self, settings: ProviderSettings, outcome: Outcome, purpose: str) -> None:
         """Records a failure. The local copy changes at once, Redis soon after."""
@@ -183,11 +267,16 @@ class OutcomeRecorder:
 
     def adaptation(self, candidate: Candidate) -> Adaptation:
         """Returns the changes that a model is known to need."""
-        return rules.adaptation(self._shared.routing, candidate.provider.id, candidate.model, self.clock.time())
+        routing = self._shared.routing
+        if not routing.limits:
+            return UNCHANGED
+        return rules.adaptation(routing, candidate.provider.id, candidate.model, self.clock.time())
 
     def known_adaptation(self, candidate: Candidate, spec: RequestSpec) -> Adaptation:
         """Returns the changes that a model is known to need, except those that a request does not allow."""
         known = self.adaptation(candidate)
+        if known is UNCHANGED:
+            return known
         refused = frozenset(each for each in known.without if spec.requires(each))
         return replace(known, without=known.without - refused) if refused else known
 
@@ -232,16 +321,17 @@ class OutcomeRecorder:
         return self._roster.all.get(settings.id) == settings
 
     def _prove(self, provider: str, purpose: str, *, began: float, prefer: bool) -> None:
-        state, now = self._shared.routing, self.clock.time()
-        if rules.is_proven(state, provider, now, prefer=prefer):
+        if provider in self.standing_order().proven[prefer]:
             return
+        before = self._leader()
+        state, now = self._shared.routing, self.clock.time()
         usable = self._roster.usable
         self._shared.apply(changes.proven(provider, began, now, self.limits.preferred_ttl_s, usable, prefer=prefer))
         if self._shared.routing is state:
             return
         if all(name in state.cooldowns for name in usable):
             self._note_end_of_outage(provider)
-        before, after = self._leader(state), self._leader()
+        after = self._leader()
         if before != after and before is not None and after is not None:
             log.info("provider.recovered", before=before, after=after, purpose=purpose)
             self._notify(LeaderChanged(before, after, None))
@@ -261,7 +351,9 @@ class OutcomeRecorder:
         self._affinity.begin(user, provider)
 
     def publish(self, event: LLMEvent) -> None:
-        """Passes an event of a request to the watchers."""
+        """Counts an event of a request, and passes it to the watchers."""
+        if self.metrics is not None:
+            self.metrics.count(event)
         for watcher in self._watchers:
             watcher(event)
 
@@ -279,10 +371,9 @@ class OutcomeRecorder:
             # At every replica: one that follows late may have made a provider of the former order preferred again.
             self._shared.apply(changes.preference_ended(self.clock.time()))
 
-    def _leader(self, state: rules.Routing | None = None) -> str | None:
+    def _leader(self) -> str | None:
         """Returns the provider that is asked first by the rules, without a probe."""
-        state = state or self._shared.routing
-        return next(iter(rules.order(state, self._roster.usable, self.clock.time())), None)
+        return next(iter(self.standing_order().order), None)
 
     def _notify(self, event: ProviderNotice) -> None:
         for listener in self._listeners:

@@ -3,8 +3,9 @@
 Made with the first failure of a request, or where no candidate could be asked.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 from pydantic_ai.messages import ModelMessage
@@ -36,8 +37,33 @@ MODELS_IN_A_ROW = 2
 """Models of one provider that fail before others are asked: a proxy that is down may name each of a long list."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """The context windows of the candidates, as far as they are known.
+
+    Args:
+        window: returns the window that a model is known to have.
+    """
+
+    recorder: OutcomeRecorder
+    window: Callable[[Candidate], int | None]
+
+    def find(self, candidate: Candidate) -> int | None:
+        """Returns the window that the server named, else the one that its model is known to have."""
+        return self.recorder.adaptation(candidate).window or self.window(candidate)
+
+    def is_no_larger(self, overflowed: Candidate, candidate: Candidate) -> bool:
+        """Returns whether the candidate's window is known to be no larger than one that was too small."""
+        known, window = self.find(overflowed), self.find(candidate)
+        return known is not None and window is not None and window <= known
+
+
 class RequestFailures:
-    """The failed attempts of one request, and the evidence that they give."""
+    """The failed attempts of one request, and the evidence that they give.
+
+    Args:
+        window: returns the context window that a model is known to have.
+    """
 
     def __init__(
         self,
@@ -46,12 +72,14 @@ class RequestFailures:
         messages: Sequence[ModelMessage],
         queue: CandidateQueue,
         shape: RequestShape,
+        window: Callable[[Candidate], int | None],
     ) -> None:
         self.recorder = recorder
         self.spec = spec
         self.messages = messages
         self.queue = queue
         self.recourse = Recourse(recorder, spec, shape, queue.fits)
+        self._windows = _Windows(recorder, window)
         self._failed: list[tuple[FailedAttempt, Fault]] = []
         self._is_provider_at_fault = False
 
@@ -75,7 +103,7 @@ class RequestFailures:
         self._is_provider_at_fault = self._is_provider_at_fault or is_its_fault
         self.queue.is_reordered = self.queue.is_reordered or (outcome.cooldown_s is None and not is_unclear)
         if outcome.fault is Fault.CONTEXT_WINDOW:
-            self.queue.overflowed = candidate
+            self.queue.is_too_small = partial(self._windows.is_no_larger, candidate)
         failure = FailedAttempt(candidate.provider.id, candidate.model, outcome.reason)
         if (failure, outcome.fault) not in self._failed:
             self._failed.append((failure, outcome.fault))
@@ -83,6 +111,15 @@ class RequestFailures:
         if is_unclear and self.recourse.is_request_at_fault:
             # Nothing is left to find out: every further candidate would refuse too.
             self.queue.clear()
+
+    def is_larger_window_left(self, candidate: Candidate, named: int | None) -> bool:
+        """Returns whether a candidate that was not asked is known to have a larger window.
+
+        Args:
+            named: the window of the candidate that failed, where its server named it.
+        """
+        window = named or self._windows.find(candidate)
+        return window is not None and any((self._windows.find(other) or 0) > window for other in self.queue.left)
 
     def settle(self, answered: Candidate, adaptation: Adaptation, resort: LastResort | None) -> None:
         """Blames the candidates with an unclear refusal that an answer has proved wrong."""
@@ -129,16 +166,12 @@ class RequestFailures:
             self.queue.put_back(replace(candidate, model=model), is_first=len(tried) < MODELS_IN_A_ROW)
         return model is not None
 
-    def exhausted(self, *, is_withheld: bool) -> ProviderError:
-        """Returns the error of a request that no candidate answered.
-
-        Args:
-            is_withheld: remote providers were excluded because the chat has not consented to them.
-        """
+    def exhausted(self) -> ProviderError:
+        """Returns the error of a request that no candidate answered."""
         rejected = self._rejection()
         if rejected is not None and self.recourse.is_request_at_fault:
             return rejected
-        if is_withheld:
+        if self.queue.is_withheld:
             return ConsentNeeded()
         if rejected is not None:
             return rejected

@@ -14,8 +14,8 @@ question needs theirs.
 import asyncio
 import contextlib
 import uuid
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -24,7 +24,10 @@ from redis.asyncio import Redis
 from core.clock import Clock, draw_pause_s
 from core.config.settings import ProviderSettings
 from core.redis.guard import FailFastRedis, RedisPatience
+from services.llm.routing.admission.budget_guard import BudgetGuard
 from services.llm.routing.admission.leases import LeaseTiming, ProviderLeases
+from services.llm.routing.admission.probes import ProbeLeases
+from services.llm.routing.admission.request_admission import ProviderGate, Slot
 from services.llm.routing.affinity import ProviderAffinity
 
 log = structlog.get_logger()
@@ -47,16 +50,25 @@ class LimiterTiming(LeaseTiming):
     preempt_s: float = 1.0
 
 
-@dataclass(slots=True, eq=False)
-class Slot:
-    """The right to have one request in flight, held until `ConcurrencyLimiter.release`."""
+@dataclass(eq=False)
+class HeldSlot(Slot):
+    """A slot of a provider with a limit, or of a background request."""
 
-    provider: ProviderSettings
+    limiter: "ConcurrencyLimiter"
     lease: str | None = None
     """Its member in Redis; None where the provider has no limit."""
     renewal: asyncio.TimerHandle | None = None
     preempt: Preempt | None = None
     """Set for a background request."""
+
+    def extend(self) -> None:
+        """Renews the lease."""
+        self.limiter.renew(self)
+
+    def release(self) -> None:
+        """Ends the request. The lease is removed in the background, and the head of the queue is woken after that."""
+        super().release()
+        self.limiter.forget(self)
 
 
 @dataclass(slots=True)
@@ -64,11 +76,8 @@ class _ProviderQueue:
     """This replica's view of one provider's slots."""
 
     leases: ProviderLeases
-    in_flight: int = 0
     waiters: deque[asyncio.Event] = field(default_factory=deque[asyncio.Event])
     """First in, first out."""
-    background: set[Slot] = field(default_factory=set[Slot])
-    """Slots of background requests."""
     background_ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def wake(self) -> None:
@@ -95,11 +104,10 @@ class ConcurrencyLimiter:
         self._replica = uuid.uuid4().hex[:12]
         self._lease_count = 0
         self._queues: dict[str, _ProviderQueue] = {}
-
-    def in_flight(self, provider: str) -> int:
-        """Returns the number of this replica's requests in flight at a provider."""
-        queue = self._queues.get(provider)
-        return queue.in_flight if queue is not None else 0
+        self.in_flight: Counter[str] = Counter()
+        """This replica's requests in flight, by provider."""
+        self.background: dict[str, set[HeldSlot]] = {}
+        """The slots of background requests, by provider; only of providers that have any."""
 
     async def take(
         self, provider: ProviderSettings, patience: RedisPatience | None = None, preempt: Preempt | None = None
@@ -111,20 +119,20 @@ class ConcurrencyLimiter:
             patience: the request's patience with Redis.
             preempt: cancels the request, which stands back behind all others.
         """
-        queue, limit = self._queue(provider.id), provider.max_concurrency
-        if preempt is not None and not _is_idle(queue, provider):
+        name, limit = provider.id, provider.max_concurrency
+        if preempt is not None and not self._is_idle(provider):
             return None
-        if preempt is None and queue.background and _is_contended(queue, provider):
-            await self._preempt(queue, is_awaited=limit is not None)
-        slot: Slot | None
+        if preempt is None and name in self.background and self._is_contended(provider):
+            await self._preempt(name, is_awaited=limit is not None)
+        slot: HeldSlot | None
         if limit is None:
-            queue.in_flight += 1
-            slot = Slot(provider)
+            slot = HeldSlot(provider, self.in_flight, self)
         else:
+            queue = self._queue(name)
             slot = None if queue.waiters else await self._try_take(queue, provider, limit, patience)
         if slot is not None and preempt is not None:
             slot.preempt = preempt
-            queue.background.add(slot)
+            self.background.setdefault(name, set()).add(slot)
         return slot
 
     async def wait(self, providers: Sequence[ProviderSettings], patience: RedisPatience | None = None) -> Slot | None:
@@ -162,23 +170,24 @@ class ConcurrencyLimiter:
             for name in waiting:
                 self._leave(self._queue(name), wakeup)
 
-    def extend(self, slot: Slot) -> None:
-        """Renews a slot's lease: the same provider is asked once more, or its answer takes long."""
+    def renew(self, slot: HeldSlot) -> None:
+        """Renews the lease of a slot, where it has one."""
         if slot.lease is not None:
             self._queue(slot.provider.id).leases.renew(slot.lease, self._lease_s(slot.provider))
             self._schedule_renewal(slot)
 
-    def release(self, slot: Slot) -> None:
-        """Ends a request. The lease is removed in the background, and the head of the queue is woken after that."""
-        queue = self._queue(slot.provider.id)
-        queue.in_flight -= 1
+    def forget(self, slot: HeldSlot) -> None:
+        """Removes the lease of a slot that was released, and wakes the requests that wait for it."""
+        name = slot.provider.id
         if slot.preempt is not None:
-            queue.background.discard(slot)
-            queue.background_ended.set()
+            self.background[name].discard(slot)
+            if not self.background[name]:
+                del self.background[name]
+            self._queue(name).background_ended.set()
         if slot.renewal is not None:
             slot.renewal.cancel()
-        if slot.lease is not None and not queue.leases.remove(slot.lease):
-            queue.wake()
+        if slot.lease is not None and not self._queue(name).leases.remove(slot.lease):
+            self._queue(name).wake()
 
     async def close(self) -> None:
         """Finishes pending writes, as far as Redis takes them in time."""
@@ -186,42 +195,43 @@ class ConcurrencyLimiter:
 
     async def _try_take(
         self, queue: _ProviderQueue, provider: ProviderSettings, limit: int, patience: RedisPatience | None
-    ) -> Slot | None:
+    ) -> HeldSlot | None:
         """Returns a slot if one is free. It is counted before Redis is asked: this replica alone may fill the limit."""
-        if queue.in_flight >= limit:
+        if self.in_flight[provider.id] >= limit:
             return None
         self._lease_count += 1
-        slot = Slot(provider, f"{self._replica}:{self._lease_count}")
-        queue.in_flight += 1
+        lease = f"{self._replica}:{self._lease_count}"
+        slot = HeldSlot(provider, self.in_flight, self, lease)
         is_granted = False
         try:
-            is_granted = await queue.leases.acquire(slot.lease or "", limit, self._lease_s(provider), patience)
+            is_granted = await queue.leases.acquire(lease, limit, self._lease_s(provider), patience)
         finally:
             if not is_granted:
-                queue.in_flight -= 1
+                self.in_flight[provider.id] -= 1
         if not is_granted:
             return None
         self._schedule_renewal(slot)
         return slot
 
-    async def _preempt(self, queue: _ProviderQueue, *, is_awaited: bool) -> None:
+    async def _preempt(self, provider: str, *, is_awaited: bool) -> None:
         """Cancels the background requests at a provider, and waits until their slots are free."""
+        queue = self._queue(provider)
         queue.background_ended.clear()
-        for slot in queue.background:
+        for slot in self.background[provider]:
             if slot.preempt is not None:
                 slot.preempt()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._timing.preempt_s):
-                while is_awaited and queue.background:
+                while is_awaited and provider in self.background:
                     await queue.background_ended.wait()
                     queue.background_ended.clear()
 
-    def _schedule_renewal(self, slot: Slot) -> None:
+    def _schedule_renewal(self, slot: HeldSlot) -> None:
         """Renews the lease before it expires, for a stream that takes longer than its provider's timeout."""
         if slot.renewal is not None:
             slot.renewal.cancel()
         loop = asyncio.get_running_loop()
-        slot.renewal = loop.call_later(slot.provider.timeout_s, self.extend, slot)
+        slot.renewal = loop.call_later(slot.provider.timeout_s, self.renew, slot)
 
     def _leave(self, queue: _ProviderQueue, wakeup: asyncio.Event) -> None:
         queue.waiters.remove(wakeup)
@@ -246,21 +256,19 @@ class ConcurrencyLimiter:
     def _lease_s(self, provider: ProviderSettings) -> float:
         return provider.timeout_s + self._timing.lease_margin_s
 
+    def _is_idle(self, provider: ProviderSettings) -> bool:
+        """Returns whether a background request delays no other one at a provider.
 
-def _is_idle(queue: _ProviderQueue, provider: ProviderSettings) -> bool:
-    """Returns whether a background request delays no other one at a provider.
+        A server of one's own may have a single slot that no variable tells of, so it must not be working at all.
+        """
+        if self._queue(provider.id).waiters:
+            return False
+        return provider.remote or self.in_flight[provider.id] < (provider.max_concurrency or 1)
 
-    A server of one's own may have a single slot that no variable tells of, so it must not be working at all.
-    """
-    if queue.waiters:
-        return False
-    return queue.in_flight < (provider.max_concurrency or 1) if not provider.remote else True
-
-
-def _is_contended(queue: _ProviderQueue, provider: ProviderSettings) -> bool:
-    """Returns whether a background request may hold up a question at a provider."""
-    limit = provider.max_concurrency
-    return not provider.remote if limit is None else queue.in_flight >= limit
+    def _is_contended(self, provider: ProviderSettings) -> bool:
+        """Returns whether a background request may hold up a question at a provider."""
+        limit = provider.max_concurrency
+        return not provider.remote if limit is None else self.in_flight[provider.id] >= limit
 
 
 class LoadShedding:
@@ -282,6 +290,22 @@ class LoadShedding:
         """Finishes pending writes."""
         await self.limiter.close()
         await self.affinity.close()
+
+
+@dataclass(frozen=True, slots=True)
+class SharedLimits:
+    """The limits that all requests share.
+
+    Args:
+        gates: by provider; made on first use.
+        patience_s: how long the queue of a gate may stand still before a request goes on to another candidate.
+    """
+
+    limiter: ConcurrencyLimiter
+    gates: Mapping[str, ProviderGate]
+    probes: ProbeLeases
+    patience_s: float
+    budgets: BudgetGuard
 
 
 def _patience_s(provider: ProviderSettings) -> float:

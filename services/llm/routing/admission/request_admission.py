@@ -1,67 +1,171 @@
-"""The candidates of one request that are left, and the waits before one of them is asked.
+"""The candidates of one request that are left, and what it holds before one of them is asked.
 
 A candidate is chosen when it is about to be asked. It needs a place at its gate, a slot, the lease of a probe and a
 budget.
+
+A gate bounds the requests that wait for a provider's first output. A thousand requests that begin at once, after an
+outage for example, would keep the event loop from reading the answers in time, and the provider would be blamed for it.
+Each provider has a gate of its own, so the queue of a silent provider delays no request for another one.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import structlog
 
-from core.config.providers import ProviderKind
+from core.config.providers import ProviderKind, ProviderSettings
 from core.redis.guard import RedisPatience
 from services.llm.request import Candidate, RequestSpec
-from services.llm.routing.admission.budget_guard import BudgetGuard, BudgetRefusal, Quote, Reservation
-from services.llm.routing.admission.concurrency import ConcurrencyLimiter, Slot
-from services.llm.routing.admission.gates import GatePlace, ProviderGate
-from services.llm.routing.admission.probes import ProbeLeases
+from services.llm.routing.admission.budget_guard import BudgetRefusal, Quote, Reservation
+from services.llm.routing.admission.gate_queue import GateQueue
 from services.llm.routing.events import Shed
 from services.llm.routing.recorder import HALF_OPEN_RANK, OutcomeRecorder
+
+if TYPE_CHECKING:
+    from services.llm.routing.admission.concurrency import SharedLimits
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """The candidates of one request.
+@dataclass(slots=True, eq=False)
+class GatePlace:
+    """A request's place at a gate, held until `leave`."""
+
+    gate: "ProviderGate"
+    person: str
+    _is_held: bool = True
+
+    def leave(self) -> None:
+        """Gives the place to the next request. Safe to call twice."""
+        if self._is_held:
+            self._is_held = False
+            self.gate.release(self.person)
+
+
+class ProviderGate:
+    """The places of one provider, for requests of this process.
+
+    A person holds at most half of the places, so that the requests of one leave room for the others.
 
     Args:
-        candidates: candidates in the order of asking.
-        probe: the half-open provider that this request probes if it gets the lease.
-        is_reordered: a provider that would come first cannot take the request, so an answer of another one does not
-            make that one preferred.
-        is_withheld: remote providers were excluded because the chat has not consented to them.
-        fits: returns whether a candidate can take the request as it is; None where every one can.
+        limit: the number of places.
     """
 
-    candidates: tuple[Candidate, ...]
-    probe: str | None = None
-    is_reordered: bool = False
-    is_withheld: bool = False
-    fits: Callable[[Candidate], bool] | None = None
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._share = max(1, limit // 2)
+        self._held: Counter[str] = Counter()
+        self._total = 0
+        self._queue: GateQueue | None = None
+
+    async def enter(self, person: str, patience_s: float | None = None) -> GatePlace | None:
+        """Returns a place, in turn where none is free.
+
+        Args:
+            person: the requests of one person share a queue.
+            patience_s: give up when no place became free for so long; None waits without a limit.
+
+        Returns:
+            None if the queue stood still for too long.
+        """
+        # A free place has no eligible request in the queue: `release` would have admitted it.
+        place = self.take(person)
+        if place is not None:
+            return place
+        if self._queue is None:
+            self._queue = GateQueue(self)
+        return await self._queue.wait(person, patience_s)
+
+    def take(self, person: str) -> GatePlace | None:
+        """Returns a place that is free for a person."""
+        if not self.has_place(person):
+            return None
+        self._total += 1
+        self._held[person] += 1
+        return GatePlace(self, person)
+
+    def has_place(self, person: str) -> bool:
+        """Returns whether a place is free for a person."""
+        return self._total < self._limit and self._held[person] < self._share
+
+    def release(self, person: str) -> None:
+        """Frees a place of a person, and admits the next request."""
+        self._total -= 1
+        self._held[person] -= 1
+        if not self._held[person]:
+            del self._held[person]
+        if self._queue is not None:
+            self._queue.admit_next()
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """The right to have one request in flight, held until `release`. At a provider without a limit it only counts.
+
+    Args:
+        in_flight: the requests of this process in flight, by provider.
+    """
+
+    provider: ProviderSettings
+    in_flight: Counter[str]
+
+    def __post_init__(self) -> None:
+        self.in_flight[self.provider.id] += 1
+
+    def extend(self) -> None:
+        """Keeps the slot for longer: the same provider is asked once more, or its answer takes long."""
+
+    def release(self) -> None:
+        """Ends the request."""
+        self.in_flight[self.provider.id] -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A candidate that may be asked now, with all that the request holds for it."""
+
+    candidate: Candidate
+    place: GatePlace
+    slot: Slot
+    reservation: Reservation | None
 
 
 class CandidateQueue:
     """The candidates that were not asked, and those that wait for something.
 
     Args:
-        window: returns the context window that a model is known to have.
+        candidates: all candidates in the order of asking.
+        probe: the half-open provider that the request probes if it gets the lease.
+        fits: returns whether a candidate can take the request as it is; None where every one can.
+        is_reordered: a provider that would come first cannot take the request.
+        is_withheld: remote providers were excluded because the chat has not consented to them.
     """
 
-    def __init__(self, recorder: OutcomeRecorder, route: Route, window: Callable[[Candidate], int | None]) -> None:
+    def __init__(
+        self,
+        recorder: OutcomeRecorder,
+        candidates: Sequence[Candidate],
+        probe: str | None,
+        fits: Callable[[Candidate], bool] | None,
+        *,
+        is_reordered: bool,
+        is_withheld: bool,
+    ) -> None:
         self._recorder = recorder
-        self._window = window
-        self._fits = route.fits
-        self._left = deque(route.candidates)
+        self._fits = fits
+        self.candidates = candidates
+        self.is_withheld = is_withheld
+        self.left = deque(candidates)
+        """Candidates that were not asked, without those that were passed over."""
         self._passed: list[Candidate] = []
         """Candidates with a gate that stood still."""
         self._found_failing: set[str] = set()
         """Providers that failed elsewhere while this request waited for them."""
-        self.probe = route.probe
-        self.is_reordered = route.is_reordered
+        self.probe = probe
+        self.is_reordered = is_reordered
         """True if an earlier candidate was skipped, so that an answer says nothing about which one should lead."""
         self.is_patient = False
         """True once no other candidate is left: the request waits in the queues however long they stand still."""
@@ -69,26 +173,26 @@ class CandidateQueue:
         """Candidates at their concurrency limit, each with `is_reordered` as of when it was skipped."""
         self.unpaid: dict[str, tuple[Candidate, BudgetRefusal]] = {}
         """Candidates that a budget does not pay for, with the reason."""
-        self.overflowed: Candidate | None = None
-        """The last candidate with too small a context window."""
+        self.is_too_small: Callable[[Candidate], bool] | None = None
+        """Returns whether a candidate cannot take a request of this length; set once one has refused it."""
 
     @property
     def is_empty(self) -> bool:
         """True if every candidate was asked."""
-        return not (self._left or self._passed)
+        return not (self.left or self._passed)
 
     def pop(self) -> Candidate | None:
         """Removes and returns the healthiest candidate as of now: others may have been found failing meanwhile."""
-        if not self._left and self._passed:
+        if not self.left and self._passed:
             # No other candidate answered.
-            self._left.extend(self._passed)
+            self.left.extend(self._passed)
             self._passed.clear()
             self.is_patient = True
-        if not self._left:
+        if not self.left:
             return None
-        candidate = min(self._left, key=self._rank)
-        self._left.remove(candidate)
-        if self.is_too_small(candidate):
+        candidate = min(self.left, key=self._rank)
+        self.left.remove(candidate)
+        if self.is_too_small is not None and self.is_too_small(candidate):
             self.is_reordered = True
             return self.pop()
         return candidate
@@ -96,8 +200,8 @@ class CandidateQueue:
     def put_back(self, candidate: Candidate, *, is_first: bool) -> None:
         """Asks a candidate before or after the others of its rank; one that cannot take the request comes last."""
         is_misfit = candidate.by_order and not self.fits(candidate)
-        place = 0 if is_first else len(self._left)
-        self._left.insert(place, replace(candidate, misfit=is_misfit))
+        place = 0 if is_first else len(self.left)
+        self.left.insert(place, replace(candidate, misfit=is_misfit))
 
     def fits(self, candidate: Candidate) -> bool:
         """Returns whether a candidate can take the request as it is."""
@@ -128,29 +232,24 @@ class CandidateQueue:
 
     def keep_demo(self) -> None:
         """Drops the candidates except for the demo, which makes no request and explains how to configure a provider."""
-        self._left = deque(each for each in self._left if each.provider.kind is ProviderKind.DEMO)
+        self.left = deque(each for each in self.left if each.provider.kind is ProviderKind.DEMO)
         self._passed.clear()
 
     def clear(self) -> None:
         """Drops the candidates that were not asked, or are busy."""
-        self._left.clear()
+        self.left.clear()
         self.busy.clear()
 
     def has_healthy(self) -> bool:
         """Returns whether a healthy candidate was not asked."""
         return any(
-            self._recorder.health_rank(other.provider.id) == 0.0 for other in _real(self._left) if not other.misfit
+            self._recorder.health_rank(other.provider.id) == 0.0 for other in _real(self.left) if not other.misfit
         )
 
     def has_better(self, candidate: Candidate) -> bool:
         """Returns whether a candidate that was not asked ranks before this one."""
         rank = self._rank(candidate)
-        return any(self._rank(other) < rank for other in _real((*self._left, *self._passed)))
-
-    def is_larger_window_left(self, candidate: Candidate, named: int | None) -> bool:
-        """Returns whether a candidate that was not asked is known to have a larger window."""
-        window = named or self._known_window(candidate)
-        return window is not None and any((self._known_window(other) or 0) > window for other in self._left)
+        return any(self._rank(other) < rank for other in _real((*self.left, *self._passed)))
 
     def _rank(self, candidate: Candidate) -> tuple[bool, float]:
         provider = candidate.provider.id
@@ -159,43 +258,6 @@ class CandidateQueue:
         # The probed provider comes first until another request has found it failing.
         is_probe = provider == self.probe and health == HALF_OPEN_RANK
         return candidate.misfit, 0.0 if is_probe else health
-
-    def is_too_small(self, candidate: Candidate) -> bool:
-        """Returns whether the candidate's window is known to be no larger than one that was too small."""
-        if self.overflowed is None:
-            return False
-        known, window = self._known_window(self.overflowed), self._known_window(candidate)
-        return known is not None and window is not None and window <= known
-
-    def _known_window(self, candidate: Candidate) -> int | None:
-        """Returns the window that the server named, else the one that its model is known to have."""
-        return self._recorder.adaptation(candidate).window or self._window(candidate)
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateAdmission:
-    """The limits that all requests share.
-
-    Args:
-        gates: by provider; made on first use.
-        patience_s: how long the queue of a gate may stand still before a request goes on to another candidate.
-    """
-
-    limiter: ConcurrencyLimiter
-    gates: Mapping[str, ProviderGate]
-    probes: ProbeLeases
-    patience_s: float
-    budgets: BudgetGuard
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """A candidate that may be asked now, with all that the request holds for it."""
-
-    candidate: Candidate
-    place: GatePlace
-    slot: Slot
-    reservation: Reservation | None
 
 
 class RequestAdmission:
@@ -210,7 +272,7 @@ class RequestAdmission:
 
     def __init__(
         self,
-        shared: CandidateAdmission,
+        shared: "SharedLimits",
         queue: CandidateQueue,
         recorder: OutcomeRecorder,
         spec: RequestSpec,
@@ -245,7 +307,7 @@ class RequestAdmission:
         slot: Slot | None = None
         admitted: Admitted | None = None
         try:
-            slot = await self.shared.limiter.take(provider, self.redis_patience, self.preempt)
+            slot = await self._take_slot(provider)
             if slot is None:
                 self._shed(candidate)
             elif await self._may_ask(candidate, health):
@@ -260,6 +322,12 @@ class RequestAdmission:
         if self._lease is not None:
             self.shared.probes.give_back(*self._lease)
             self._lease = None
+
+    async def _take_slot(self, provider: ProviderSettings) -> Slot | None:
+        limiter = self.shared.limiter
+        if provider.max_concurrency is None and not self.spec.stands_back and provider.id not in limiter.background:
+            return Slot(provider, limiter.in_flight)
+        return await limiter.take(provider, self.redis_patience, self.preempt)
 
     async def _may_ask(self, candidate: Candidate, health: float) -> bool:
         """Takes the lease of a probe; returns False, with the candidate put back, if another is to be asked first.
@@ -315,7 +383,7 @@ class RequestAdmission:
         if place is not None:
             place.leave()
         if slot is not None:
-            self.shared.limiter.release(slot)
+            slot.release()
 
     @property
     def preempt(self) -> Callable[[], object] | None:

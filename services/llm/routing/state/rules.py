@@ -13,6 +13,7 @@ All instants are seconds since the epoch by the replicas' own clocks, which are 
 `changes.CLOCK_SKEW_S`; a clock that is ahead only probes that much earlier.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -236,6 +237,48 @@ def is_proven(routing: Routing, provider: str, now: float, *, prefer: bool) -> b
     return provider not in routing.cooldowns and (not prefer or routing.preferred(now) == provider)
 
 
+@dataclass(frozen=True, slots=True)
+class StandingOrder:
+    """The rules as they apply to requests without a choice, until the state or the providers change or an entry ends.
+
+    Args:
+        providers: the ids that may serve, by priority.
+        since: the instant of which the rules were applied.
+        until: the end of the first entry that ends.
+        order: the providers in the order in which a request asks them.
+        forced: the provider that an admin put first.
+        leaders: the providers without a healthy one of higher priority.
+        proven: the providers whose answer changes nothing, by whether it may make its provider preferred.
+    """
+
+    routing: Routing
+    providers: tuple[str, ...]
+    since: float
+    until: float
+    order: tuple[str, ...]
+    forced: str | None
+    leaders: frozenset[str]
+    proven: Mapping[bool, frozenset[str]]
+
+
+def find_standing_order(routing: Routing, providers: tuple[str, ...], now: float) -> StandingOrder:
+    """Applies the rules to requests without a choice."""
+    ends = [entry.until for entry in (routing.force, routing.preference, *routing.cooldowns.values()) if entry]
+    return StandingOrder(
+        routing,
+        providers,
+        since=now,
+        until=min((end for end in ends if end > now), default=math.inf),
+        order=tuple(order(routing, providers, now)),
+        forced=routing.forced(now),
+        leaders=frozenset(each for each in providers if leads(routing, each, providers, now)),
+        proven={
+            prefer: frozenset(each for each in providers if is_proven(routing, each, now, prefer=prefer))
+            for prefer in (False, True)
+        },
+    )
+
+
 def find_overrides(routing: Routing, provider: str) -> OperatorOverrides:
     """Returns the overrides that an operator's act on a provider may replace."""
     return OperatorOverrides(routing.force, routing.cooldowns.get(provider))
@@ -249,7 +292,7 @@ def is_resting(routing: Routing, provider: str, model: str, now: float) -> bool:
 
 def adaptation(routing: Routing, provider: str, model: str, now: float) -> Adaptation:
     """Returns the changes to a request that a model is known to need."""
-    limits = routing.limits.get(model_key(provider, model)) if routing.limits else None
+    limits = routing.limits.get(model_key(provider, model))
     if limits is None:
         return UNCHANGED
     known = set(Capability)

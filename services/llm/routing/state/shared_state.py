@@ -88,7 +88,8 @@ class SharedRouting:
         self._key = f"{prefix}:{{llm}}:routing"
         self._channel = f"{prefix}:{{llm}}:changed"
         self.routing = Routing()
-        """The local copy. Read it without I/O; change it by `apply` and `commit`."""
+        """The local copy, one object as long as nothing changes. Read it without I/O; change it by `apply` and
+        `commit`."""
         self._connected = False
         self._life: str | None = None
         self._unreadable: frozenset[str] = frozenset()
@@ -217,7 +218,9 @@ class SharedRouting:
                     continue
                 written = set(changes)
                 self._pending = deque((c for c in self._pending if c not in written), MAX_PENDING)
-                self.routing = _apply_all(routing, self._pending)
+                routing = _apply_all(routing, self._pending)
+                if routing != self.routing:
+                    self.routing = routing
                 break
             else:
                 raise RedisError("the routing state was written by other replicas in every round")

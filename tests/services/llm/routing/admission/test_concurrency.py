@@ -58,9 +58,9 @@ async def test_limit_holds_over_replicas(replicas: Open) -> None:
 
     assert await one.take(limited(3)) is None
     assert await two.take(limited(3)) is None
-    assert (one.in_flight("busy"), two.in_flight("busy")) == (1, 2)
+    assert (one.in_flight["busy"], two.in_flight["busy"]) == (1, 2)
 
-    one.release(held[0])
+    held[0].release()
     await one.close()
     assert await two.take(limited(3)) is not None
     assert await one.take(limited(3)) is None
@@ -70,7 +70,7 @@ async def test_released_slot_is_free_at_once(replicas: Open) -> None:
     """For the next request of the same replica, such as the next step of a tool loop."""
     replica = replicas()
     for _ in range(20):
-        replica.release(await taken(replica, limited()))
+        (await taken(replica, limited())).release()
 
 
 async def test_concurrent_takes_do_not_exceed_the_limit(replicas: Open) -> None:
@@ -118,12 +118,12 @@ async def test_extend_renews_the_lease(replicas: Open, redis: Redis, clock: Manu
     one, two = replicas(), replicas()
     slot = await taken(one, limited())
     clock.shift(50)
-    one.extend(slot)
+    slot.extend()
     await one.close()
 
     clock.shift(60)
     assert await two.take(limited()) is None
-    one.release(slot)
+    slot.release()
     await one.close()
     assert await redis.zcard(KEY) == 0
 
@@ -155,10 +155,10 @@ async def test_take_without_a_limit_does_not_call_redis(clock: ManualClock) -> N
 
     replica = ConcurrencyLimiter(Untouchable(), "test", clock)
     held = [await taken(replica, limited(None)) for _ in range(100)]
-    assert replica.in_flight("busy") == 100
+    assert replica.in_flight["busy"] == 100
     for slot in held:
-        replica.release(slot)
-    assert replica.in_flight("busy") == 0
+        slot.release()
+    assert replica.in_flight["busy"] == 0
     await replica.close()
 
 
@@ -173,14 +173,14 @@ async def test_wait_returns_released_slots_in_order(replicas: Open) -> None:
         assert slot is not None
         served.append(number)
         await asyncio.sleep(0)
-        replica.release(slot)
+        slot.release()
 
     waiting: list[asyncio.Task[None]] = []
     for number in range(5):
         waiting.append(asyncio.create_task(wait(number)))
         await asyncio.sleep(0)
     assert await replica.take(limited()) is None
-    replica.release(held)
+    held.release()
     async with asyncio.timeout(AT_ONCE_S):
         await asyncio.gather(*waiting)
 
@@ -193,7 +193,7 @@ async def test_take_does_not_overtake_the_queue(replicas: Open) -> None:
     held = await taken(replica, limited())
     waiting = asyncio.create_task(replica.wait([limited()]))
     await asyncio.sleep(0)
-    replica.release(held)
+    held.release()
 
     assert await replica.take(limited()) is None
     assert await waiting is not None
@@ -204,7 +204,7 @@ async def test_wait_sees_a_slot_released_by_another_replica(replicas: Open) -> N
     held = await taken(one, limited())
     waiting = asyncio.create_task(two.wait([limited()]))
     await asyncio.sleep(0.02)
-    one.release(held)
+    held.release()
 
     async with asyncio.timeout(AT_ONCE_S):
         assert await waiting is not None
@@ -218,7 +218,7 @@ async def test_release_leaves_another_replica_with_a_queue_a_chance(replicas: Op
     here = asyncio.create_task(one.wait([limited()]))
     elsewhere = asyncio.create_task(two.wait([limited()]))
     await asyncio.sleep(0.05)
-    one.release(held)
+    held.release()
     await one.close()
     await asyncio.sleep(0.05)
     assert not here.done()
@@ -248,7 +248,7 @@ async def test_cancelled_wait_lets_the_next_one_proceed(replicas: Open) -> None:
     await asyncio.sleep(0.02)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
-    replica.release(held)
+    held.release()
 
     async with asyncio.timeout(AT_ONCE_S):
         assert await second is not None
@@ -265,9 +265,9 @@ async def test_take_cancelled_during_the_redis_call_holds_no_slot(
         taking.cancel()
         [slot] = await asyncio.gather(taking, return_exceptions=True)
         if isinstance(slot, Slot):
-            replica.release(slot)
+            slot.release()
         await replica.close()
-        assert replica.in_flight("busy") == 0
+        assert replica.in_flight["busy"] == 0
     await asyncio.sleep(0.05)
     assert await redis.zcard(KEY) == 0
 
@@ -282,7 +282,7 @@ class TestOutage:
                 replica = ConcurrencyLimiter(reach.FailFastRedis(redis, "test", 0.05), "test", clock)
                 held = [await taken(replica, limited(2)), await taken(replica, limited(2))]
                 assert await replica.take(limited(2)) is None
-                replica.release(held[0])
+                held[0].release()
                 assert await replica.take(limited(2)) is not None
                 await replica.close()
 
@@ -294,10 +294,10 @@ class TestOutage:
             two = ConcurrencyLimiter(second, "test", clock)
             ends = await taken(one, limited(2))
             await redis_server.stop()
-            one.release(ends)
+            ends.release()
             await one.close()
             stays = await taken(one, limited(2))
-            one.release(await taken(one, limited(2)))
+            (await taken(one, limited(2))).release()
             await one.close()
             assert (stays.lease or "") not in one._queues["busy"].leases._sent
             await redis_server.start()
@@ -307,7 +307,7 @@ class TestOutage:
             await taken(one, limited(2))
             assert await second.zcard(KEY) == 2
             assert await two.take(limited(2)) is None
-            one.release(stays)
+            stays.release()
             await one.close()
             assert await two.take(limited(2)) is not None
 
@@ -339,7 +339,7 @@ class TestOutage:
 
 async def test_close_waits_for_pending_writes(redis: Redis, clock: ManualClock) -> None:
     replica = ConcurrencyLimiter(redis, "test", clock)
-    replica.release(await taken(replica, limited()))
+    (await taken(replica, limited())).release()
     await replica.close()
     await eventually(lambda: replica._queues["busy"].leases.writer is None)
     assert await redis.zcard(KEY) == 0

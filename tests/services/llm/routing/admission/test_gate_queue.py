@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.llm.routing.admission.gates import GatePlace, ProviderGate
+from services.llm.routing.admission.request_admission import GatePlace, ProviderGate
 from tests.support.clock import settle
 
 
