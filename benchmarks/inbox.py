@@ -26,7 +26,8 @@ from bot.process import tune_garbage_collection
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.api.client import create_bot
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.jobs import UpdateArrived, create_job
+from bot.telegram.ingress.classification import create_job
+from bot.telegram.jobs import UpdateArrived
 from bot.telegram.markdown.pages import RenderThread
 from core.config.settings import load_settings
 from services.chat.reply import ActiveReplies

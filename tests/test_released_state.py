@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from pydantic_ai.messages import BinaryContent, ModelResponse, TextPart, ToolReturnPart, UserPromptPart
 from sqlalchemy import func, select
 
-from bot.telegram.jobs import RegenerateTurn, UpdateArrived, UpdateRejected, parse_payload
+from bot.telegram.jobs import RegenerateTurn, UpdateArrived, UpdateRejected
+from bot.telegram.worker import parse_payload
 from core.db.database import Database
 from core.db.tables import Base
 from core.messages import ChatKind, ConversationKey, Speaker, Surface

@@ -19,7 +19,7 @@ from bot.telegram.api.errors import describe_api_error
 from bot.telegram.daemon import Work
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.handlers.administration import send_broadcast
-from bot.telegram.ingress.admission import AccessList
+from bot.telegram.ingress.classification import AccessList
 from bot.telegram.jobs import schedule_job
 from bot.telegram.markdown.render import Rendered
 from core.messages import ConversationKey, Surface, user_ref

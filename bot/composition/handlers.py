@@ -30,7 +30,7 @@ from bot.telegram.handlers.models import ModelHandlers
 from bot.telegram.handlers.operators import OperatorHandlers
 from bot.telegram.handlers.pictures import PictureHandlers
 from bot.telegram.handlers.privacy import ForgetHandlers, PrivacyHandlers
-from bot.telegram.handlers.retry import RegenerateQueue, RetryHandlers
+from bot.telegram.handlers.retry import RegeneratedTurns, RegenerateQueue, RetryHandlers
 from bot.telegram.handlers.schedules import ScheduledMessages, ScheduleHandlers
 from bot.telegram.handlers.threads import ThreadHandlers
 from bot.telegram.handlers.usage import usage_router
@@ -41,7 +41,7 @@ from bot.telegram.moderation.newcomer_handlers import NewcomerHandlers
 from bot.telegram.moderation.rules_handlers import RulesHandlers
 from bot.telegram.moderation.settings_card import SettingsCard
 from bot.telegram.moderation.settings_handlers import SettingsHandlers
-from bot.telegram.worker import JobWorker, UpdateSpans
+from bot.telegram.worker import JobWorker
 from services.chat.guests import GuestAnswers
 from services.chat.media.voice import VoiceReplies
 from services.chat.store.files import PictureStore
@@ -63,11 +63,9 @@ def build_worker(
     """Builds the handlers and the worker that feeds updates to them."""
     infra, chat = services.infra, services.chat
     recovery = SendRecovery(queued.journal, chat.turns, delivery, moderation.groups.has_cards)
-    responder = _responder(services, delivery, cancellation, recovery, renderer)
+    responder = _responder(services, bot, delivery, cancellation, recovery, renderer)
     approvals = _approvals(services, queued, bot, delivery, responder)
     dispatcher = Dispatcher(disable_fsm=True)
-    if infra.tracing.on:
-        dispatcher.update.outer_middleware(UpdateSpans(infra.tracing.tracer))
     dispatcher.callback_query.outer_middleware(ButtonBorder(delivery, infra.texts))
     dispatcher.include_routers(
         _operator_router(services, queued, delivery),
@@ -89,6 +87,7 @@ def build_worker(
         bot=bot,
         dispatcher=dispatcher,
         responder=responder,
+        regenerated=RegeneratedTurns(chat.turns, responder, infra.texts),
         known=recovery.known,
         delivery=delivery,
         parts=queued.inbox.album_parts,
@@ -98,11 +97,13 @@ def build_worker(
         texts=infra.texts,
         languages=infra.languages,
         approvals=approvals,
+        tracer=infra.tracing.tracer if infra.tracing.on else None,
     )
 
 
 def _responder(
     services: Services,
+    bot: Bot,
     delivery: Delivery,
     cancellation: ReplyCancellation,
     recovery: SendRecovery,
@@ -110,6 +111,8 @@ def _responder(
 ) -> Responder:
     infra, chat = services.infra, services.chat
     return Responder(
+        bot=bot,
+        files=FileReader(infra.sandbox, hears=services.llm.capabilities.transcriber is not None),
         chat=chat.service,
         delivery=delivery,
         active=cancellation.active,
@@ -133,7 +136,6 @@ def _talk_router(
         turns=chat.turns,
         chat=chat.service,
         texts=infra.texts,
-        files=FileReader(infra.sandbox, hears=services.llm.capabilities.transcriber is not None),
         admin_ids=infra.settings.admin_ids,
     ).router()
 

@@ -30,13 +30,13 @@ from bot.telegram.daemon import (
 )
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.outgoing import OutgoingFile
-from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimits
-from bot.telegram.ingress.ingest import UpdateClassifier, UpdateIngest
+from bot.telegram.ingress.classification import AccessList, UpdateClassifier
+from bot.telegram.ingress.ingest import Admission, AdmissionLimits, UpdateIngest
 from bot.telegram.ingress.polling import Poller, poll_while_leading
-from bot.telegram.jobs import FairJobPlaces, JobLimits
 from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.observability import DaemonStatus
+from bot.telegram.worker import FairJobPlaces, JobLimits
 from core.clock import Clock
 from core.config.settings import Settings
 from core.errors import InboxError, StartupError

@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 from aiogram.types import User
 
-from bot.telegram.jobs import FairJobPlaces
 from bot.telegram.observability import DaemonPhase, DaemonStatus
+from bot.telegram.worker import FairJobPlaces
 from core.background import BackgroundTasks, cancel_and_wait, restart_on_error, wait_first
 from core.clock import Clock
 from core.errors import InboxError, ReplicaReplaced

@@ -1,45 +1,46 @@
-"""Executes inbox jobs; answers, moderation and quick jobs have places of their own, given round robin by person."""
+"""Executes inbox jobs: each gets a place among those of its kind, round robin by person, and its update a handler."""
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import Any, Protocol
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol, cast
 
 import structlog
 from aiogram import Bot, Dispatcher
 from aiogram.exceptions import ClientDecodeError, TelegramAPIError
-from aiogram.types import Message, TelegramObject, Update
+from aiogram.types import Message, Update
 from aiohttp import ClientError
 from opentelemetry.trace import Tracer
-from pydantic import ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from bot.telegram.answers.answer_messages import KnownMessages
 from bot.telegram.answers.responder import PendingAnswer, Responder
 from bot.telegram.api.filters import is_for_bot
-from bot.telegram.api.updates import message_speaker, parse_update, set_language, update_kind
+from bot.telegram.api.updates import find_addressed_text, message_speaker, parse_update, set_language, update_kind
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import reply_to
 from bot.telegram.handlers.approvals import ApprovalHandlers
+from bot.telegram.handlers.retry import RegeneratedTurns
 from bot.telegram.handlers.schedules import ScheduledMessages
 from bot.telegram.jobs import (
+    MODERATION_LANE,
+    OWN_LANE,
     CallDecided,
     JobErased,
+    Payload,
     RegenerateTurn,
     ScheduleDue,
     UpdateArrived,
     UpdateRejected,
-    parse_payload,
 )
 from bot.telegram.markdown.render import Rendered
 from core.errors import ProviderError, StorageError, UnreadableUpdate
 from core.i18n import Texts
-from core.messages import Incoming
 from core.redis.client import REDIS_ERRORS
-from services.chat.store.conversation import TurnStatus
 from services.chat.store.turns import TurnStore
-from services.chat.turn import TurnRequest
 from services.inbox.job import Job
-from services.llm.request import ModelChoice
+from services.limits.party_limits import Quota, TurnLimits, TurnPlaces
 from services.moderation.case import ModerationOutcome
 from services.preferences import Languages
 
@@ -47,6 +48,12 @@ log = structlog.get_logger()
 
 OUTSIDE_FAULTS = (StorageError, ProviderError, TelegramAPIError, ClientDecodeError, ClientError, *REDIS_ERRORS)
 """Failures of the database, the providers, Telegram, Redis and the network."""
+SIDE_LIMITS = TurnLimits(most=500, least=16)
+_PAYLOAD: TypeAdapter[Payload] = TypeAdapter(
+    Annotated[Payload, Field(discriminator="kind")],
+    # An error that quotes its input would put users' messages into the log.
+    config=ConfigDict(hide_input_in_errors=True),
+)
 
 
 class AlbumPartSource(Protocol):
@@ -73,8 +80,9 @@ class JobWorker:
     """Executes jobs. Idempotent: a job that is repeated after a crash skips the steps that are done.
 
     Args:
-        dispatcher: routes updates to the handlers.
-        responder: answers turns again.
+        dispatcher: routes updates to the handlers, except prompts: their classification names the one that they have.
+        responder: answers prompts.
+        regenerated: answers turns again.
         known: notes the newest message id of each chat.
         delivery: sends messages.
         parts: the stored parts of albums.
@@ -84,6 +92,7 @@ class JobWorker:
         turns: the stored turns.
         texts: on-screen texts.
         languages: the languages that people and groups chose.
+        tracer: opens a span around each update; None without tracing.
     """
 
     def __init__(  # noqa: PLR0913 - the parts that kinds of jobs are handed to
@@ -92,6 +101,7 @@ class JobWorker:
         bot: Bot,
         dispatcher: Dispatcher,
         responder: Responder,
+        regenerated: RegeneratedTurns,
         known: KnownMessages,
         delivery: Delivery,
         parts: AlbumPartSource,
@@ -101,7 +111,10 @@ class JobWorker:
         texts: Texts,
         languages: Languages,
         approvals: ApprovalHandlers | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
+        self._regenerated = regenerated
         self._languages = languages
         self._approvals = approvals
         self._bot = bot
@@ -136,7 +149,7 @@ class JobWorker:
                     arguments = {"seconds": renewal_s} if renewal_s is not None else {}
                     await self._reply_to_sender(update, reason, **arguments)
             case RegenerateTurn() as request:
-                await self._regenerate(request, job)
+                await self._regenerated.answer(request, job)
             case ScheduleDue() as due:
                 await self._scheduled.deliver(due, job)
             case CallDecided() as decided if self._approvals is not None:
@@ -194,6 +207,24 @@ class JobWorker:
             return None
         if album:
             update = await self._select_part(update, album)
+        if self._tracer is None:
+            return await self._route(arrived, update, album, job)
+        with self._tracer.start_as_current_span("update", record_exception=False) as span:
+            span.set_attribute("telegram.update", update_kind(update.model_fields_set))
+            answer = await self._route(arrived, update, album, job)
+            if answer is not None:
+                await answer.produce()
+            return None
+
+    async def _route(
+        self, arrived: UpdateArrived, update: Update, album: Sequence[Message], job: Job
+    ) -> PendingAnswer | None:
+        """Hands an update to its handler. One of a prompt is known: the filters of the others are not asked again."""
+        message = update.message
+        if arrived.is_prompt and message is not None and not album:
+            text = await find_addressed_text(message, self._bot)
+            if text is not None:
+                return await self._responder.prepare(message, text, (), job.id)
         result = await self._dispatcher.feed_update(self._bot, update, album=album, job=job.id)
         return result if isinstance(result, PendingAnswer) else None
 
@@ -227,31 +258,6 @@ class JobWorker:
         parts = [self._parse(json.loads(part)) for part in taken]
         return [part.message for part in parts if part is not None and part.message is not None]
 
-    async def _regenerate(self, request: RegenerateTurn, job: Job) -> None:
-        turn = await self._turns.turn(request.turn, edited=request.edited)
-        if turn is None or turn.prompt is None:
-            return
-        # Checked now that the job runs: the button may have been pressed twice before it disappeared. A job that is
-        # repeated finds the turn that it created itself as the latest.
-        with suppress(StorageError):
-            latest = await self._turns.last_turn(turn.thread.key)
-            if request.only_latest and latest is not None and latest.id != turn.id and latest.origin != job.id:
-                return
-            if turn.status is TurnStatus.SUPERSEDED and (latest is None or latest.origin != job.id):
-                return
-        incoming = Incoming(
-            key=turn.thread.key,
-            chat_kind=request.chat_kind,
-            speaker=request.speaker,
-            text=self._texts.get("continue-prompt", request.speaker.language) if request.continues else "",
-            sent_at=turn.created_at,
-            chat_title=request.chat_title,
-        )
-        choice = ModelChoice(request.provider) if request.provider is not None else None
-        retry_of = None if request.continues else turn
-        again = TurnRequest(incoming, retry_of, choice, origin=job.id)
-        await self._responder.answer(again, reply_to=request.reply_to)
-
     async def _reply_to_sender(self, update: Update, key: str, **arguments: int) -> None:
         """Sends a text to the author of a message, or answers a button press with it."""
         message, query = update.message, update.callback_query
@@ -264,24 +270,103 @@ class JobWorker:
             await self._delivery.answer_callback(query.id, text, alert=key not in {"not-allowed", "banned"})
 
 
-class UpdateSpans:
-    """Opens a span around each update: an outer middleware of the dispatcher."""
+def parse_payload(job: Job) -> Payload:
+    """Returns the payload of a job.
 
-    def __init__(self, tracer: Tracer) -> None:
-        self._tracer = tracer
+    Raises:
+        ValidationError: an incompatible version of the bot stored it.
+    """
+    return _PAYLOAD.validate_python(json.loads(job.payload))
 
-    async def __call__(
-        self,
-        handler: Callable[[TelegramObject, dict[str, Any]], Awaitable[object]],
-        update: TelegramObject,
-        data: dict[str, Any],
-    ) -> object:
-        """Handles an update within a span, and produces its answer there."""
-        with self._tracer.start_as_current_span("update", record_exception=False) as span:
-            if isinstance(update, Update):
-                span.set_attribute("telegram.update", update_kind(update.model_fields_set))
-            result = await handler(update, data)
-            if isinstance(result, PendingAnswer):
-                await result.produce()
-                return None
-            return result
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """Bounds of the jobs that run at once.
+
+    Args:
+        running_per_user: answers of a person, over all chats; 0: no limit.
+        exempt: users without this limit.
+        group_factor: how many times as many answers run in a group.
+        moderation: bounds of the jobs that only moderate.
+        quick: bounds of commands about the running answer, presses and notices.
+    """
+
+    running_per_user: int = 4
+    exempt: frozenset[int] = frozenset()
+    group_factor: int = 5
+    moderation: TurnLimits = SIDE_LIMITS
+    quick: TurnLimits = SIDE_LIMITS
+
+
+@dataclass(frozen=True, slots=True)
+class _Sender:
+    person: int
+    group: int | None
+
+
+class FairJobPlaces:
+    """Gives each job a place among those of its kind.
+
+    Args:
+        answers: the places of answers.
+        limits: bounds of the others, and quotas.
+    """
+
+    def __init__(self, answers: TurnPlaces, limits: JobLimits) -> None:
+        self._answers = answers
+        self._moderation = TurnPlaces(limits.moderation)
+        self._quick = TurnPlaces(limits.quick)
+        self._limits = limits
+
+    def place(self, job: Job) -> AbstractAsyncContextManager[None]:
+        """Holds a place for a job while the context lasts, once it is its turn."""
+        sender = _find_sender(job)
+        # A group is one party: its members share its turns.
+        party = f"group:{sender.group}" if sender.group is not None else f"user:{sender.person}"
+        if job.lane.startswith(OWN_LANE):
+            # By person in groups too: the one who presses Stop must not wait behind others.
+            return self._quick.place(f"user:{sender.person}")
+        if job.lane.startswith(MODERATION_LANE):
+            return self._moderation.place(party)
+        return self._answers.place(party, self._quotas(sender))
+
+    def close(self) -> None:
+        """Cancels the jobs that wait; they are handed back."""
+        for places in (self._answers, self._moderation, self._quick):
+            places.close()
+
+    def _quotas(self, sender: _Sender) -> tuple[Quota, ...]:
+        limit = self._limits.running_per_user
+        if not limit or sender.person in self._limits.exempt:
+            return ()
+        own = Quota(f"user:{sender.person}", limit)
+        return (
+            (own,) if sender.group is None else (own, Quota(f"group:{sender.group}", limit * self._limits.group_factor))
+        )
+
+
+def _find_sender(job: Job) -> _Sender:
+    """Returns the sender of a job's update, as far as it can be read; the job itself checks the rest."""
+    payload: object = json.loads(job.payload)
+    update = _field(payload, "update")
+    if (mention := _field(update, "guest_message")) is not None:
+        return _Sender(_number(_field(_field(mention, "from"), "id")), None)
+    query = _field(update, "callback_query")
+    message = _field(query, "message") or _field(update, "message") or _field(update, "edited_message")
+    entry = _field(update, "chat_member") or _field(update, "my_chat_member") or _field(update, "chat_join_request")
+    reaction = _field(update, "message_reaction")
+    chat = _field(message or entry or reaction or _field(update, "stopped_message_generation"), "chat")
+    chat_id = _number(_field(chat, "id"))
+    author = (
+        _field(query, "from") or _field(message, "sender_chat") or _field(message, "from") or _field(reaction, "user")
+    )
+    person = _number(_field(author, "id")) or _number(_field(_field(payload, "speaker"), "user_id")) or chat_id
+    return _Sender(person, chat_id if chat_id and _field(chat, "type") != "private" else None)
+
+
+def _field(value: object, name: str) -> object:
+    return cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None  # Any: JSON
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0

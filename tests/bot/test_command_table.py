@@ -12,8 +12,8 @@ from aiogram.types import CallbackQuery, User
 import bot.telegram
 from bot.command_table import COMMANDS, CommandLane, CommandMenu, CommandScope, listed_in
 from bot.telegram.api.client import KnownBot
-from bot.telegram.api.filters import Command, FromOperator, find_command
-from bot.telegram.api.updates import parse_update
+from bot.telegram.api.filters import Command, FromOperator
+from bot.telegram.api.updates import find_command, parse_update
 from core.i18n import Texts
 from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, message, raw
 

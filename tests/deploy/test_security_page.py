@@ -14,7 +14,7 @@ from bot.telegram.api.files import (
     MAX_SOUND_BYTES,
     MAX_TEXT_FILE_BYTES,
 )
-from bot.telegram.ingress.admission import AdmissionLimits
+from bot.telegram.ingress.ingest import AdmissionLimits
 from bot.telegram.markdown.parse import RenderLimits
 from bot.web.server import BODY_LIMIT, WebTiming
 from core.bounded_json import MAX_DEPTH

@@ -9,10 +9,12 @@ from aiogram.types import CallbackQuery, Message
 from bot.telegram.answers.answer_messages import SendRecovery
 from bot.telegram.answers.responder import Responder
 from bot.telegram.answers.streamed_message import AnswerDisplay
+from bot.telegram.api.files import FileReader
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.handlers.retry import RegenerateQueue
+from bot.telegram.handlers.retry import RegeneratedTurns, RegenerateQueue
 from bot.telegram.handlers.schedules import ScheduledMessages
-from bot.telegram.jobs import Payload, UpdateArrived, create_job
+from bot.telegram.ingress.classification import create_job
+from bot.telegram.jobs import Payload, UpdateArrived
 from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.worker import JobWorker
 from core.clock import SystemClock
@@ -80,8 +82,8 @@ class WorkerHarness:
         journal = FileSendJournal(Path(database.name).with_name("sends.journal"))
         recovery = SendRecovery(journal, self.turns, delivery, GroupStore(database, clock).has_cards)
         responder = Responder(
-            chat=chat.chat, delivery=delivery, active=ActiveReplies(), recovery=recovery,
-            texts=texts, clock=clock,
+            bot=traffic.bot, files=FileReader(), chat=chat.chat, delivery=delivery, active=ActiveReplies(),
+            recovery=recovery, texts=texts, clock=clock,
             display=AnswerDisplay("off", RenderThread()), providers=lambda: ["first", "second"],
         )  # fmt: skip
         scheduled = ScheduledMessages(
@@ -90,7 +92,8 @@ class WorkerHarness:
         )  # fmt: skip
         self.languages = Languages(database, clock)
         self._worker = JobWorker(
-            bot=traffic.bot, dispatcher=self.handlers.dispatcher, responder=responder, known=recovery.known,
+            bot=traffic.bot, dispatcher=self.handlers.dispatcher, responder=responder,
+            regenerated=RegeneratedTurns(self.turns, responder, texts), known=recovery.known,
             delivery=delivery, parts=self.parts, moderation=self.moderator, scheduled=scheduled,
             turns=self.turns, texts=texts, languages=self.languages,
         )  # fmt: skip

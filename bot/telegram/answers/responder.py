@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
-from aiogram.types import InlineKeyboardMarkup
+from aiogram import Bot
+from aiogram.types import InlineKeyboardMarkup, Message
 
 from bot.telegram.answers.answer_messages import AnswerSends, Keyboards, Place, SendRecovery
 from bot.telegram.answers.keyboards import (
@@ -19,8 +21,11 @@ from bot.telegram.answers.keyboards import (
     stop_keyboard,
 )
 from bot.telegram.answers.streamed_message import AnswerDisplay, StreamedAnswer
+from bot.telegram.api.files import FileReader, Unreadable
+from bot.telegram.api.updates import is_group, to_incoming
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.outgoing import FileShape, OutgoingFile
+from bot.telegram.delivery.replies import Replies
 from bot.telegram.markdown.render import Rendered
 from core.clock import Clock
 from core.i18n import Texts
@@ -56,6 +61,7 @@ class Responder:
     """Answers messages in chats.
 
     Args:
+        files: reads the files of messages.
         recovery: records which messages hold an answer, and finds those that a killed process could not record.
         providers: returns the ids of all usable providers.
         voice: speaks answers; None where no provider for that is configured.
@@ -64,6 +70,8 @@ class Responder:
     def __init__(  # noqa: PLR0913 - what an answer is made of and shown by
         self,
         *,
+        bot: Bot,
+        files: FileReader,
         chat: ChatService,
         delivery: Delivery,
         active: ActiveReplies,
@@ -74,6 +82,9 @@ class Responder:
         providers: Callable[[], Sequence[str]],
         voice: VoiceReplies | None = None,
     ) -> None:
+        self._bot = bot
+        self._files = files
+        self._replies = Replies(delivery, texts)
         self._chat = chat
         self._delivery = delivery
         self._active = active
@@ -83,6 +94,21 @@ class Responder:
         self._display = display
         self._providers = providers
         self._voice = voice
+
+    async def prepare(self, message: Message, text: str, album: Sequence[Message], job: str) -> PendingAnswer | None:
+        """Converts a message and returns its answer; None if it cannot be read, which its author is told.
+
+        Args:
+            text: the part of its text that addresses the bot.
+            album: every part of its album; empty for a single message.
+            job: id of the inbox job.
+        """
+        incoming = await to_incoming(message, self._bot, text, album, self._files)
+        if isinstance(incoming, Unreadable):
+            await self._replies.say(message, incoming.key, **incoming.arguments)
+            return None
+        question_id = message.message_id if is_group(message) else None
+        return PendingAnswer(partial(self.answer, TurnRequest(incoming, origin=job), reply_to=question_id))
 
     async def answer(self, request: TurnRequest, *, reply_to: int | None = None) -> None:
         """Answers a message, or a turn again. Returns when everything is delivered.

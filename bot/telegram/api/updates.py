@@ -7,10 +7,11 @@ from typing import Any, TypeGuard, cast
 
 import structlog
 from aiogram import Bot
-from aiogram.enums import ChatType
-from aiogram.types import Message, Update, User
+from aiogram.enums import ChatType, MessageEntityType
+from aiogram.types import Message, MessageEntity, Update, User
 from pydantic import ValidationError
 
+from bot.command_table import COMMANDS, CommandSpec
 from bot.telegram.api.files import FileReader, ReadFiles, Unreadable
 from core.messages import Attachment, ChatKind, ChatRef, ConversationKey, Incoming, Speaker, Surface, chat_ref, user_ref
 from core.observability.metrics import OTHER
@@ -36,6 +37,34 @@ ESSENTIAL_FIELDS = (
 )  # fmt: skip
 """Message fields that are kept when aiogram rejects the rest as unknown or malformed."""
 FORWARD_FIELDS = frozenset({"forward_origin", "forward_date", "forward_from", "forward_sender_name"})
+_QUOTING = frozenset(
+    {
+        MessageEntityType.BLOCKQUOTE,
+        MessageEntityType.EXPANDABLE_BLOCKQUOTE,
+        MessageEntityType.CODE,
+        MessageEntityType.PRE,
+    }
+)
+"""Entities that show their text as a quotation or as code."""
+SERVICE_CONTENT = frozenset(
+    {
+        "new_chat_members", "left_chat_member", "new_chat_title", "new_chat_photo", "delete_chat_photo",
+        "group_chat_created", "supergroup_chat_created", "channel_chat_created", "pinned_message",
+        "migrate_to_chat_id", "migrate_from_chat_id", "message_auto_delete_timer_changed", "forum_topic_created",
+        "forum_topic_edited", "forum_topic_closed", "forum_topic_reopened", "general_forum_topic_hidden",
+        "general_forum_topic_unhidden", "video_chat_scheduled", "video_chat_started", "video_chat_ended",
+        "video_chat_participants_invited", "boost_added", "chat_background_set", "write_access_allowed",
+        "users_shared", "chat_shared", "web_app_data", "proximity_alert_triggered", "successful_payment",
+        "refunded_payment", "giveaway_created", "giveaway_completed", "giveaway_winners", "chat_owner_left",
+        "chat_owner_changed", "gift", "unique_gift", "gift_upgrade_sent", "connected_website",
+        "passport_data", "checklist_tasks_done", "checklist_tasks_added", "direct_message_price_changed",
+        "managed_bot_created", "paid_message_price_changed", "poll_option_added", "poll_option_deleted",
+        "suggested_post_approved", "suggested_post_approval_failed", "suggested_post_declined", "suggested_post_paid",
+        "suggested_post_refunded", "community_chat_added", "community_chat_removed", "community_chat_joined",
+        "user_shared",
+    }
+)  # fmt: skip
+"""Content types that report an event in the chat instead of a user's message."""
 
 
 def update_kind(fields: Iterable[str]) -> str:
@@ -167,6 +196,89 @@ def message_speaker(message: Message) -> Speaker:
     if message.from_user is not None:
         return to_speaker(message.from_user)
     return Speaker(message.chat.id, message.chat.full_name)
+
+
+def is_typed(message: Message) -> bool:
+    """Returns whether the author of a message typed it: it is not forwarded, sent through a bot, or by a bot."""
+    is_forwarded = message.forward_origin is not None or message.forward_date is not None
+    return not is_forwarded and not _is_from_bot(message)
+
+
+def is_written(message: Message) -> bool:
+    """Returns whether a user wrote a message: it is no service message, no inline result, and not by another bot."""
+    return message.content_type not in SERVICE_CONTENT and not _is_from_bot(message)
+
+
+def _is_from_bot(message: Message) -> bool:
+    """Returns whether a bot sent a message, or a user through one. Two bots that answered each other would never stop.
+
+    An anonymous admin only looks like a bot.
+    """
+    user = message.from_user
+    is_by_bot = user is not None and user.is_bot and message.sender_chat is None
+    return is_by_bot or message.via_bot is not None
+
+
+async def find_command(message: Message, bot: Bot) -> CommandSpec | None:
+    """Returns the command that a typed text or caption begins with, in any case.
+
+    None for other text, another bot's command, and one that is quoted or shown as code.
+    """
+    words = (message.text or message.caption or "").split(maxsplit=1)
+    if not words or not words[0].startswith("/") or not is_typed(message):
+        return None
+    entities = message.entities or message.caption_entities or ()
+    if any(entity.type in _QUOTING and entity.offset == 0 for entity in entities):
+        return None
+    name, _, username = words[0][1:].lower().partition("@")
+    spec = COMMANDS.get(name)
+    if spec is None or (username and username != ((await bot.me()).username or "").lower()):
+        return None
+    return spec
+
+
+async def find_addressed_text(message: Message, bot: Bot) -> str | None:
+    """Returns the part of a message's text that addresses the bot; None if it does not.
+
+    In a private chat every message does; in a group a message that mentions the bot or replies to it.
+    """
+    text = message.text or message.caption or ""
+    if not is_group(message):
+        return text
+    me = await bot.me()
+    mention = _find_mention(message, text, me)
+    if mention is not None:
+        return _strip_mention(text, mention)
+    original = message.reply_to_message
+    is_reply = original is not None and original.from_user is not None and original.from_user.id == me.id
+    return text if original is not None and is_reply and original.forum_topic_created is None else None
+
+
+async def strip_mention(message: Message, bot: Bot) -> str:
+    """Returns the text of a message without the mention of the bot."""
+    text = message.text or message.caption or ""
+    mention = _find_mention(message, text, await bot.me())
+    return text if mention is None else _strip_mention(text, mention)
+
+
+def _find_mention(message: Message, text: str, me: User) -> MessageEntity | None:
+    for entity in message.entities or message.caption_entities or ():
+        if entity.type == MessageEntityType.MENTION:
+            if entity.extract_from(text).lower() == f"@{me.username}".lower():
+                return entity
+        elif entity.type == MessageEntityType.TEXT_MENTION and entity.user is not None and entity.user.id == me.id:
+            return entity
+    return None
+
+
+def _strip_mention(text: str, mention: MessageEntity) -> str:
+    """Removes a mention at the start or the end; within a sentence it is part of the text and stays."""
+    units = text.encode("utf-16-le")
+    before = units[: 2 * mention.offset].decode("utf-16-le").strip()
+    after = units[2 * (mention.offset + mention.length) :].decode("utf-16-le").strip()
+    if before and after:
+        return text
+    return before or after.lstrip(",:").lstrip()
 
 
 async def to_incoming(

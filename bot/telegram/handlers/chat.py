@@ -1,25 +1,22 @@
 """Handlers of conversation: messages that address the bot, `/start`, `/help`, `/new`, `/stop`, `/ask`."""
 
 from collections.abc import Sequence
-from functools import partial
 
-from aiogram import Bot, Router
+from aiogram import Router
 from aiogram.filters import CommandObject
 from aiogram.types import CallbackQuery, Message, MessageGenerationStopped
 
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.answers.keyboards import StopAnswer
 from bot.telegram.answers.responder import PendingAnswer, Responder
-from bot.telegram.api.files import FileReader, Unreadable
-from bot.telegram.api.filters import Addressed, Command, UserContent, is_typed
-from bot.telegram.api.updates import conversation_key, is_group, message_speaker, to_incoming
+from bot.telegram.api.filters import Addressed, Command, UserContent
+from bot.telegram.api.updates import conversation_key, is_group, is_typed, message_speaker
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import Replies, reply_to
 from core.i18n import Texts
 from core.messages import user_ref
 from services.chat.service import ChatService
 from services.chat.store.turns import TurnStore
-from services.chat.turn import TurnRequest
 
 
 class ChatHandlers:
@@ -38,10 +35,8 @@ class ChatHandlers:
         turns: TurnStore,
         chat: ChatService,
         texts: Texts,
-        files: FileReader,
         admin_ids: frozenset[int] = frozenset(),
     ) -> None:
-        self._files = files
         self._responder = responder
         self._replies = Replies(delivery, texts)
         self._delivery = delivery
@@ -93,23 +88,21 @@ class ChatHandlers:
             await self._replies.say(message, "nothing-to-stop")
 
     async def ask(
-        self, message: Message, bot: Bot, command: CommandObject, album: Sequence[Message], job: str
+        self, message: Message, command: CommandObject, album: Sequence[Message], job: str
     ) -> PendingAnswer | None:
         """Answers the text of `/ask`, an attachment or the replied-to message."""
         has_file = message.photo or message.document or message.voice or message.audio
         if not command.args and not has_file and not message.reply_to_message:
             await self._replies.say(message, "ask-usage")
             return None
-        return await self._answer(message, bot, command.args or "", album, job)
+        return await self._responder.prepare(message, command.args or "", album, job)
 
-    async def talk(
-        self, message: Message, bot: Bot, text: str, album: Sequence[Message], job: str
-    ) -> PendingAnswer | None:
+    async def talk(self, message: Message, text: str, album: Sequence[Message], job: str) -> PendingAnswer | None:
         """Answers a message."""
         if text.startswith("/") and is_typed(message):
             await self._replies.say(message, "unknown-command")
             return None
-        return await self._answer(message, bot, text, album, job)
+        return await self._responder.prepare(message, text, album, job)
 
     async def press_stop(self, query: CallbackQuery, callback_data: StopAnswer) -> None:
         """Stops the answer of the pressed button."""
@@ -124,14 +117,3 @@ class ChatHandlers:
     async def stop_draft(self, stopped: MessageGenerationStopped) -> None:
         """Stops the answers of a chat after its user stopped a streamed draft."""
         await self._cancellation.stop_chat(stopped.chat.id)
-
-    async def _answer(
-        self, message: Message, bot: Bot, text: str, album: Sequence[Message], job: str
-    ) -> PendingAnswer | None:
-        incoming = await to_incoming(message, bot, text, album, self._files)
-        if isinstance(incoming, Unreadable):
-            await self._replies.say(message, incoming.key, **incoming.arguments)
-            return None
-        reply_to = message.message_id if is_group(message) else None
-        request = TurnRequest(incoming, origin=job)
-        return PendingAnswer(partial(self._responder.answer, request, reply_to=reply_to))

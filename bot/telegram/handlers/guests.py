@@ -9,8 +9,7 @@ from aiogram.types import InlineQueryResultArticle, InputTextMessageContent, Mes
 
 from bot.telegram.api.errors import describe_api_error
 from bot.telegram.api.files import FileReader, Unreadable
-from bot.telegram.api.filters import strip_mention
-from bot.telegram.api.updates import message_speaker, to_incoming
+from bot.telegram.api.updates import message_speaker, strip_mention, to_incoming
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.failures import API_ERRORS
 from bot.telegram.markdown.pages import Pages, RenderThread

@@ -1,6 +1,7 @@
 """Retry, Retry elsewhere and Continue: enqueues turns to answer again."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from aiogram import Bot, Router
@@ -18,18 +19,23 @@ from bot.telegram.answers.keyboards import (
     continue_row,
     has_continue_button,
 )
+from bot.telegram.answers.responder import Responder
 from bot.telegram.api.files import FileReader, Unreadable
 from bot.telegram.api.filters import AddressedQuestion, UserContent
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.updates import conversation_key, is_group, message_speaker, to_incoming, to_speaker
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.jobs import RegenerateTurn, create_job
+from bot.telegram.ingress.classification import create_job
+from bot.telegram.jobs import RegenerateTurn
+from core.errors import StorageError
 from core.i18n import Texts
-from core.messages import ChatKind, Speaker
+from core.messages import ChatKind, Incoming, Speaker
 from services.chat.prompts import prompt_text, to_prompt
-from services.chat.store.conversation import Turn
+from services.chat.store.conversation import Turn, TurnStatus
 from services.chat.store.turns import TurnStore
-from services.inbox.job import JobSink
+from services.chat.turn import TurnRequest
+from services.inbox.job import Job, JobSink
+from services.llm.request import ModelChoice
 from services.llm.routing.fallback import LLMProviderFallback
 from services.moderation.domain.ports import Standing
 
@@ -80,6 +86,41 @@ class RegenerateQueue:
         job = create_job(self._bot.id, update.update_id, str(turn.thread.key), payload, is_limited=True)
         # The button press itself is a job under the plain id.
         return not await self._inbox.put([replace(job, id=f"{job.id}+")])
+
+
+class RegeneratedTurns:
+    """Answers turns again, as their jobs ask for it."""
+
+    def __init__(self, turns: TurnStore, responder: Responder, texts: Texts) -> None:
+        self._turns = turns
+        self._responder = responder
+        self._texts = texts
+
+    async def answer(self, request: RegenerateTurn, job: Job) -> None:
+        """Answers a turn again, unless it is gone or no longer the one to answer."""
+        turn = await self._turns.turn(request.turn, edited=request.edited)
+        if turn is None or turn.prompt is None:
+            return
+        # Checked now that the job runs: the button may have been pressed twice before it disappeared. A job that is
+        # repeated finds the turn that it created itself as the latest.
+        with suppress(StorageError):
+            latest = await self._turns.last_turn(turn.thread.key)
+            if request.only_latest and latest is not None and latest.id != turn.id and latest.origin != job.id:
+                return
+            if turn.status is TurnStatus.SUPERSEDED and (latest is None or latest.origin != job.id):
+                return
+        incoming = Incoming(
+            key=turn.thread.key,
+            chat_kind=request.chat_kind,
+            speaker=request.speaker,
+            text=self._texts.get("continue-prompt", request.speaker.language) if request.continues else "",
+            sent_at=turn.created_at,
+            chat_title=request.chat_title,
+        )
+        choice = ModelChoice(request.provider) if request.provider is not None else None
+        retry_of = None if request.continues else turn
+        again = TurnRequest(incoming, retry_of, choice, origin=job.id)
+        await self._responder.answer(again, reply_to=request.reply_to)
 
 
 def _find_speaker(turn: Turn, message: Message, user: User) -> Speaker:

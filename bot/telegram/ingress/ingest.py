@@ -1,10 +1,6 @@
-"""Takes in batches of updates: each is classified once, within the rates of its sender, and stored as a job.
+"""Takes in batches of updates: each is classified, within the rates of its sender, and stored as a job."""
 
-The classification says whether the bot answers, whether moderation judges, the queue lane, and the album of a part.
-"""
-
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,26 +8,25 @@ import structlog
 from aiogram import Bot
 from aiogram.types import Message, Update
 
-from bot.command_table import CommandLane
-from bot.telegram.api.filters import addresses_bot, asks_bot, find_command, find_thumb, is_typed
 from bot.telegram.api.session import TelegramMetrics
 from bot.telegram.api.updates import (
-    conversation_key,
     is_group,
     is_update_id,
     message_speaker,
     parse_update,
     update_kind,
 )
-from bot.telegram.ingress.admission import AccessList, Admission, BanList, find_denial
-from bot.telegram.ingress.album_buffer import AlbumBuffer
-from bot.telegram.jobs import arrival_job, moderation_job, rejection_job, unnumbered_job
+from bot.telegram.ingress.classification import Classified, UpdateClassifier, arrival_job, rejection_job, unnumbered_job
 from core.clock import Clock
 from core.errors import StorageError
 from services.inbox.album_parts import AlbumPart
 from services.inbox.job import Job, JobSink
+from services.limits.party_limits import RateEvent, RateLimiter
 
 log = structlog.get_logger()
+
+OLDEST_S = 24 * 3600.0
+"""Telegram keeps updates for a day; no message can have been waiting for longer."""
 
 
 class UpdateInbox(JobSink, Protocol):
@@ -50,134 +45,181 @@ class AlbumPartStore(Protocol):
         ...
 
 
-class ModerationScope(Protocol):
-    """Knows which groups are moderated."""
+@dataclass(frozen=True, slots=True)
+class AdmissionLimits:
+    """Rates of admitted updates, per minute.
 
-    async def concerns(self, update: Update) -> bool:
-        """Returns whether moderation handles an update."""
-        ...
+    Args:
+        messages: messages and commands of a person, over all chats; 0: no limit of any kind.
+        exempt: users without a limit.
+        group_factor: how many times as many messages a group may send to the bot as one person.
+        press_factor: how many times as many buttons a person may press.
+    """
 
-    def is_entry_press(self, update: Update) -> bool:
-        """Returns whether an update is a press at a group's gate, which is open to everyone."""
-        ...
+    messages: int = 20
+    exempt: frozenset[int] = frozenset()
+    group_factor: int = 5
+    press_factor: int = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Classified:
-    """An update that leads to a job.
+class AdmissionRefusal:
+    """An update over a limit.
 
     Args:
-        update: None if a bug prevented its classification.
-        surplus_job: replaces the job if a limit refuses the update.
-        is_limited: whether it counts in the rates of its sender.
+        is_told: whether its sender is to be told, once a minute.
+        renewal_s: seconds until the sender is admitted again.
     """
 
-    job: Job
-    raw: dict[str, Any]  # Any: as Telegram sent it
-    update: Update | None
-    surplus_job: Job | None = None
-    is_limited: bool = False
-    is_denial: bool = False
-    """True if the job only tells a sender that the bot is not for them."""
-
-    @property
-    def message(self) -> Message | None:
-        """The message of the update, if it has one."""
-        return self.update.message if self.update is not None else None
+    is_told: bool
+    renewal_s: int
 
 
-class UpdateClassifier:
-    """Finds the job of an update: access, relevance, moderation and queue lane.
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Origin of an update: the person, the group if it is one, and the rate in which it counts."""
+
+    person: int
+    group: int | None
+    event_id: str
+    at: float
+    kind: str
+    factor: int
+
+    def event(self, *, of_group: bool, limits: AdmissionLimits) -> RateEvent:
+        """Returns the event in the window of the person, or of the group."""
+        limit = limits.messages * self.factor * (limits.group_factor if of_group else 1)
+        party = f"group:{self.group}" if of_group else f"user:{self.person}"
+        return RateEvent(f"{self.kind}:{party}", self.event_id, self.at, limit)
+
+    def notice(self, kind: str, now: float, *, of_group: bool) -> RateEvent:
+        """Returns the event of a notice to the person, or in the chat, of which there is one a minute."""
+        party = f"chat:{self.group or self.person}" if of_group else f"user:{self.person}"
+        return RateEvent(f"told:{kind}:{self.kind}:{party}", self.event_id, now, 1)
+
+
+class Admission:
+    """Decides which updates are over a limit, and which refusals are told.
 
     Args:
-        bot: the bot that received the updates.
-        moderation: knows which groups are moderated.
-        access: the users and chats that the bot answers.
-        clock: expires buffered albums.
-        bans: the people and chats that operators banned.
+        rates: the windows.
+        clock: dates presses.
+        limits: the rates.
     """
 
-    def __init__(
-        self, bot: Bot, moderation: ModerationScope, access: AccessList, clock: Clock, bans: BanList | None = None
-    ) -> None:
-        self._bot = bot
-        self._moderation = moderation
-        self._access = access
-        self._bans = bans
-        self.albums = AlbumBuffer(clock)
-        """The parts that arrived a moment ago."""
+    def __init__(self, rates: RateLimiter, clock: Clock, limits: AdmissionLimits) -> None:
+        self._rates = rates
+        self._clock = clock
+        self._limits = limits
 
-    async def classify(self, update: Update, raw: dict[str, Any], parts: list[AlbumPart]) -> Classified | None:
-        """Returns the update with its job; None for an irrelevant one, such as most messages of a group."""
-        is_private = update.message is not None and not is_group(update.message)
-        is_moderated = not is_private and await self._moderation.concerns(update)
-        denial = find_denial(update, self._access, self._bans)
-        if denial is not None and not self._moderation.is_entry_press(update):
-            log.info("update.denied", update_id=update.update_id, reason=denial)
-            if self._gets_denial(update):
-                return Classified(rejection_job(self._bot.id, raw, denial), raw, update, is_denial=True)
-            # A moderated group's messages are judged even if the bot does not answer their authors.
-            judged = self._judged(update, raw, parts, is_admitted=False) if is_moderated else None
-            return Classified(judged, raw, update) if judged is not None else None
-        lane, is_for_bot = await self._find_lane(update)
-        if is_for_bot:
-            message = update.message
-            if message is not None and lane is not None:
-                parts += self._join_album(message, raw, is_wanted=True)
-            surplus = self._judged(update, raw, parts) if is_moderated else None
-            job = arrival_job(self._bot.id, raw, lane, is_moderated=is_moderated)
-            return Classified(job, raw, update, surplus, is_limited=True)
-        judged = self._judged(update, raw, parts) if is_moderated else None
-        if judged is None and update.message is not None:
-            parts += self._join_album(update.message, raw, is_wanted=False)
-        return Classified(judged, raw, update) if judged is not None else None
+    def is_known_surplus(self, raw: Mapping[str, Any]) -> bool:
+        """Returns whether a raw update is certainly refused and its sender has been told: a flood costs no parsing.
 
-    async def _find_lane(self, update: Update) -> tuple[str | None, bool]:
-        """Returns the lane of an update, None for one of its own, and whether the update is for the bot."""
-        message = update.message
-        if (mention := update.guest_message) is not None:
-            return f"guest:{message_speaker(mention).user_id}", True
-        if (edited := update.edited_message) is not None:
-            is_for_bot = edited.media_group_id is None and is_typed(edited) and await asks_bot(edited, self._bot)
-            return (str(conversation_key(edited)), True) if is_for_bot else (None, False)
-        if message is None:
-            reaction = update.message_reaction
-            is_vote = reaction is not None and find_thumb(reaction) is not None
-            is_press = update.callback_query is not None or update.stopped_message_generation is not None
-            return None, is_press or is_vote
-        command = await find_command(message, self._bot)
-        if command is not None and command.lane is CommandLane.IMMEDIATE:
-            return None, True
-        if command is not None or await addresses_bot(message, self._bot):
-            return str(conversation_key(message)), True
-        return None, False
+        Of messages only those of private chats: in a group they may have to be moderated.
+        """
+        message, query = raw.get("message"), raw.get("callback_query")
+        now, update_id = self._clock.time(), f"{raw['update_id']:020d}"
+        match message or query:
+            case {"chat": {"type": "private", "id": int(person)}, "date": int(date), **fields} if message:
+                at = min(max(float(date), now - OLDEST_S), now)
+                album = fields.get("media_group_id")
+                event_id = f"album:{album}" if album is not None else update_id
+                origin = _Origin(person, None, event_id, at, "message", 1)
+            case {"from": {"id": int(person)}}:
+                origin = _Origin(person, None, update_id, now, "press", self._limits.press_factor)
+            case _:
+                return False
+        if not self._limits.messages or origin.person in self._limits.exempt:
+            return False
+        is_told = self._rates.is_full(origin.notice("rate", now, of_group=False))
+        return is_told and self._rates.is_full(origin.event(of_group=False, limits=self._limits))
 
-    def _judged(
-        self, update: Update, raw: dict[str, Any], parts: list[AlbumPart], *, is_admitted: bool = True
-    ) -> Job | None:
-        """Returns the job of a moderated update that is not for the bot."""
-        if update.message is not None:
-            parts += self._join_album(update.message, raw, is_wanted=True)
-        return moderation_job(self._bot.id, update, raw, is_admitted=is_admitted)
+    async def judge(self, updates: Sequence[Update]) -> list[AdmissionRefusal | None]:
+        """Returns for each update, in order, its refusal, or None if it is admitted. Idempotent.
 
-    def _join_album(self, message: Message, raw: dict[str, Any], *, is_wanted: bool) -> list[AlbumPart]:
-        """Returns the parts of the message's album that are to be stored now."""
-        if message.media_group_id is None:
-            return []
-        return self.albums.join(message, json.dumps(raw), is_wanted=is_wanted)
+        A person's surplus does not count against the group.
+        """
+        origins = {
+            index: origin
+            for index, update in enumerate(updates)
+            if self._limits.messages and (origin := self._origin(update)) and origin.person not in self._limits.exempt
+        }
+        renewals: dict[int, int] = {}
+        for of_group in (False, True):
+            counted = [index for index, origin in origins.items() if not of_group or origin.group is not None]
+            if not counted:
+                continue
+            events = [origins[index].event(of_group=of_group, limits=self._limits) for index in counted]
+            for index, event, is_admitted in zip(counted, events, await self._rates.admit(events), strict=True):
+                if not is_admitted:
+                    renewals[index] = round(self._rates.renewal_s(event.window, event.at))
+                    del origins[index]
+        if not renewals:
+            return [None] * len(updates)
+        refused = sorted(renewals)
+        told = await self.are_told([("rate", updates[index]) for index in refused])
+        refusals = {
+            index: AdmissionRefusal(is_told=is_told, renewal_s=renewals[index])
+            for index, is_told in zip(refused, told, strict=True)
+        }
+        return [refusals.get(index) for index in range(len(updates))]
 
-    def _gets_denial(self, update: Update) -> bool:
-        """Returns whether a denied user gets a reply: not in groups, as it would disturb others, and once per album."""
-        message = update.message
-        if message is None:
-            return update.callback_query is not None
-        return not is_group(message) and self.albums.reject_once(message)
+    async def are_told(self, notices: Sequence[tuple[str, Update]]) -> list[bool]:
+        """Returns for each notice, a kind and an update, whether it is sent: one a minute to a person and in a group.
+
+        Idempotent.
+        """
+        now = self._clock.time()
+        told = [False] * len(notices)
+        left = {
+            index: (kind, origin) for index, (kind, update) in enumerate(notices) if (origin := self._origin(update))
+        }
+        for of_group in (False, True):
+            asked = list(left)
+            events = [origin.notice(kind, now, of_group=of_group) for kind, origin in left.values()]
+            for index, is_first in zip(asked, await self._rates.admit(events), strict=True):
+                if not is_first:
+                    del left[index]
+        for index in left:
+            told[index] = True
+        return told
+
+    def _origin(self, update: Update) -> _Origin | None:
+        now, update_id = self._clock.time(), f"{update.update_id:020d}"
+        match update:
+            case Update(message=Message() as message):
+                # The parts of an album are one message.
+                album = message.media_group_id
+                return _Origin(
+                    person=message_speaker(message).user_id,
+                    group=message.chat.id if is_group(message) else None,
+                    event_id=f"album:{album}" if album is not None else update_id,
+                    at=min(max(message.date.timestamp(), now - OLDEST_S), now),
+                    kind="message",
+                    factor=1,
+                )
+            case Update(guest_message=Message() as mention):
+                # Keyed by the person: the bot is not in the chat.
+                return _Origin(message_speaker(mention).user_id, None, update_id, now, "message", 1)
+            case Update(edited_message=Message() as edited):
+                group = edited.chat.id if is_group(edited) else None
+                person = message_speaker(edited).user_id
+                return _Origin(person, group, update_id, now, "press", self._limits.press_factor)
+            case Update(callback_query=query) if query is not None:
+                chat = query.message.chat if query.message is not None else None
+                group = chat.id if chat is not None and chat.id != query.from_user.id else None
+                return _Origin(query.from_user.id, group, update_id, now, "press", self._limits.press_factor)
+            case Update(message_reaction=changed) if changed is not None and changed.user is not None:
+                group = changed.chat.id if changed.chat.id != changed.user.id else None
+                return _Origin(changed.user.id, group, update_id, now, "press", self._limits.press_factor)
+            case Update(stopped_message_generation=stopped) if stopped is not None:
+                return _Origin(stopped.chat.id, None, update_id, now, "press", self._limits.press_factor)
+            case _:
+                return None
 
 
 class UpdateIngest:
     """Classifies each received update once and stores its job.
-
-    The facts of the classification travel in the job: the worker does not classify again.
 
     Args:
         bot: the bot that received the updates.
@@ -287,27 +329,37 @@ class UpdateIngest:
         limited = [each for each in classified if each.is_limited and each.update is not None]
         refusals = await self._admission.judge([each.update for each in limited if each.update is not None])
         refused = {each.job.id: refusal for each, refusal in zip(limited, refusals, strict=True) if refusal is not None}
-        denials = [each for each in classified if each.is_denial and each.update is not None]
-        told = await self._admission.are_told([("denied", each.update) for each in denials if each.update is not None])
-        silent = {each.job.id for each, is_told in zip(denials, told, strict=True) if not is_told}
         if refused:
             log.warning("update.rate_limited", updates=len(refused))
+        silent = await self._find_silent(classified)
         kept: list[Classified] = []
         for each in classified:
             refusal = refused.get(each.job.id)
-            if refusal is None:
-                if each.job.id not in silent:
-                    kept.append(each)
-                continue
-            if refusal.is_told and (each.message is None or self._albums.reject_once(each.message)):
-                warning = rejection_job(self._bot.id, each.raw, "rate-limited", refusal.renewal_s)
-                if each.surplus_job is not None:
-                    # Two jobs of one update.
-                    warning = replace(warning, id=f"{warning.id}!")
-                kept.append(Classified(warning, each.raw, None))
-            if each.surplus_job is not None:
-                kept.append(Classified(each.surplus_job, each.raw, each.update))
+            if refusal is not None:
+                kept += self._replace(each, refusal)
+            elif each.job.id not in silent:
+                kept.append(each)
         return kept
+
+    async def _find_silent(self, classified: Sequence[Classified]) -> Collection[str]:
+        """Returns the ids of the denials that are not told."""
+        denials = [(each.job.id, each.update) for each in classified if each.is_denial and each.update is not None]
+        if not denials:
+            return ()
+        told = await self._admission.are_told([("denied", update) for _, update in denials])
+        return {job_id for (job_id, _), is_told in zip(denials, told, strict=True) if not is_told}
+
+    def _replace(self, refused: Classified, refusal: AdmissionRefusal) -> Iterator[Classified]:
+        """Yields the warning of a sender, if they are to be told, and the job that only moderates, if there is one."""
+        surplus_job = refused.surplus_job
+        if refusal.is_told and (refused.message is None or self._albums.reject_once(refused.message)):
+            warning = rejection_job(self._bot.id, refused.raw, "rate-limited", refusal.renewal_s)
+            if surplus_job is not None:
+                # Two jobs of one update.
+                warning = replace(warning, id=f"{warning.id}!")
+            yield Classified(warning, refused.raw, None)
+        if surplus_job is not None:
+            yield Classified(surplus_job, refused.raw, refused.update)
 
     async def _classify(self, raw: dict[str, Any], parts: list[AlbumPart]) -> Classified | None:
         """Returns the update with its job, or None if it leads to none; adds the album parts to store to `parts`."""

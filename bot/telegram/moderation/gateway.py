@@ -6,9 +6,8 @@ import structlog
 from aiogram.types import Chat, ChatMemberRestricted, ChatMemberUpdated, Message, Update
 from aiogram.types.chat_member_union import ChatMemberUnion
 
-from bot.telegram.api.filters import SERVICE_CONTENT
 from bot.telegram.api.group_admins import ADMIN_STATUSES, PRESENT_STATUSES
-from bot.telegram.api.updates import is_group
+from bot.telegram.api.updates import SERVICE_CONTENT, is_group
 from bot.telegram.moderation.attachments import read_event_words
 from bot.telegram.moderation.doorkeeper import PRESS_PREFIX, START_PREFIX
 from bot.telegram.moderation.messages import to_group_message

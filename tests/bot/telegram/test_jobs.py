@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from aiogram.types import Update
 
-from bot.telegram.jobs import Payload, RegenerateTurn, UpdateArrived, UpdateRejected, create_job, parse_payload
+from bot.telegram.ingress.classification import create_job
+from bot.telegram.jobs import Payload, RegenerateTurn, UpdateArrived, UpdateRejected
+from bot.telegram.worker import parse_payload
 from core.db.database import Database
 from core.messages import ChatKind, ConversationKey, Speaker, Surface
 from services.chat.store.conversation import Turn, TurnStatus

@@ -49,6 +49,14 @@ class TestUpdates:
         await harness.handle(update_job(2, callback_query=pressed))
         assert harness.handlers.calls == [("hello", [], "tg-42-000000000001"), ("x", [], "tg-42-000000000002")]
 
+    async def test_a_prompt_is_answered_without_asking_filters(
+        self, harness: WorkerHarness, server: TelegramServer
+    ) -> None:
+        payload = UpdateArrived(update={"update_id": 1, "message": raw("hello")}, is_prompt=True)
+        await harness.handle(job_of(payload))
+        assert harness.handlers.calls == []
+        assert len(server.chat(7).texts()) == 1
+
     async def test_a_lone_surrogate_is_preserved(self, harness: WorkerHarness) -> None:
         await harness.handle(update_job(message=raw("half \ud83d")))
         assert [text for text, *_ in harness.handlers.calls] == ["half \ud83d"]

@@ -6,8 +6,8 @@ from aiogram.enums import ContentType
 from aiogram.types import User
 
 from bot.telegram.api.client import KnownBot
-from bot.telegram.api.filters import SERVICE_CONTENT, Addressed, UserContent
-from bot.telegram.api.updates import set_language
+from bot.telegram.api.filters import Addressed, UserContent
+from bot.telegram.api.updates import SERVICE_CONTENT, set_language
 from core.db.database import Database
 from core.messages import ChatRef, UserRef
 from services.preferences import Languages

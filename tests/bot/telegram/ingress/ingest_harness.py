@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from bot.telegram.api.session import TelegramMetrics
-from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimits
-from bot.telegram.ingress.ingest import UpdateClassifier, UpdateIngest
-from bot.telegram.jobs import UpdateRejected, parse_payload
+from bot.telegram.ingress.classification import AccessList
+from bot.telegram.ingress.ingest import Admission, AdmissionLimits, UpdateClassifier, UpdateIngest
+from bot.telegram.jobs import UpdateRejected
+from bot.telegram.worker import parse_payload
 from core.errors import StorageError
 from core.messages import ConversationKey, Surface
 from services.inbox.album_parts import AlbumPart

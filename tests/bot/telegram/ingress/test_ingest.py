@@ -7,7 +7,8 @@ import pytest
 from aiogram.types import Update
 from structlog.testing import capture_logs
 
-from bot.telegram.jobs import UpdateArrived, parse_payload
+from bot.telegram.jobs import UpdateArrived
+from bot.telegram.worker import parse_payload
 from core.errors import StorageError
 from core.messages import ConversationKey, Surface
 from services.inbox.job import LARGEST_PRIORITY
@@ -65,7 +66,38 @@ async def test_update_is_classified_into_its_lane(
     await harness.take(content)
     assert [(job.lane, job.is_limited) for job in harness.jobs] == ([] if lane is None else [(lane, lane != OWN_LANE)])
     for job in harness.jobs:
-        assert parse_payload(job) == UpdateArrived(update={"update_id": 1, **content}, is_moderated=False)
+        payload = parse_payload(job)
+        assert isinstance(payload, UpdateArrived)
+        assert payload.model_copy(update={"is_prompt": False}) == UpdateArrived(
+            update={"update_id": 1, **content}, is_moderated=False
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "is_prompt"),
+    [
+        ({"message": text_message("hello")}, True),
+        ({"message": text_message("@understudy_bot hello", chat=GROUP)}, True),
+        # A forwarded command is a text like others.
+        ({"message": text_message("/new", forward_origin={"type": "hidden_user", "date": 1, "sender_user_name": "A"})},
+         True),
+        # Commands, unknown ones too, have handlers of their own.
+        ({"message": text_message("/new")}, False),
+        ({"message": text_message("/frobnicate")}, False),
+        ({"message": text_message("/ask hello", chat=GROUP)}, False),
+        # Another bot is not answered, nor is an event in the chat.
+        ({"message": text_message("hello", via_bot=BOT)}, False),
+        ({"message": raw(pinned_message=text_message("hello"))}, False),
+        ({"edited_message": text_message("hello!", edit_date=2)}, False),
+    ],
+)  # fmt: skip
+async def test_a_message_that_the_model_answers_is_a_prompt(
+    harness: IngestHarness, content: dict[str, Any], *, is_prompt: bool
+) -> None:
+    await harness.take(content)
+    payload = parse_payload(harness.jobs[0])
+    assert isinstance(payload, UpdateArrived)
+    assert payload.is_prompt is is_prompt
 
 
 async def test_jobs_are_ordered_by_update_id(harness: IngestHarness) -> None:
@@ -93,7 +125,7 @@ async def test_a_lone_surrogate_is_preserved(harness: IngestHarness) -> None:
     """Telegram may cut a text within a surrogate pair."""
     await harness.take({"message": text_message("half \ud83d")})
     assert parse_payload(harness.jobs[0]) == UpdateArrived(
-        update={"update_id": 1, "message": text_message("half \ud83d")}, is_moderated=False
+        update={"update_id": 1, "message": text_message("half \ud83d")}, is_moderated=False, is_prompt=True
     )
 
 

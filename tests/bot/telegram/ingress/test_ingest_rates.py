@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from bot.telegram.jobs import UpdateRejected, parse_payload
+from bot.telegram.jobs import UpdateRejected
+from bot.telegram.worker import parse_payload
 from tests.bot.telegram.ingress.ingest_harness import ADMIN, PRIVATE_LANE, IngestHarness, part, text_message
 from tests.support.clock import ManualClock
 from tests.support.fake_telegram.messages import ANN, BOB, GROUP, PRIVATE
