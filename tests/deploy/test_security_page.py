@@ -15,7 +15,7 @@ from bot.telegram.api.files import (
     MAX_TEXT_FILE_BYTES,
 )
 from bot.telegram.ingress.ingest import AdmissionLimits
-from bot.telegram.markdown.parse import RenderLimits
+from bot.telegram.markdown.render import RenderLimits
 from bot.web.server import BODY_LIMIT, WebTiming
 from core.bounded_json import MAX_DEPTH
 from core.config.settings import Settings, load_settings

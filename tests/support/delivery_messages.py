@@ -4,7 +4,7 @@ from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup
 
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.outgoing import Sent
-from bot.telegram.markdown.render import render
+from tests.support.markdown import render
 
 PERSON = 7
 GROUP = -100

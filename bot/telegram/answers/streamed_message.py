@@ -13,8 +13,7 @@ from bot.telegram.answers.answer_pictures import AnswerPictures
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.outgoing import SendResult
 from bot.telegram.markdown.pages import MESSAGE_LIMIT, Pages, RenderThread
-from bot.telegram.markdown.parse import tidy
-from bot.telegram.markdown.render import Rendered, utf16_length
+from bot.telegram.markdown.render import Rendered, tidy, utf16_length
 from core.clock import Clock
 from services.chat.reply import Reply, ReplyPhase
 from services.preferences import StreamMode

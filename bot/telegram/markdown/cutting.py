@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from bot.telegram.markdown.parse import Node
 from bot.telegram.markdown.render import Rendered
+from bot.telegram.markdown.structure import Node
 
 QUOTE: Final = 0
 """Step of a path that is a block quote; any other step is the indentation of a list item's content."""

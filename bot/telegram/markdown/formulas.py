@@ -1,17 +1,18 @@
-"""Converts LaTeX formulas to characters.
+"""Formulas, and the dollars and tildes that delimit none: LaTeX is converted to characters.
 
 telegramify-markdown's converter parses the content of each pair of braces again, and an underline in an underline
 doubles its text: 40 of them are more characters than a machine can hold. So it converts within bounds here.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 from telegramify_markdown.latex_escape.const import LATEX_STYLES, LATEX_SYMBOLS, NOT_MAP
 from telegramify_markdown.latex_escape.helper import LatexToUnicodeHelper
 
-from bot.telegram.markdown.parse import TooMuchWork, Work
+from bot.telegram.markdown.render import DOLLAR, TILDE, Event, TooMuchWork, Work, find_event_value, read_events
 
 MAX_FORMULA: Final = 1000
 """Characters of a formula that is converted; a longer one is shown as it is."""
@@ -19,6 +20,12 @@ MAX_FORMULA: Final = 1000
 _PARSED = 8 * MAX_FORMULA
 """Characters that one formula may have the converter parse, those inside braces again and again."""
 _PARSED_PER_UNIT = 4
+FORMULA_MARKS: Final = re.compile(r"[$~]|\\[(\[]")
+"""Found in each text that has a formula, or a mark that looks like one."""
+
+_PASSES = 3
+"""Times that a text is parsed for its prices; then no dollar is a formula any more."""
+_LONE_TILDE = re.compile(r"(?<!~)~(?!~)")
 _SHORTEST = 5
 _LONGEST_COMMAND = 32
 _SYMBOLS = frozenset({"\\frac", "\\sqrt", "\\begin", *LATEX_SYMBOLS, *NOT_MAP, *LATEX_STYLES})
@@ -83,7 +90,7 @@ def find_bracketed(text: str, bracket: str, start: int, end: int) -> Iterator[tu
         yield opened, start, text[opened + 2 : closed]
 
 
-def mark_formulas(text: str, work: Work) -> str:
+def _mark_formulas(text: str, work: Work) -> str:
     r"""Writes formulas in `\\(` and `\\[` with dollars, which the parser knows, already converted."""
     blocks = text.split("\n\n")
     return "\n\n".join(_mark(_mark(block, "[", "$$", work), "(", "$", work) for block in blocks)
@@ -97,3 +104,65 @@ def _mark(block: str, bracket: str, mark: str, work: Work) -> str:
             parts += (block[done:start], mark, to_unicode(formula, work).strip(), mark)
             done = end
     return "".join([*parts, block[done:]])
+
+
+def read_formulas(text: str, work: Work) -> tuple[str, Sequence[Event]]:
+    """Parses a text that has `FORMULA_MARKS`: formulas become code, and marks that delimit nothing are hidden.
+
+    Inline math with a digit after its closing dollar is two prices (pandoc's rule); one tilde means "about".
+
+    Raises:
+        TooMuchWork: it needs more than `work` allows.
+    """
+    if "\\(" in text or "\\[" in text:
+        text = _mark_formulas(text, work)
+    events = read_events(text, work)
+    for attempt in range(1, _PASSES + 1):
+        if not (offsets := _literal_delimiters(text, events)):
+            break
+        text = _hide_at(text, offsets)
+        if attempt == _PASSES:
+            text = _LONE_TILDE.sub(TILDE, text.replace("$", DOLLAR))
+        events = read_events(text, work)
+    return text, list(_without_formulas(events, work)) if "$" in text else events
+
+
+def _literal_delimiters(text: str, events: Iterable[Event]) -> list[int]:
+    """Returns the UTF-8 offsets of delimiters to read as text, in order."""
+    source = text.encode()
+    offsets: list[int] = []
+    for event, span in events:
+        start, end = span["start"], span["end"]
+        is_about = find_event_value(event, "Start") == "Strikethrough" and source[start + 1 : start + 2] != b"~"
+        if is_about or (find_event_value(event, "InlineMath") is not None and source[end : end + 1].isdigit()):
+            offsets += (start, end - 1)
+    return sorted(offsets)
+
+
+def _hide_at(text: str, offsets: Iterable[int]) -> str:
+    """Replaces the delimiters at UTF-8 offsets by placeholders."""
+    source = text.encode()
+    hidden = {ord("$"): DOLLAR.encode(), ord("~"): TILDE.encode()}
+    bounds = [-1, *offsets, len(source)]
+    parts = [source[before + 1 : here] for before, here in pairwise(bounds)]
+    marks = [hidden[source[offset]] for offset in bounds[1:-1]]
+    return b"".join(part + mark for part, mark in zip(parts, [*marks, b""], strict=True)).decode()
+
+
+def _without_formulas(events: Iterable[Event], work: Work) -> Iterator[Event]:
+    """Replaces formulas by code, which the walker writes the same way."""
+    for event, span in events:
+        match event:
+            case {"InlineMath": str(formula)}:
+                yield {"Code": _readable(formula, work)}, span
+            case {"DisplayMath": str(formula)}:
+                yield {"Start": {"CodeBlock": {"Fenced": ""}}}, span
+                yield {"Text": _readable(formula, work)}, span
+                yield {"End": "CodeBlock"}, span
+            case _:
+                yield event, span
+
+
+def _readable(formula: str, work: Work) -> str:
+    work.charge_text(formula)
+    return to_unicode(formula, work).strip() if needs_conversion(formula) else formula

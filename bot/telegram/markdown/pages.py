@@ -17,16 +17,32 @@ emphasis stays literal, since its end may never come.
 """
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Self
 
 import structlog
+from aiogram.types import MessageEntity
 
 from bot.telegram.markdown.cutting import Dedenter, SplitText
-from bot.telegram.markdown.parse import RenderLimits, TooMuchWork, Work, tidy
-from bot.telegram.markdown.render import Rendered, render_plain, render_within, utf16_length
+from bot.telegram.markdown.formulas import FORMULA_MARKS, read_formulas
+from bot.telegram.markdown.render import (
+    MAX_ENTITIES,
+    PLACEHOLDERS,
+    Rendered,
+    RenderLimits,
+    TooMuchWork,
+    Work,
+    convert,
+    nest_spans,
+    read_events,
+    tidy,
+    to_entities,
+    utf16_length,
+)
 from bot.telegram.markdown.splitting import split_plain, split_text
+from bot.telegram.markdown.workarounds import NEEDED, apply_workarounds
 
 log = structlog.get_logger()
 
@@ -34,6 +50,7 @@ log = structlog.get_logger()
 MESSAGE_LIMIT: Final = 4096
 """UTF-16 units of a Telegram message."""
 
+_LIMITS = RenderLimits()
 _SMALLEST_LIMIT = 32
 _CHUNK = 2048
 """Characters added before the page is measured again, so that a complete answer is split like a stream."""
@@ -50,6 +67,46 @@ class Page:
     def blank(self) -> bool:
         """True if there is nothing to send."""
         return self.rendered.blank
+
+
+def render_within(
+    markdown: str, work: Work, limits: RenderLimits = _LIMITS, earlier: Sequence[MessageEntity] = ()
+) -> Rendered | None:
+    """Renders a text if that takes no more than `limits.text` and than the rest of `work`; otherwise None.
+
+    Args:
+        earlier: the entities of the beginning of a text that grows; they are not built again.
+    """
+    own = Work(min(limits.text, work.left))
+    try:
+        if len(markdown) > 2 * limits.source:
+            return None
+        source = tidy(markdown)
+        if NEEDED.search(source):
+            source = apply_workarounds(source, own)
+        if FORMULA_MARKS.search(source):
+            source, events = read_formulas(source, own)
+        else:
+            events = read_events(source, own)
+        text, spans = convert(source, events, own)
+    except TooMuchWork:
+        return None
+    except BaseException as error:
+        # The parser's panics are no `Exception`. No answer may be lost to a fault in its formatting.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        # Without the traceback: its message may contain the text.
+        log.error("markdown.unrenderable", error=type(error).__name__, length=len(markdown))
+        return None
+    finally:
+        work.spent += own.spent
+    text = text.translate(PLACEHOLDERS).rstrip()
+    return Rendered(text, tuple(to_entities(text, nest_spans(text, spans)[:MAX_ENTITIES], earlier)))
+
+
+def render_plain(markdown: str) -> Rendered:
+    """Returns the source itself, to be shown where it cannot be rendered."""
+    return Rendered(tidy(markdown).strip("\n"))
 
 
 class Pages:
@@ -193,7 +250,9 @@ class Pages:
         if rendered is None or rendered.blank:
             return split_plain(text, self._limit)
         try:
-            return split_text(text, min(self._limit, max(1, rendered.length - 1)), rendered.length, self._work)
+            return split_text(
+                text, min(self._limit, max(1, rendered.length - 1)), rendered.length, self._work, render_within
+            )
         except TooMuchWork:
             return split_plain(text, self._limit)
         except Exception as error:  # noqa: BLE001 - as in `render_within`: no answer may be lost to its formatting

@@ -1,9 +1,13 @@
-"""Renders the model's Markdown as text and entities. No parse mode is used.
+"""Converts Markdown to text and entities. No parse mode is used.
 
-`workarounds` prepares the source, `convert` walks it, and `_nest_spans` makes the entities acceptable.
+`workarounds` and `formulas` prepare the source where it has rare forms, `convert` walks it, and `nest_spans` makes the
+entities acceptable.
 
 The library's `convert` parses again until no price looks like a formula, which a text of dollars can make as many times
 as it has dollars. Its walker (`EventWalker`, pinned to 1.4) takes events, so that code stands in for formulas here.
+
+The work is counted rather than timed, so that a text renders the same on every machine and every time. A unit is one
+event of the parser, or 64 characters that it reads: 2 to 3 µs of CPU (`benchmarks/rendering.py`).
 """
 
 import heapq
@@ -13,39 +17,52 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate, count
-from typing import Final
+from itertools import accumulate, count, islice
+from typing import Any, Final, TypeAlias, cast
 
-import structlog
+import pyromark
 from aiogram.types import MessageEntity
 from telegramify_markdown import MessageEntity as Span
 from telegramify_markdown import RenderConfig
 from telegramify_markdown.converter import (
+    STANDARD_OPTIONS,
     EventWalker,
     _TextBuffer,  # pyright: ignore[reportPrivateUsage] - see `_Buffer`
 )
 
-from bot.telegram.markdown.formulas import mark_formulas, needs_conversion, to_unicode
-from bot.telegram.markdown.parse import (
-    PLACEHOLDERS,
-    Event,
-    RenderLimits,
-    TooMuchWork,
-    Work,
-    check_depth,
-    read_settled,
-    tidy,
-)
-from bot.telegram.markdown.workarounds import NEEDED, WEB_LINK, apply_workarounds
-
-log = structlog.get_logger()
-
 MAX_ENTITIES: Final = 100
 """Entities of a message that Telegram uses; it ignores the others."""
+CHARACTERS_PER_UNIT: Final = 64
+WEB_LINK: Final = re.compile(r"(?:https?://[^\s/?#.][^\s/?#]*|tg://[a-z]+)(?:[/?#]\S*)?", re.IGNORECASE)
+"""An address that Telegram accepts as a link; a relative or odd one stays text."""
+ANGLE: Final = "\ufdd0"
+"""Placeholder of a `<` that starts no link. Noncharacters do not occur in real text."""
+BREAK: Final = "\ufdd1"
+"""Placeholder of a line break inside a block (`<br>`)."""
+BACKSLASH: Final = "\ufdd2"
+"""Placeholder of a literal backslash, such as one in code."""
+DOLLAR: Final = "\ufdd3"
+"""Placeholder of a `$` that delimits no formula."""
+TILDE: Final = "\ufdd4"
+"""Placeholder of a `~` that strikes nothing through."""
+PIPE: Final = "\ufdd5"
+"""Placeholder of a `|` that makes no table."""
+COLON: Final = "\ufdd6"
+"""Placeholder of a `:` that defines no link."""
 
-_LIMITS = RenderLimits()
+PLACEHOLDERS: Final = str.maketrans(
+    {ANGLE: "<", BREAK: "\n", BACKSLASH: "\\", DOLLAR: "$", TILDE: "~", PIPE: "|", COLON: ":"}
+)
+"""Translates placeholders to the characters that are displayed."""
+
+Event: TypeAlias = tuple[Any, dict[str, int]]
+"""An event of the parser, and its range in UTF-8 bytes. The parser's types are a union of some fifty TypedDicts."""
+
+_OURS = re.compile("[\ufdd0-\ufdef]")
 _LANGUAGE = re.compile(r"[\w+#.-]{1,40}")
 _ALONE = frozenset({"code", "pre"})
+_MAX_DEPTH = 24
+"""Containers inside each other: each level indents its content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,69 +92,115 @@ def utf16_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-def render(markdown: str) -> Rendered:
-    """Renders Markdown, complete or cut off anywhere, as text and entities that Telegram accepts.
-
-    A text that would take more work than its share is returned as it is.
-    """
-    return render_within(markdown, Work(_LIMITS.text)) or render_plain(markdown)
-
-
-def render_plain(markdown: str) -> Rendered:
-    """Returns the source itself, to be shown where it cannot be rendered."""
-    return Rendered(tidy(markdown).strip("\n"))
-
-
-def render_within(
-    markdown: str, work: Work, limits: RenderLimits = _LIMITS, earlier: Sequence[MessageEntity] = ()
-) -> Rendered | None:
-    """Renders a text if that takes no more than `limits.text` and than the rest of `work`; otherwise None.
+@dataclass(frozen=True, slots=True)
+class RenderLimits:
+    """Limits of rendering; text that exceeds them is shown as plain text.
 
     Args:
-        earlier: the entities of the beginning of a text that grows; they are not built again.
+        update: units of one update of an answer, 30 to 40 ms.
+        text: units of rendering one text.
+        source: characters of Markdown that one page may hold: links may need many to show few.
     """
-    own = Work(min(limits.text, work.left))
+
+    update: int = 14_000
+    text: int = 7_000
+    source: int = 12_288
+
+
+class TooMuchWork(Exception):
+    """The text needs more work than it may cost."""
+
+
+class Work:
+    """Counts units of work up to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.spent = 0
+
+    @property
+    def left(self) -> int:
+        """Units until the limit."""
+        return max(0, self._limit - self.spent)
+
+    def charge(self, units: int) -> None:
+        """Counts units.
+
+        Raises:
+            TooMuchWork: the limit is exceeded.
+        """
+        self.spent += units
+        if self.spent > self._limit:
+            raise TooMuchWork
+
+    def charge_text(self, text: str) -> None:
+        """Counts a text that is read once.
+
+        Raises:
+            TooMuchWork: the limit is exceeded.
+        """
+        self.charge(1 + len(text) // CHARACTERS_PER_UNIT)
+
+
+def tidy(markdown: str) -> str:
+    """Normalises line endings, and removes lone surrogates and placeholders."""
     try:
-        if len(markdown) > 2 * limits.source:
-            return None
-        source = tidy(markdown)
-        text, spans = convert(apply_workarounds(source, own) if NEEDED.search(source) else source, own)
-    except TooMuchWork:
-        return None
-    except BaseException as error:
-        # The parser's panics are no `Exception`. No answer may be lost to a fault in its formatting.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        # Without the traceback: its message may contain the text.
-        log.error("markdown.unrenderable", error=type(error).__name__, length=len(markdown))
-        return None
-    finally:
-        work.spent += own.spent
-    text = text.translate(PLACEHOLDERS).rstrip()
-    return Rendered(text, tuple(_to_entities(text, _nest_spans(text, spans)[:MAX_ENTITIES], earlier)))
+        markdown.encode()
+    except UnicodeEncodeError:
+        # Surrogate halves that arrived in two chunks form one character.
+        markdown = markdown.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if "\r" in markdown:
+        markdown = markdown.replace("\r\n", "\n").replace("\r", "\n")
+    return _OURS.sub("\ufffd", markdown)
 
 
-def plain(markdown: str) -> str:
-    """Renders Markdown as text without formatting."""
-    return render(markdown).text
+def read_events(text: str, work: Work) -> list[Event]:
+    """Parses a text.
+
+    Raises:
+        TooMuchWork: it has more events than `work` allows.
+    """
+    work.charge_text(text)
+    # A table may have a thousand times more cells than its source has characters.
+    events = list(islice(pyromark.events_with_range(text, options=STANDARD_OPTIONS), work.left + 1))
+    work.charge(len(events))
+    return cast("list[Event]", events)
 
 
-def convert(text: str, work: Work) -> tuple[str, list[Span]]:
-    """Converts a text after `apply_workarounds`. The result may contain placeholders.
+def convert(text: str, events: Sequence[Event], work: Work) -> tuple[str, list[Span]]:
+    """Converts the events of a text without formulas. The result may contain placeholders.
 
     Raises:
         TooMuchWork: it needs more than `work` allows.
     """
-    if "\\(" in text or "\\[" in text:
-        text = mark_formulas(text, work)
-    text, events = read_settled(text, work)
-    check_depth(events)
+    _check_depth(events)
     work.charge(len(events))
     walker = EventWalker(_config(), text)
     walker._buf = _Buffer()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - see there
-    shown, spans, _ = walker.walk(tuple(_without_formulas(events, work) if "$" in text else events))
+    shown, spans, _ = walker.walk(tuple(events))
     work.charge(len(spans))
     return shown, spans
+
+
+def _check_depth(events: Iterable[Event]) -> None:
+    """Raises TooMuchWork for containers that are nested too deeply."""
+    depth = 0
+    for event, _ in events:
+        if _is_container(find_event_value(event, "Start")):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise TooMuchWork
+        elif _is_container(find_event_value(event, "End")):
+            depth -= 1
+
+
+def find_event_value(event: object, name: str) -> object:
+    """Returns the value of an event of this name; None for another event."""
+    return cast("dict[str, object]", event).get(name) if isinstance(event, dict) else None
+
+
+def _is_container(tag: object) -> bool:
+    return tag == "Item" or (isinstance(tag, dict) and "BlockQuote" in tag)
 
 
 class _Buffer(_TextBuffer):
@@ -181,29 +244,10 @@ def _config() -> RenderConfig:
     return config
 
 
-def _without_formulas(events: Iterable[Event], work: Work) -> Iterator[Event]:
-    """Replaces formulas by code, which the walker writes the same way."""
-    for event, span in events:
-        match event:
-            case {"InlineMath": str(formula)}:
-                yield {"Code": _readable(formula, work)}, span
-            case {"DisplayMath": str(formula)}:
-                yield {"Start": {"CodeBlock": {"Fenced": ""}}}, span
-                yield {"Text": _readable(formula, work)}, span
-                yield {"End": "CodeBlock"}, span
-            case _:
-                yield event, span
-
-
-def _readable(formula: str, work: Work) -> str:
-    work.charge_text(formula)
-    return to_unicode(formula, work).strip() if needs_conversion(formula) else formula
-
-
 # Entities that Telegram rejects or interprets differently.
 
 
-def _nest_spans(text: str, spans: Iterable[Span]) -> list[Span]:
+def nest_spans(text: str, spans: Iterable[Span]) -> list[Span]:
     """Orders spans so that overlapping ones are nested, and code neither contains a style nor is contained in one.
 
     The spans are changed.
@@ -286,7 +330,8 @@ def _nest(spans: Iterable[Span]) -> list[Span]:
     return sorted(result, key=lambda one: (one.offset, -one.length))  # stable: an outer span stays before its inner one
 
 
-def _to_entities(text: str, spans: Iterable[Span], earlier: Sequence[MessageEntity]) -> Iterator[MessageEntity]:
+def to_entities(text: str, spans: Iterable[Span], earlier: Sequence[MessageEntity]) -> Iterator[MessageEntity]:
+    """Yields the entities of nested spans; those of `earlier` that are the same are not built again."""
     units = text.encode("utf-16-le")
     built = iter(earlier)
     for span in spans:

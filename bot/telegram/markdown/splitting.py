@@ -3,12 +3,12 @@
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from bot.telegram.markdown.cutting import BLOCKS, MARKS, Cutter, SplitText
-from bot.telegram.markdown.parse import Node, Spans, TooMuchWork, Work, hide_angles, parse
-from bot.telegram.markdown.render import Rendered, render_within, utf16_length
+from bot.telegram.markdown.render import Rendered, TooMuchWork, Work, utf16_length
+from bot.telegram.markdown.structure import Node, Spans, hide_angles, parse
 
 _UNBROKEN = frozenset({"Code", "InlineMath", "DisplayMath", "Link", "Image"})
 _OPEN_OR_CLOSE = re.compile(r"(?<![\\*~])(?:\*{2,3}|~~)(?![*~])")
@@ -39,18 +39,21 @@ def split_plain(text: str, limit: int) -> SplitText:
     return SplitText(text[:at], at, within_line=True, rendered=Rendered(text[:at].strip("\n")))
 
 
-def split_text(text: str, limit: int, length: int, work: Work) -> SplitText:
+def split_text(
+    text: str, limit: int, length: int, work: Work, render: Callable[[str, Work], Rendered | None]
+) -> SplitText:
     """Splits a `tidy` text that renders to more than `limit` UTF-16 units, as late and at as good a place as possible.
 
     From best to worst: between blocks, at an item or a line, after a sentence, after a word, anywhere.
 
     Args:
         length: units that it renders to.
+        render: renders a text; returns None if that needs more than `work` allows.
 
     Raises:
         TooMuchWork: it needs more than `work` allows.
     """
-    splitter = _Splitter(text, limit, length, work)
+    splitter = _Splitter(text, limit, length, work, render)
     best: SplitText | None = None
     best_length = 0
     for places, enough in (
@@ -75,7 +78,10 @@ def split_text(text: str, limit: int, length: int, work: Work) -> SplitText:
 class _Splitter:
     """Finds the possible places in one text and splits there."""
 
-    def __init__(self, text: str, limit: int, length: int, work: Work) -> None:
+    def __init__(
+        self, text: str, limit: int, length: int, work: Work, render: Callable[[str, Work], Rendered | None]
+    ) -> None:
+        self._render_text = render
         self._text = text
         self._limit = limit
         self._work = work
@@ -150,7 +156,7 @@ class _Splitter:
         return min(max(bisect_right(places, target) - 1, low), high - 1)
 
     def _render(self, head: str) -> Rendered:
-        rendered = render_within(head, self._work)
+        rendered = self._render_text(head, self._work)
         if rendered is None:
             raise TooMuchWork
         return rendered

@@ -5,25 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from bot.telegram.markdown.formulas import find_bracketed, to_unicode
-from bot.telegram.markdown.parse import (
-    ANGLE,
-    BACKSLASH,
-    BREAK,
-    COLON,
-    PIPE,
-    Node,
-    Spans,
-    Work,
-    definitions,
-    hide_angles,
-    parse,
-)
+from bot.telegram.markdown.render import ANGLE, BACKSLASH, BREAK, COLON, PIPE, WEB_LINK, Work
+from bot.telegram.markdown.structure import Node, Spans, definitions, hide_angles, parse
 
 TABLE_WIDTH: Final = 40
 """Characters of a monospaced line that a phone shows without wrapping."""
 
-WEB_LINK: Final = re.compile(r"(?:https?://[^\s/?#.][^\s/?#]*|tg://[a-z]+)(?:[/?#]\S*)?", re.IGNORECASE)
-"""An address that Telegram accepts as a link; a relative or odd one stays text."""
 
 _MATH_BRACKET = re.compile(r"\\(?=[()\[\]])")
 _LINE_BREAK_TAG = re.compile(rf"{ANGLE}br ?/?>", re.IGNORECASE)

@@ -6,13 +6,13 @@ import pytest
 
 from bot.telegram.api.session import RECENT_S, ApiCallMiddleware, TelegramMetrics
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.markdown.render import render
 from core.errors import StorageError
 from core.observability.metrics import Metrics
 from tests.bot.telegram.ingress.ingest_harness import IngestHarness
 from tests.support.clock import ManualClock
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
+from tests.support.markdown import render
 from tests.support.web_client import Page
 
 pytestmark = pytest.mark.integration

@@ -10,9 +10,10 @@ from aiogram.types import Chat, Message, MessageEntity
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.outgoing import SendResult, Sent
 from bot.telegram.delivery.replies import reply_to
-from bot.telegram.markdown.render import Rendered, render
+from bot.telegram.markdown.render import Rendered
 from tests.support.delivery_messages import GROUP, PERSON, STOP, send_with_button
 from tests.support.fake_telegram.server import TelegramServer
+from tests.support.markdown import render
 
 pytestmark = pytest.mark.integration
 

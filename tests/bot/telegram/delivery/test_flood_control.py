@@ -5,11 +5,11 @@ import pytest
 from bot.telegram.delivery.delivery import CallKind, Delivery
 from bot.telegram.delivery.failures import DeliveryTiming
 from bot.telegram.delivery.outgoing import SendResult
-from bot.telegram.markdown.render import render
 from tests.support.clock import ManualClock
 from tests.support.delivery_messages import GROUP, PERSON, send_with_button
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
+from tests.support.markdown import render
 
 pytestmark = pytest.mark.integration
 

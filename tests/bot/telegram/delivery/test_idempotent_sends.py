@@ -3,13 +3,13 @@
 import pytest
 
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.markdown.render import render
 from core.db.database import Database
 from services.inbox.sent_messages import SentMessages
 from tests.support.clock import ManualClock
 from tests.support.delivery_messages import GROUP, PERSON
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
+from tests.support.markdown import render
 
 pytestmark = pytest.mark.integration
 

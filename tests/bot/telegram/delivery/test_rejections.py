@@ -9,10 +9,11 @@ from structlog.testing import capture_logs
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.failures import DeliveryTiming
 from bot.telegram.delivery.outgoing import OutgoingFile, SendResult, Sent
-from bot.telegram.markdown.render import Rendered, render
+from bot.telegram.markdown.render import Rendered
 from tests.support.clock import ManualClock
 from tests.support.delivery_messages import GROUP, PERSON, STOP, send_with_button
 from tests.support.fake_telegram.server import TelegramServer
+from tests.support.markdown import render
 
 pytestmark = pytest.mark.integration
 

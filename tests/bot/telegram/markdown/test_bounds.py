@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from telegramify_markdown import convert as library_convert
 from telegramify_markdown.converter import _contains_latex_symbols
 
-from bot.telegram.markdown import parse as parsing
-from bot.telegram.markdown.formulas import needs_conversion, to_unicode
+from bot.telegram.markdown import render as rendering
+from bot.telegram.markdown.formulas import needs_conversion, read_formulas, to_unicode
 from bot.telegram.markdown.pages import MESSAGE_LIMIT, Pages
-from bot.telegram.markdown.parse import RenderLimits, TooMuchWork, Work
-from bot.telegram.markdown.render import MAX_ENTITIES, Rendered, convert, render
+from bot.telegram.markdown.render import MAX_ENTITIES, Rendered, RenderLimits, TooMuchWork, Work, convert
+from tests.support.markdown import render
 
 MOST = 4
 LIMITS = RenderLimits()
@@ -79,7 +79,7 @@ def with_examples(test: Callable[..., None]) -> Callable[..., None]:
 def test_update_takes_bounded_work_for_any_text(text: str) -> None:
     """A whole answer in one update: calls and parsed characters are bounded by the limits and the length."""
     parsed = 0
-    events_with_range = parsing.pyromark.events_with_range
+    events_with_range = rendering.pyromark.events_with_range
 
     def counting(markdown: str, **options: object) -> object:
         nonlocal parsed
@@ -88,7 +88,7 @@ def test_update_takes_bounded_work_for_any_text(text: str) -> None:
 
     pages = Pages(most=MOST)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parsing.pyromark, "events_with_range", counting)
+        patch.setattr(rendering.pyromark, "events_with_range", counting)
         assert count_calls(lambda: pages.update(text)) <= most_calls(len(text))
     assert parsed <= PARSED_PER_CHARACTER * min(len(text) + 64, MOST * LIMITS.source)
     assert all(0 < page.rendered.length <= MESSAGE_LIMIT for page in pages.all)
@@ -110,7 +110,7 @@ def test_text_that_shows_something_fills_pages(kind: str) -> None:
     text = (kind * 9000)[:9000]
     pages = Pages()
     pages.update(text)
-    assert (pages.all == ()) == Rendered(parsing.tidy(text)).blank
+    assert (pages.all == ()) == Rendered(rendering.tidy(text)).blank
 
 
 @pytest.mark.parametrize("length", [100_000, 1_000_000])
@@ -150,7 +150,7 @@ def test_render_survives_a_panic_of_the_parser(monkeypatch: pytest.MonkeyPatch) 
     def panic(*_: object, **__: object) -> None:
         raise PanicException
 
-    monkeypatch.setattr(parsing.pyromark, "events_with_range", panic)
+    monkeypatch.setattr(rendering.pyromark, "events_with_range", panic)
     assert render("**a**").text == "**a**"
 
 
@@ -165,9 +165,10 @@ def test_render_survives_a_panic_of_the_parser(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_convert_agrees_with_the_library(markdown: str) -> None:
     """The walker and its buffer, which are private there, work as in the library's own conversion."""
-    text, spans = convert(markdown, Work(10_000))
+    work = Work(10_000)
+    text, spans = convert(*read_formulas(markdown, work), work)
     expected_text, expected_spans = library_convert(markdown)
-    assert text.translate(parsing.PLACEHOLDERS).split() == expected_text.replace("⦁", "•").split() or "#" in markdown
+    assert text.translate(rendering.PLACEHOLDERS).split() == expected_text.replace("⦁", "•").split() or "#" in markdown
     assert [(one.type, one.length) for one in spans if one.type == "code"] == [
         (one.type, one.length) for one in expected_spans if one.type == "code"
     ]

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from bot.telegram.markdown import render as rendering
-from bot.telegram.markdown.parse import Work
-from bot.telegram.markdown.render import Rendered, plain, render
+from bot.telegram.markdown import pages as paging
+from bot.telegram.markdown.render import Rendered, Work
 from bot.telegram.markdown.workarounds import NEEDED, apply_workarounds
+from tests.support.markdown import plain, render
 
 # name: (the Markdown, its words that are not displayed: addresses, languages of code, names of commands)
 NASTY: dict[str, tuple[str, set[str]]] = {
@@ -294,7 +294,7 @@ def test_render_returns_the_source_if_the_converter_fails(monkeypatch: pytest.Mo
     def fail(*_: object, **__: object) -> None:
         raise IndexError("secret")
 
-    monkeypatch.setattr(rendering, "convert", fail)
+    monkeypatch.setattr(paging, "convert", fail)
     with capture_logs() as logs:
         assert render("**a** secret") == Rendered("**a** secret")
     assert [(entry["event"], entry["error"]) for entry in logs] == [("markdown.unrenderable", "IndexError")]
