@@ -58,7 +58,7 @@ class StreamHarness:
         self.answer = StreamedAnswer(
             delivery=self._delivery, clock=self.clock, reply=self.reply, place=place, text=text,
             display=AnswerDisplay(mode, self.renderer),
-            keyboards=Keyboards(STOP, lambda: RETRY), sends=RecordedSends(self.recorded),
+            keyboards=Keyboards(lambda: STOP, lambda: RETRY), sends=RecordedSends(self.recorded),
         )  # fmt: skip
         self.task = asyncio.create_task(self.answer.show())
 

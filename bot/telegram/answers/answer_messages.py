@@ -42,13 +42,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Keyboards:
-    """Keyboards under the last page: while the answer grows, and at its end (built only then).
+    """Keyboards under the last page: while the answer grows, and at its end. Each is built where it is shown.
 
     Args:
         picture: the keyboard under a picture of the answer, by its number.
     """
 
-    live: InlineKeyboardMarkup | None
+    live: Callable[[], InlineKeyboardMarkup | None]
     final: Callable[[], InlineKeyboardMarkup | None]
     picture: Callable[[int], InlineKeyboardMarkup | None] = lambda _: None
 

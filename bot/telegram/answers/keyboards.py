@@ -1,4 +1,4 @@
-"""Inline keyboards of answers, and the callback data of their buttons."""
+"""Inline keyboards, the rows that some answers have, and the callback data of their buttons."""
 
 from collections.abc import Sequence
 
@@ -86,23 +86,6 @@ def approval_rows(texts: Texts, language: str | None, calls: Sequence[AskedCall]
 def stop_keyboard(texts: Texts, language: str | None, number: int) -> InlineKeyboardMarkup:
     """Builds the keyboard of an answer in progress."""
     return build_keyboard([[button(texts.get("button-stop", language), StopAnswer(number=number))]])
-
-
-def answer_keyboard(
-    texts: Texts,
-    language: str | None,
-    turn: int,
-    *,
-    elsewhere: bool,
-    is_cut: bool = False,
-    calls: Sequence[AskedCall] = (),
-) -> InlineKeyboardMarkup:
-    """Builds the keyboard of a finished answer; `elsewhere` if there is more than one provider."""
-    buttons = [button(texts.get("button-retry", language), RetryAnswer(turn=turn))]
-    if elsewhere:
-        buttons.append(button(texts.get("button-retry-elsewhere", language), ShowRetryProviders(turn=turn)))
-    first = [*approval_rows(texts, language, calls), *continue_row(texts, language, turn, is_cut=is_cut)]
-    return build_keyboard([*first, buttons])
 
 
 def continue_row(texts: Texts, language: str | None, turn: int, *, is_cut: bool) -> list[list[InlineKeyboardButton]]:

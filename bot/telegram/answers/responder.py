@@ -9,15 +9,18 @@ from typing import Any
 
 import structlog
 from aiogram import Bot
-from aiogram.types import InlineKeyboardMarkup, Message
+from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, Message
 
 from bot.telegram.answers.answer_messages import AnswerSends, Keyboards, Place, SendRecovery
 from bot.telegram.answers.keyboards import (
+    RetryAnswer,
     SendPictureFile,
-    answer_keyboard,
+    ShowRetryProviders,
+    approval_rows,
     build_keyboard,
     button,
     consent_keyboard,
+    continue_row,
     stop_keyboard,
 )
 from bot.telegram.answers.streamed_message import AnswerDisplay, StreamedAnswer
@@ -31,7 +34,7 @@ from core.clock import Clock
 from core.i18n import Texts
 from core.messages import ChatKind, Incoming
 from services.chat.media.voice import VoiceReplies
-from services.chat.reply import ActiveReplies, Reply, ReplyPhase
+from services.chat.reply import ActiveReplies, AskedCall, Reply, ReplyPhase
 from services.chat.service import ChatService
 from services.chat.turn import TurnRequest
 
@@ -185,7 +188,7 @@ class Responder:
                 reply_to=reply_to,
             ),
             keyboards=Keyboards(
-                live=stop_keyboard(self._texts, language, number),
+                live=partial(stop_keyboard, self._texts, language, number),
                 final=lambda: self._final_keyboard(reply, language),
                 picture=lambda number: self._picture_keyboard(reply, language, number),
             ),
@@ -221,3 +224,24 @@ class Responder:
         _, pending = await asyncio.wait([show], timeout=LAST_EDIT_S)
         if pending:
             log.error("answer.last_edit_timed_out")
+
+
+def answer_keyboard(
+    texts: Texts,
+    language: str | None,
+    turn: int,
+    *,
+    elsewhere: bool,
+    is_cut: bool = False,
+    calls: Sequence[AskedCall] = (),
+) -> InlineKeyboardMarkup:
+    """Builds the keyboard of a finished answer; `elsewhere` if there is more than one provider."""
+    buttons = {"button-retry": RetryAnswer(turn=turn).pack()}
+    if elsewhere:
+        buttons["button-retry-elsewhere"] = ShowRetryProviders(turn=turn).pack()
+    # The two labels fit on a phone in each language, as a test checks.
+    row = [InlineKeyboardButton(text=texts.get(key, language), callback_data=data) for key, data in buttons.items()]
+    if not is_cut and not calls:
+        return InlineKeyboardMarkup(inline_keyboard=[row])
+    first = [*approval_rows(texts, language, calls), *continue_row(texts, language, turn, is_cut=is_cut)]
+    return build_keyboard([*first, row])

@@ -251,7 +251,7 @@ class StreamedAnswer:
             self._mode = "edit"
         if self._muted_page == index:
             return SendResult.SHOWN
-        result = await self._messages.show_page(index, live, self._keyboards.live, final=False)
+        result = await self._messages.show_page(index, live, self._keyboards.live(), final=False)
         if result is SendResult.UNSUPPORTED:
             self._mode = "off"
         elif result is SendResult.GONE or (result is SendResult.UNKNOWN and not self._messages.has(index)):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 from aiogram import Bot, Router
@@ -210,7 +211,7 @@ class CompareHandlers:
             clock=self._clock,
             reply=reply,
             place=place,
-            keyboards=Keyboards(live=stop_keyboard(self._texts, language, number), final=lambda: None),
+            keyboards=Keyboards(live=partial(stop_keyboard, self._texts, language, number), final=lambda: None),
             display=self._display,
             text=lambda key: self._texts.get(key, language),
         )

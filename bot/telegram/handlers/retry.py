@@ -13,13 +13,12 @@ from bot.telegram.answers.keyboards import (
     ContinueAnswer,
     RetryAnswer,
     ShowRetryProviders,
-    answer_keyboard,
     build_keyboard,
     button,
     continue_row,
     has_continue_button,
 )
-from bot.telegram.answers.responder import Responder
+from bot.telegram.answers.responder import Responder, answer_keyboard
 from bot.telegram.api.files import FileReader, Unreadable
 from bot.telegram.api.filters import AddressedQuestion, UserContent
 from bot.telegram.api.group_admins import GroupAdmins

@@ -3,13 +3,14 @@
 import pytest
 
 from bot.telegram.answers.keyboards import (
+    ROW_CHARACTERS,
     StopAnswer,
-    answer_keyboard,
     build_keyboard,
     button,
     consent_keyboard,
     stop_keyboard,
 )
+from bot.telegram.answers.responder import answer_keyboard
 from core.i18n import Texts
 
 TEXTS = Texts(strict=True)
@@ -27,6 +28,12 @@ def test_buttons_fit_telegrams_limits(language: str | None) -> None:
     buttons = [button for keyboard in keyboards for row in keyboard.inline_keyboard for button in row]
     assert all(1 <= len((button.callback_data or "").encode()) <= 64 for button in buttons)
     assert all(1 <= len(button.text) <= 64 for button in buttons)
+
+
+@pytest.mark.parametrize("language", Texts(strict=True).languages)
+def test_labels_of_the_answer_keyboard_fit_in_a_row(language: str) -> None:
+    [row] = answer_keyboard(TEXTS, language, LAST_TURN, elsewhere=True).inline_keyboard
+    assert len(row) * max(len(each.text) for each in row) <= ROW_CHARACTERS
 
 
 @pytest.mark.parametrize(
