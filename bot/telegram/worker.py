@@ -17,9 +17,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from bot.telegram.answers.answer_messages import KnownMessages
 from bot.telegram.answers.responder import PendingAnswer, Responder
 from bot.telegram.api.filters import is_for_bot
-from bot.telegram.api.updates import find_addressed_text, message_speaker, parse_update, set_language, update_kind
+from bot.telegram.api.updates import find_addressed_text, parse_update, set_language, update_kind
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.replies import reply_to
+from bot.telegram.delivery.replies import Replies
 from bot.telegram.handlers.approvals import ApprovalHandlers
 from bot.telegram.handlers.retry import RegeneratedTurns
 from bot.telegram.handlers.schedules import ScheduledMessages
@@ -122,6 +122,7 @@ class JobWorker:
         self._responder = responder
         self._known = known
         self._delivery = delivery
+        self._replies = Replies(delivery, texts)
         self._parts = parts
         self._moderation = moderation
         self._scheduled = scheduled
@@ -147,7 +148,7 @@ class JobWorker:
                 update = self._parse(raw)
                 if update is not None:
                     arguments = {"seconds": renewal_s} if renewal_s is not None else {}
-                    await self._reply_to_sender(update, reason, **arguments)
+                    await self._replies.answer(update, reason, **arguments)
             case RegenerateTurn() as request:
                 await self._regenerated.answer(request, job)
             case ScheduleDue() as due:
@@ -189,7 +190,7 @@ class JobWorker:
             # The message was only moderated: its author expects no reply.
             return
         elif not isinstance(payload, JobErased) and (update := self._parse(payload.update)) is not None:
-            await self._reply_to_sender(update, key)
+            await self._replies.answer(update, key)
 
     def _parse(self, raw: dict[str, Any]) -> Update | None:  # Any: as Telegram sent it
         return parse_update(set_language(raw, self._languages), self._bot)
@@ -257,17 +258,6 @@ class JobWorker:
             return [message]
         parts = [self._parse(json.loads(part)) for part in taken]
         return [part.message for part in parts if part is not None and part.message is not None]
-
-    async def _reply_to_sender(self, update: Update, key: str, **arguments: int) -> None:
-        """Sends a text to the author of a message, or answers a button press with it."""
-        message, query = update.message, update.callback_query
-        if message is not None:
-            await reply_to(
-                self._delivery, message, self._texts.get(key, message_speaker(message).language, **arguments)
-            )
-        elif query is not None:
-            text = self._texts.get(key, query.from_user.language_code, **arguments)
-            await self._delivery.answer_callback(query.id, text, alert=key not in {"not-allowed", "banned"})
 
 
 def parse_payload(job: Job) -> Payload:

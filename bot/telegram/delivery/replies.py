@@ -1,6 +1,6 @@
 """Replies to messages and presses."""
 
-from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
+from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message, Update
 
 from bot.telegram.api.updates import conversation_key, is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery
@@ -43,3 +43,12 @@ class Replies:
         """Shows a text to the person who pressed a button, until they close it."""
         text = self._texts.get(key, query.from_user.language_code)
         await self._delivery.answer_callback(query.id, text, alert=True)
+
+    async def answer(self, update: Update, key: str, **arguments: int) -> None:
+        """Replies to the message of an update, or answers its press, with an alert unless the sender is denied."""
+        message, query = update.message, update.callback_query
+        if message is not None:
+            await self.say(message, key, **arguments)
+        elif query is not None:
+            text = self._texts.get(key, query.from_user.language_code, **arguments)
+            await self._delivery.answer_callback(query.id, text, alert=key not in {"not-allowed", "banned"})
