@@ -243,9 +243,9 @@ class Delivery:
     async def _deliver(self, message: OutgoingMessage, *, final: bool) -> SendOutcome:
         """Sends or edits, without the parts that Telegram rejects, until it is accepted."""
         while True:
-            chat_id = self._migrated.get(message.chat_id, message.chat_id)
-            message = replace(message, chat_id=chat_id)
-            message_id = message.message_id
+            chat_id, message_id = self._migrated.get(message.chat_id, message.chat_id), message.message_id
+            if chat_id != message.chat_id:
+                message = replace(message, chat_id=chat_id)
             try:
                 if message_id is None:
                     sent = await self._call(build_send(message), chat_id, final=final, repeatable=False)
@@ -259,10 +259,10 @@ class Delivery:
                 if fault in SUCCEEDED:
                     message_id = message_id or parse_message_id(error)
                     return SendOutcome(SendResult.SHOWN, Sent(chat_id, message_id) if message_id else None)
-                migrated = fault is ApiFailure.MIGRATED
-                simpler = (
-                    self._follow_migration(message, error) if migrated else omit_rejected(message, fault, final=final)
-                )
+                if fault is ApiFailure.MIGRATED:
+                    simpler = self._follow_migration(message, error)
+                else:
+                    simpler = omit_rejected(message, fault, final=final)
                 if simpler is None:
                     return SendOutcome(self._give_up(message, error, final=final))
                 log.info("delivery.simplified", chat_id=chat_id, **describe_failure(error))
