@@ -51,6 +51,10 @@ class CallPieces:
         if value is not None or len(pieces) <= 1:
             return None  # one piece repeats nothing
         *before, last = pieces
+        if pieces[0].strip() == "{}":
+            # Converters from Anthropic's protocol begin with the empty object.
+            rest = "".join(pieces[1:])
+            return rest if isinstance(_parse(rest), dict) else None
         is_repeated = "".join(before) == last or all(last.startswith(piece) for piece in before)
         return last if is_repeated and isinstance(_parse(last), dict) else None
 

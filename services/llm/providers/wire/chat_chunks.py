@@ -12,7 +12,7 @@ from typing import Final, cast
 
 from pydantic_core import from_json
 
-from services.llm.providers.wire.chat_fields import DONE, MOST, Fields
+from services.llm.providers.wire.chat_fields import DONE, MOST, Fields, SurrogatePairs
 from services.llm.providers.wire.chunk_repair import ChunkRepair
 from services.llm.providers.wire.growing_texts import TextBeginning
 
@@ -81,6 +81,7 @@ class ChatChunks:
         self._counts: dict[str, int] = {}
         """The largest token counts so far."""
         self._repair: ChunkRepair | None = None
+        self._pairs: SurrogatePairs | None = None
 
     def merge(self, events: Iterable[bytes], *, joins: bool = False) -> Iterator[bytes]:
         """Yields the data of events that arrived together, as every SDK reads it.
@@ -92,6 +93,9 @@ class ChatChunks:
         texts: list[bytes] = []
         for event in events:
             data = _PADDING.sub(b"", event) if b'"obfuscation"' in event else event
+            if b"\\ud" in data or b"\\uD" in data:
+                self._pairs = self._pairs or SurrogatePairs()
+                data = self._pairs.join(data)
             text = self._text_of(data)
             self._has_begun = self._has_begun or bool(text)
             may_grow = not self._is_known_to_add and self._may_grow(data, text)
@@ -215,7 +219,8 @@ def _has_text_only(data: bytes) -> bool:
 
 
 def _is_usual(data: bytes) -> bool:
-    if b"}{" in data or any(name not in data for name in _FRAME) or any(each.search(data) for each in _UNUSUAL):
+    is_object = data.endswith(b"}") and b"}{" not in data
+    if not is_object or any(name not in data for name in _FRAME) or any(each.search(data) for each in _UNUSUAL):
         return False
     if any(name not in data for name in _CHOICE):
         return _NO_CHOICES.search(data) is not None and _USAGE.search(data) is not None

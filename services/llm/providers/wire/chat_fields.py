@@ -1,6 +1,7 @@
 """Repairs single fields of chat completions: errors, contents, thinking, finish reasons, counts."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
@@ -18,7 +19,7 @@ MAX_DIGITS: Final = 12
 """Digits of the longest number that is read as a count, an instant or an index."""
 MOST: Final = 10**MAX_DIGITS
 """Exclusive limit of such a number."""
-_MOST_OBJECTS: Final = 64
+MOST_OBJECTS: Final = 64
 """Objects of one event that are read."""
 _ERROR_FIELDS: Final = frozenset({"code", "detail", "errors", "error_code", "error_msg", "errcode", "errmsg"})
 """Fields of a chunk without choices that make it an error."""
@@ -35,6 +36,10 @@ _REASONS: Final[Mapping[str, str | None]] = {
     "null": None,
     "none": None,
     "max_tokens": "length",
+    "max_output_tokens": "length",
+    "max_completion_tokens": "length",
+    "max_new_tokens": "length",
+    "max_length": "length",
     "model_length": "length",
     "token_limit": "length",
     "tool_use": "tool_calls",
@@ -63,6 +68,37 @@ _REASONS: Final[Mapping[str, str | None]] = {
 """Finish reasons of other protocols that servers pass on, in lower case. Any other word counts as `stop`."""
 
 
+_SURROGATES: Final = re.compile(
+    rb"(?<!\\)((?:\\\\)*)"
+    rb"(\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?|\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+)
+_PAIR_LENGTH: Final = len(rb"\ud83d\ude00")
+
+
+class SurrogatePairs:
+    """Joins the escaped halves of characters that a server parted between two events; a lone half is no text.
+
+    Parsers refuse a half, and no database or chat takes one.
+    """
+
+    def __init__(self) -> None:
+        self._first = b""
+
+    def join(self, data: bytes) -> bytes:
+        """Returns the data of an event; a first half at its end comes with the second one."""
+        return _SURROGATES.sub(self._join_half, data)
+
+    def _join_half(self, found: re.Match[bytes]) -> bytes:
+        backslashes, half = found.groups()
+        if len(half) == _PAIR_LENGTH:
+            return found[0]
+        if half[3:4] in b"89abAB":
+            self._first = half
+            return backslashes
+        first, self._first = self._first, b""
+        return backslashes + (first + half if first else rb"\ufffd")
+
+
 def find_reason(choice: Fields) -> object:
     """Returns the finish reason of a choice, in whichever field it is."""
     if "finish_reason" in choice:
@@ -76,7 +112,7 @@ def split_objects(data: bytes) -> list[bytes]:
     text, decoder = data.decode(errors="replace"), json.JSONDecoder()
     objects: list[bytes] = []
     at = 0
-    while at < len(text) and len(objects) < _MOST_OBJECTS:
+    while at < len(text) and len(objects) < MOST_OBJECTS:
         try:
             value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
@@ -84,7 +120,8 @@ def split_objects(data: bytes) -> list[bytes]:
         if not isinstance(value, dict):
             return []
         objects.append(text[at:end].encode())
-        at = len(text) - len(text[end:].lstrip())
+        # A comma is left of a list that came in pieces.
+        at = len(text) - len(text[end:].lstrip(" \t\r\n,"))
     return objects
 
 

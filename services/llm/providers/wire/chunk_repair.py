@@ -12,7 +12,9 @@ from pydantic_core import from_json
 from services.llm.providers.wire.chat_fields import (
     DONE,
     MAX_DIGITS,
+    MOST_OBJECTS,
     Fields,
+    SurrogatePairs,
     as_count,
     as_message,
     drop_unreadable,
@@ -63,13 +65,14 @@ class ChunkRepair:
         except ValueError:
             if data.strip(b"[] ").upper() in _END_WORDS:
                 return DONE
-            if len(objects := split_objects(data)) > 1:
+            if objects := split_objects(data):
                 return _BETWEEN.join(filter(None, map(self.repair, objects)))
             # Half an object is an error. Bare words, such as `keep-alive`, are none: the finish reason tells the end.
             return data if data.startswith(_BEGINNINGS) else b""
         if isinstance(chunk, list):
-            # Google's compatible endpoint wraps its errors.
-            chunk = next(iter(cast("list[object]", chunk)), None)
+            # Google's compatible endpoint wraps its errors; others send all chunks as one list.
+            listed = [dump(cast("Fields", each)) for each in cast("list[object]", chunk) if isinstance(each, dict)]
+            return _BETWEEN.join(filter(None, map(self.repair, listed[:MOST_OBJECTS])))
         if not isinstance(chunk, dict):
             return b""
         fields = cast("Fields", chunk)
@@ -81,7 +84,7 @@ class ChunkRepair:
     def repair_whole(self, body: bytes) -> bytes:
         """Returns a whole answer in a form that every SDK reads; a body of another kind as it is."""
         try:
-            answer: object = from_json(body)
+            answer: object = from_json(SurrogatePairs().join(body))
         except ValueError:
             return body
         if not isinstance(answer, dict):
@@ -115,6 +118,10 @@ class ChunkRepair:
         drop_unreadable(chunk)
         chunk["created"] = as_count(chunk.get("created"))
         chunk["object"] = "chat.completion.chunk"
+        for choice in chunk["choices"]:
+            # Moonshot's place for it.
+            if usage := choice.pop("usage", None):
+                chunk.setdefault("usage", usage)
         if "usage" in chunk:
             chunk["usage"] = self._repair_usage(chunk["usage"])
         return chunk

@@ -139,7 +139,8 @@ class EventLines:
         """Reads a line without its end; returns the event that a blank line completes."""
         if not line:
             return self._end_event()
-        name, _, value = line.partition(b":")
+        # Some gateways put a mark before each event, joined from several streams.
+        name, _, value = line.removeprefix(_BOM).partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
             if len(self._data) == 1 and value.startswith((b"{", DONE)) and is_whole(self._data[0]):

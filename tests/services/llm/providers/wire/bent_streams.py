@@ -57,6 +57,18 @@ BENT: dict[str, tuple[list[str], str]] = {
         "Four",
     ),
     "two objects in one event": ([chunk('{"content": "Fo"}') + chunk('{"content": "ur"}'), STOP], "Four"),
+    "a comma after an object": ([chunk('{"content": "Fo"}') + ",", chunk('{"content": "ur"}') + ",", STOP], "Four"),
+    "one list of all chunks": (
+        ["[" + ", ".join([chunk('{"content": "Fo"}'), chunk('{"content": "ur"}'), STOP]) + "]"], "Four",
+    ),
+    "a mark before each event": (
+        ["{}\n\n\ufeffdata: " + chunk('{"content": "Four"}') + "\n\n\ufeffdata: " + STOP], "Four",
+    ),
+    "halves of a character": (
+        [chunk(r'{"content": "\ud83d"}'), chunk(r'{"content": "\ude00"}'), chunk(r'{"content": " \\ud83d \uDE00"}'),
+         chunk(r'{"content": "\uD83D"}'), STOP],
+        "\U0001f600 \\ud83d \ufffd",
+    ),
     "lines of one event": ([chunk('{"content": "Fo"}') + "\ndata: " + chunk('{"content": "ur"}'), STOP], "Four"),
     "a frame around chunks": ([f'{{"data": {each}}}' for each in (chunk('{"content": "Four"}'), STOP)], "Four"),
     "one choice without a list": (['{"choices": {"delta": {"content": "Four"}}}', STOP], "Four"),
@@ -103,6 +115,7 @@ BENT_CALLS: dict[str, tuple[list[str], int]] = {
     "interleaved by id": (
         [f"[{call('t1', OPEN)}, {call('t2', OPEN)}]", f"[{call('t1', UTC)}]", f"[{call('t2', TOKYO)}]"], 2,
     ),
+    "the empty object first": ([f"[{call('t1', '{}', INDEX)}]", f"[{rest(OPEN, INDEX)}]", f"[{rest(UTC, INDEX)}]"], 1),
     "arguments as an object": (
         ['[{"id": "t1", "index": 0, "function": {"name": "current_time", "arguments": {"time_zone": "UTC"}}}]'], 1,
     ),

@@ -288,6 +288,8 @@ def test_tool_call_without_its_frame_is_read() -> None:
         ("cancelled", "error"),
         ("SAFETY", "content_filter"),
         ("repetition", "stop"),
+        ("max_output_tokens", "length"),
+        ("MAX_LENGTH", "length"),
         ("abort",) * 2,
     ],
 )
@@ -342,6 +344,17 @@ def test_usage_with_details_in_other_forms_is_repaired(details: object) -> None:
 def test_error_beside_usage_is_an_error() -> None:
     [chunk] = ChatChunks().merge([usual_usage(5, 3, code=500, message="overloaded")])
     assert json.loads(chunk)["error"]["message"] == "overloaded"
+
+
+def test_usage_of_a_choice_is_that_of_the_answer() -> None:
+    [chunk] = of_chat('{"choices": [{"delta": {}, "usage": {"prompt_tokens": 5, "completion_tokens": 3}}]}')
+    assert chunk["usage"]["total_tokens"] == 8
+
+
+def test_half_of_a_character_at_the_end_of_a_whole_answer_is_dropped() -> None:
+    body = rb'{"choices": [{"message": {"content": "Four \ud83d"}, "finish_reason": "length"}]}'
+    [choice] = json.loads(ChunkRepair().repair_whole(body))["choices"]
+    assert choice["message"]["content"] == "Four "
 
 
 @pytest.mark.parametrize(
