@@ -59,6 +59,7 @@ _HOURS = (
     "one|час", "two|два", "three|три", "four|четыре", "five|пять", "six|шесть", "seven|семь", "eight|восемь",
     "nine|девять", "ten|десять", "eleven|одиннадцать", "twelve|двенадцать",
 )  # fmt: skip
+SPELLED_HOUR = rf"(?:{'|'.join(_HOURS)})"
 _SPELLED_HOURS = tuple(rf"(?:at|в)\s+(?:{words})" for words in _HOURS)
 _MINUTE_WORDS: Mapping[str, int] = {
     r"fifteen|пятнадцать": 15,
@@ -69,7 +70,7 @@ _NAMED_HOURS: Mapping[str, int] = {
     r"(?:(?:at|в)\s+)?(?:noon|midday|полдень)": 12,
     r"(?:(?:at|в)\s+)?(?:midnight|полночь)": 0,
 }
-_AT = r"(?:(?:at|в)\s+)?"
+_AT = r"(?:(?:(?:ровно\s+)?(?:at|в|к)\s+)|@\s*)?"
 MONTHS = (
     r"(?:january|jan|январ[ья])", r"(?:february|feb|феврал[ья])", r"(?:march|mar|марта?)", r"(?:april|apr|апрел[ья])",
     r"(?:may|ма[йя])", r"(?:june|jun|июн[ья])", r"(?:july|jul|июл[ья])", r"(?:august|aug|августа?)",
@@ -97,14 +98,18 @@ _ZONE = (
 ZONE = re.compile(_ZONE, re.IGNORECASE)
 _CONTINUATION = re.compile(
     # A range, an offset, a list, or minutes before or after the hour.
-    rf"[-+–—.]\s*(?:\d|{NUMBER}\b)|\d{{1,2}}:\d\d\b|(?:and|or|to|past|after|till|until|и|или|до)\s+(?:(?:at|в)\s+)?(?:\d|{NUMBER}\b)"
+    rf"[-+–—.:：]\s*(?:\d|{NUMBER}\b)|\d{{1,2}}:\d\d\b|(?:noon|midnight|полдень|полночь|полудня|полуночи)\b|(?:\d{{1,2}}|{NUMBER})\s*(?:минут|мин\b|min)|(?:and|or|to|past|after|till|until|и|или|до)\s+(?:(?:at|в)\s+)?(?:\d|{NUMBER}\b)"
     rf"|{_ZONE}",
     re.IGNORECASE,
 )
 """Text after a match that shows that only a part of the time was parsed."""
 _MORE_MINUTES = re.compile(rf"{NUMBER}\b", re.IGNORECASE)
 """Text after an hour in words that may be its minutes."""
-_AFTER = rf"(?P<clock>\s*(?:o['’]?\s?clock|час(?:а|ов)?))?(?:\s*(?P<part>{'|'.join(_PARTS_AFTER)}))?"
+_AFTER = (
+    r"(?P<clock>\s*(?:o['’]?\s?clock|час(?:а|ов)?|h|ч\.?)"
+    r"(?:(?<=[hч])(?P<minutes>\d{2})(?:m|м|мин\.?)?|\s*(?P<counted>\d{1,2})\s*(?:минут[уы]?|мин\.?|м|m))?)?"
+    rf"(?:\s*(?P<part>{'|'.join(_PARTS_AFTER)}))?(?:\s+(?:sharp|exactly|ровно))?"
+)
 """Words after an hour."""
 
 
@@ -116,7 +121,7 @@ class Words:
 
     def take(self, pattern: str) -> re.Match[str] | None:
         """Consumes a match that ends at a word boundary, with the white space and punctuation after it."""
-        found = re.match(rf"(?:{pattern})(?![\w:]|['’]\w)", self.rest, re.IGNORECASE)
+        found = re.match(rf"(?:{pattern})(?!\w|[:：]\d|['’]\w)", self.rest, re.IGNORECASE)
         if found is not None:
             self.rest = self.rest[found.end() :].lstrip(" \t\r\n,")
         return found
@@ -165,8 +170,12 @@ def take_clock(words: Words, *, part: str | None = None, needs_mark: bool = Fals
     if fraction is not None:
         (hour, minute), is_marked, digits = fraction, False, None
         after = words.take(_AFTER.lstrip())
-    elif (digits := words.take(rf"{_AT}(\d{{1,2}})(?:[:.](\d{{2}}))?{_AFTER}")) is not None:
-        hour, minute, is_marked = int(digits.group(1)), int(digits.group(2) or 0), digits.group(2) is not None
+    elif (digits := words.take(rf"{_AT}(\d{{1,2}})(?:[:：.](\d{{2}}))?{_AFTER}")) is not None:
+        own, minutes = digits.group(2), digits.group("minutes") or digits.group("counted")
+        if own and minutes:
+            raise ScheduleRefused("schedule-unreadable")
+        minutes = own or minutes
+        hour, minute, is_marked = int(digits.group(1)), int(minutes or 0), minutes is not None
         after = digits
     elif (spelled := words.take_index(_SPELLED_HOURS)) is not None:
         hour, minute, is_marked = spelled + 1, words.take_key(_MINUTE_WORDS) or 0, False

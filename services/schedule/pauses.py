@@ -13,25 +13,31 @@ from services.schedule.times import When, to_instant
 MOST_AMOUNTS = 8
 """Maximum number of amounts in one relative time."""
 _SHORT_UNITS = {
-    r"(?:minutes?|mins?|минут[уы]?|мин)": timedelta(minutes=1),
-    r"(?:hours?|hrs?|h|час(?:а|ов)?|ч)": timedelta(hours=1),
+    r"(?:minutes?|mins?\.?|m|минут(?:[уы]|очек|ку|очку)?|мин\.?|м)": timedelta(minutes=1),
+    r"(?:hours?|hrs?\.?|h|час(?:а|ов|ик|ика)?|ч\.?)": timedelta(hours=1),
 }
 _LONG_UNITS: Mapping[str, tuple[int, int]] = {
     # Days and months: they keep the local time over clock changes.
-    r"(?:days?|день|дня|дней)": (1, 0),
+    r"(?:days?|день|дня|дней|сутки|суток)": (1, 0),
     r"(?:weeks?|недел[юиь])": (7, 0),
     r"(?:months?|месяц(?:а|ев)?)": (0, 1),
     r"(?:years?|год|года|лет)": (0, 12),
 }
 _FRACTIONS = {
-    r"half an hour|полчаса": timedelta(minutes=30),
+    r"(?:a )?quarter of an hour|четверть часа": timedelta(minutes=15),
+    r"half an hour|пол[- ]?часа|полчасика": timedelta(minutes=30),
+    r"three quarters of an hour": timedelta(minutes=45),
     r"an hour and a half|полтора часа": timedelta(minutes=90),
 }
-_SINGLE_UNIT = r"minute|hour|day|week|month|year|минуту|час|день|неделю|месяц|год"
+_FEW = r"минут|час(?:а|ов)|дн(?:я|ей)|недел[иь]|месяц(?:а|ев)"
+"""Units whose number follows in Russian for `about`."""
+_TIGHT = re.compile(r"^(?:\d{1,4}\s*(?:h|hrs?|m|mins?|ч|м|мин)\s*)+(?!\w)", re.IGNORECASE)
+"""Amounts without spaces: `1h30m`."""
+_SINGLE_UNIT = r"minute|hour|day|week|month|year|минут(?:ку|очку|у)|час(?:ик)?|день|сутки|неделю|месяц|год"
 """Units that mean one of them without a number."""
 _MORE_OF_A_PAUSE = (
     rf"(?:and|и|or|или|to|до)\s+(?:so|an?|half|quarter|пол|\d+|{NUMBER})|[-–—]\s*(?:\d+|{NUMBER})"
-    r"|с\s+(?:половиной|четвертью)"
+    r"|[-–—]\s*(?:пол\w*|half)|с\s+(?:половиной|четвертью)"
 )
 """Text after a relative time that shows that only a part of it was parsed."""
 
@@ -50,8 +56,10 @@ def read_pause(words: Words, local: datetime) -> When | None:
     Raises:
         ScheduleRefused: it is read in part only.
     """
+    _put_preposition_first(words)
     if not words.take(r"in|через"):
         return None
+    words.rest = _TIGHT.sub(lambda tight: re.sub(r"(?<=\d)(?=[^\W\d])|(?<=[^\W\d])(?=\d)", " ", tight[0]), words.rest)
     pause, before = _Pause(), words.rest
     for _ in range(MOST_AMOUNTS):
         if not _read_amount(words, pause):
@@ -59,6 +67,7 @@ def read_pause(words: Words, local: datetime) -> When | None:
         before = words.rest
         words.take(r"and|и")
     words.rest = before
+    words.take(r"['’]?\s*time|from now")
     if not pause.is_read or words.sees(_MORE_OF_A_PAUSE):
         raise ScheduleRefused("schedule-unreadable")
     day = _add_months(local.date(), pause.months) + timedelta(days=pause.days)
@@ -71,6 +80,14 @@ def read_pause(words: Words, local: datetime) -> When | None:
     if not pause.short:
         at = take_clock(words, needs_mark=not re.match(r"(?:at|в)\s", words.rest, re.IGNORECASE)) or at
     return When(to_instant(day, at, local.tzinfo or UTC) + pause.short)
+
+
+def _put_preposition_first(words: Words) -> None:
+    """Reads `10 minutes from now` and `минут через десять` as `in 10 minutes` and `через десять минут`."""
+    if found := words.take(rf"((?:\d{{1,6}}|an?|{NUMBER})\s+(?:min|hour|day|week|month|year)[a-z]*)\s+from\s+now"):
+        words.rest = f"in {found[1]} {words.rest}"
+    elif found := words.take(rf"({_FEW})\s+через\s+(\d{{1,4}}|{NUMBER})"):
+        words.rest = f"через {found[2]} {found[1]} {words.rest}"
 
 
 def _refuse_half_a_day(words: Words) -> None:
@@ -117,7 +134,7 @@ def _take_number(words: Words) -> float | None:
 
 def _read_inverted(words: Words, pause: _Pause) -> bool:
     """Reads `минут десять`, about ten minutes. Returns whether there was such a pause."""
-    if (found := words.take(rf"(минут|час(?:а|ов)|дн(?:я|ей)|недел[иь]|месяц(?:а|ев))\s+(\d{{1,4}}|{NUMBER})")) is None:
+    if (found := words.take(rf"({_FEW})\s+(\d{{1,4}}|{NUMBER})")) is None:
         return False
     unit, number = found.groups()
     amount = int(number) if number.isdecimal() else to_number(number)

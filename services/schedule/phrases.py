@@ -16,11 +16,13 @@ from services.schedule.clock_words import (
     MORNING,
     NIGHT,
     NUMBER,
+    SPELLED_HOUR,
     WEEKDAYS,
     ZONE,
     Words,
     require_clock,
     take_clock,
+    to_number,
 )
 from services.schedule.pauses import read_pause
 from services.schedule.times import Frequency, Recurrence, When, to_instant
@@ -49,7 +51,7 @@ def parse_when(text: str, now: datetime, zone: tzinfo) -> tuple[When, str]:
     )
     if when is None or is_half_read:
         raise ScheduleRefused("schedule-unreadable")
-    return when, words.rest
+    return when, words.rest.removeprefix(":").lstrip()
 
 
 _RELATIVE_DAYS: Mapping[str, int] = {
@@ -72,7 +74,7 @@ _MORE_DAYS = (
     rf"|(?:on\s+)?(?:the\s+)?\d{{1,2}}(?:\s+of)?\s+(?:{'|'.join(MONTHS)})|(?:on\s+)?(?:{'|'.join(MONTHS)})\s+\d{{1,2}}"
 )
 """Text after a time that repeats it or moves it to another day: `9:00 every day`, `9:00 on 2 December`."""
-_ON = r"on|next|this|(?:во?\s+)?(?:эт|следующ)(?:ий|ую|ее|ей|у|от|о)|в(?=\s+\D)|во"
+_ON = rf"on|next|this|(?:во?\s+)?(?:эт|следующ)(?:ий|ую|ее|ей|у|от|о)|в(?=\s+\D)(?!\s+{SPELLED_HOUR}\b)|во"
 _NEXT = r"next|(?:в\s+)?следующ\w+"
 _OFFSET = r"(?:\s*(z|[+-]\d{2}:?\d{2}))?"
 
@@ -88,13 +90,23 @@ _DAYS = {
     r"evening|вечер": EVENING,
     r"night|ночь": NIGHT,
 }
+_PLURAL_DAY = r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)days|weekdays|workdays|weekends)"
+_EACH_DAY = (
+    r"по(?=\s+(?:будн|рабоч|выходн|понед|втор|сред|четв|пятн|субб|воскр|(?:пн|вт|ср|чт|пт|сб|вс)\b))"
+    rf"|on(?=\s+{_PLURAL_DAY}\b)"
+)
+"""The beginning of a rule without `every`."""
 _WORKDAYS, _WEEKEND = (0, 1, 2, 3, 4), (5, 6)
 
 
 def _read_rule(words: Words, local: datetime) -> Recurrence | None:
     if words.take(r"daily|ежедневно"):
         return Recurrence(Frequency.DAY, at=require_clock(words))
-    if words.take(r"по(?=\s+(?:будн|рабоч|выходн|понед|втор|сред|четв|пятн|субб|воскр))"):
+    if words.take(r"hourly|ежечасно"):
+        return Recurrence(Frequency.HOURS, hours=1)
+    if words.take(r"monthly|ежемесячно"):
+        return _read_month(words, local)
+    if words.take(_EACH_DAY) or words.sees(_PLURAL_DAY):
         return _read_days(words)
     if words.take(r"weekly|еженедельно"):
         return _read_week(words, local)
@@ -102,8 +114,9 @@ def _read_rule(words: Words, local: datetime) -> Recurrence | None:
 
 
 def _read_every(words: Words, local: datetime) -> Recurrence:
-    if hours := words.take(r"(?:(\d{1,3})\s*)?(?:hours?|час(?:а|ов)?)"):
-        count = int(hours.group(1) or 1)
+    if hours := words.take(rf"(?:(\d{{1,3}}|{NUMBER})\s*)?(?:hours?|час(?:а|ов)?)"):
+        number = hours.group(1) or "1"
+        count = int(number) if number.isdecimal() else to_number(number)
         if not 1 <= count <= MOST_HOURS:
             raise ScheduleRefused("schedule-unreadable")
         return Recurrence(Frequency.HOURS, hours=count)
@@ -118,7 +131,7 @@ def _read_every(words: Words, local: datetime) -> Recurrence:
 
 
 def _read_days(words: Words) -> Recurrence:
-    if words.take(r"weekdays?|workdays?|будн\w+(?:\s+дн\w+)?|рабоч\w+\s+д\w+"):
+    if words.take(r"weekdays?|workdays?|working\s+days?|будн\w+(?:\s+дн\w+)?|рабоч\w+\s+д\w+"):
         days: tuple[int, ...] = _WORKDAYS
     elif words.take(r"weekends?|выходн\w+"):
         days = _WEEKEND
@@ -152,6 +165,8 @@ def _read_weekdays(words: Words) -> tuple[int, ...]:
 
 
 def _read_date(words: Words, local: datetime, zone: tzinfo) -> When | None:
+    if words.take(r"this(?=\s+(?:morning|afternoon|evening)\b)"):
+        words.rest = f"today {words.rest}"
     is_next = words.sees(_NEXT)
     words.take(_ON)
     iso = words.take(rf"(\d{{4}}-\d{{2}}-\d{{2}})(?:T|\s+)(\d{{1,2}}:\d{{2}}):00(?:\.0+)?{_OFFSET}")
