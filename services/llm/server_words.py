@@ -173,6 +173,7 @@ _SIGN = re.compile(
     r"""
     &\#x([0-9a-f]{1,6});? | &\#([0-9]{1,7});?                             # of HTML
     | \\u\{?([0-9a-f]{4,6})\}? | \\x([0-9a-f]{2}) | %(?:25)*([0-9a-f]{2})  # of JSON, of Python, of an URL
+    | \\([0-3][0-7]{2})                                                    # of C
     | (.)
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
@@ -211,9 +212,9 @@ def _mask_spelled(text: str, secret: str) -> str:
 
 def _read_sign(match: re.Match[str]) -> str:
     hexadecimal, decimal = match[1] or match[3] or match[4] or match[5], match[2]
-    if not (hexadecimal or decimal):
-        return match[6]
-    code = int(hexadecimal, 16) if hexadecimal else int(decimal)
+    if not (hexadecimal or decimal or match[6]):
+        return match[7]
+    code = int(hexadecimal, 16) if hexadecimal else int(decimal) if decimal else int(match[6], 8)
     return chr(code) if code <= sys.maxunicode else ""
 
 
@@ -230,7 +231,8 @@ def _spellings(secret: str) -> tuple[str, ...]:
     encoded = [
         base64.b64encode(b"\0" * before + key).decode()[-(-before * 4 // 3) :].rstrip("=")[:-1] for before in range(3)
     ]
-    return tuple(map(_skeleton, (secret, secret[::-1], key.hex(), "".join(map(str, key)), *encoded)))
+    listed = "".join(f"0x{byte:02x}" for byte in key)
+    return tuple(map(_skeleton, (secret, secret[::-1], key.hex(), listed, "".join(map(str, key)), *encoded)))
 
 
 _GAP = re.compile(r"(?P<begin>.*?)(?:\.{2,}|…|\*+|[xX#•●]{4,})+(?P<end>.*)", re.DOTALL)

@@ -67,6 +67,8 @@ def test_find_message_reads_each_layout(body: object, message: str) -> None:
         (f"no {''.join(f'{chr(92)}u{byte:04x}' for byte in KEY.encode())}", "no ***"),
         (f"no {KEY.encode().hex()}", "no ***"),
         (f"no {KEY[::-1]}", "no ***"),
+        ("no " + "".join(f"\\{ord(letter):03o}" for letter in KEY), "no ***"),
+        ("no " + ", ".join(map(hex, KEY.encode())), "no ***"),
         (f"no {list(KEY.encode())}", "no [***]"),
         ("no kx-9f3xxxxxxxxxx8-Zz", "no ***"),
         ("Bearer abcdef123", "Bearer ***"),
