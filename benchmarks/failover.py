@@ -43,7 +43,7 @@ async def added_ms(redis_url: str, healthy: str, case: Case, repeat: int) -> lis
     """Return the milliseconds beyond the second provider's own time, measured just before."""
     broken = replace(provider("first", case.url), first_token_timeout_s=SILENT_S)
     async with Replica(redis_url, [broken, provider("second", healthy)]) as replica:
-        alone = replica.builder.model(provider("second", healthy), "m")
+        alone = replica.builder.models[provider("second", healthy), "m"]
         for model in (alone, replica.model):
             await streamed(model)
         added: list[float] = []

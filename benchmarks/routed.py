@@ -47,7 +47,7 @@ async def measure_pydantic_ai(
     async with Replica(redis_url, up) as well, Replica(redis_url, down) as ill:
         await ill.fallback.report_provider_failure("first", TimeoutError("down"), "bench")
         bare, dead = library_model(healthy), library_model(refusing)
-        own = well.builder.model(up[0], "m")
+        own = well.builder.models[up[0], "m"]
         stock, stock_down = FallbackModel(bare, library_model(healthy)), FallbackModel(dead, library_model(healthy))
         collected = Collected(own)
         models = {

@@ -209,7 +209,7 @@ class Services:
         def build() -> None:
             for provider in self.llm.fallback.providers:
                 try:
-                    self.llm.builder.model(provider, provider.default_model)
+                    self.llm.builder.models[provider, provider.default_model]
                 except Exception as error:  # noqa: BLE001 - the request that asks this provider gets the error
                     log.warning("provider.build_failed", provider=provider.id, error=type(error).__name__)
 

@@ -35,7 +35,7 @@ async def test_answer_with_text_usage_and_finish_reason(
 ) -> None:
     """Text, token counts and the finish reason arrive in both modes."""
     server.script(answer("Hello there, audience"))
-    response = await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
+    response = await ask(builder.models[provider_at(server, kind), MODELS[kind]], streamed=streamed)
     assert response.text == "Hello there, audience"
     assert (response.usage.input_tokens, response.usage.output_tokens) == (INPUT_TOKENS, OUTPUT_TOKENS)
     assert response.finish_reason == "stop"
@@ -48,7 +48,7 @@ async def test_pieces_arrive_before_the_answer_is_complete(
     """A stream is passed on piece by piece: the first two are there while the server holds back the third."""
     released = asyncio.Event()
     server.script(gate(released, after_pieces=2, then=answer(pieces=["One", ", two", ", three"])))
-    model = builder.model(provider_at(server, kind), MODELS[kind])
+    model = builder.models[provider_at(server, kind), MODELS[kind]]
     pieces: list[str] = []
     async with model.request_stream(
         [ModelRequest([UserPromptPart("Count")])], None, ModelRequestParameters()
@@ -66,7 +66,7 @@ async def test_pieces_arrive_before_the_answer_is_complete(
 async def test_tool_call(server: LLMServer, builder: ModelBuilder, kind: ProviderKind, *, streamed: bool) -> None:
     """A tool call arrives whole, also when its arguments were streamed in parts."""
     server.script(tool_call("current_time", {"zone": "Europe/Berlin"}))
-    model = builder.model(provider_at(server, kind), MODELS[kind])
+    model = builder.models[provider_at(server, kind), MODELS[kind]]
     response = await ask(model, streamed=streamed, tools=(TIME_TOOL,))
     (part,) = response.parts
     assert isinstance(part, ToolCallPart)
@@ -82,7 +82,7 @@ async def test_thinking_is_separate_from_text(
 ) -> None:
     """Reasoning arrives apart from the answer."""
     server.script(answer("Four", thinking="Two and two"))
-    response = await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
+    response = await ask(builder.models[provider_at(server, kind), MODELS[kind]], streamed=streamed)
     assert [part.content for part in response.parts if isinstance(part, ThinkingPart)] == ["Two and two"]
     assert response.text == "Four"
 
@@ -93,7 +93,7 @@ async def test_stream_with_finish_reason_needs_no_end_marker(
 ) -> None:
     """Some servers never send the marker; the answer is complete all the same."""
     server.script(no_done_marker())
-    response = await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=True)
+    response = await ask(builder.models[provider_at(server, kind), MODELS[kind]], streamed=True)
     assert (response.text, response.finish_reason) == ("A whole answer", "stop")
 
 
@@ -111,7 +111,7 @@ async def test_refusal_is_a_finish_reason(
 ) -> None:
     """A refusal is no error of the library's: it shows in the finish reason."""
     server.script(behaviour)
-    response = await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
+    response = await ask(builder.models[provider_at(server, kind), MODELS[kind]], streamed=streamed)
     assert response.finish_reason == "content_filter"
 
 
@@ -123,7 +123,7 @@ async def test_prompt_filter_is_a_finish_reason(
     """Azure refuses a prompt with a 400, Google with a 200 without an answer: both are told from a fault."""
     server.script(content_filter_rejected())
     provider = provider_at(server, kind)
-    response = await ask(builder.model(provider, provider.default_model), streamed=streamed)
+    response = await ask(builder.models[provider, provider.default_model], streamed=streamed)
     assert (response.finish_reason, response.parts) == ("content_filter", [])
 
 
@@ -134,7 +134,7 @@ async def test_cancelled_request_closes_its_connection(
 ) -> None:
     """A cancelled request closes its connection, since the provider would continue to bill it."""
     server.script(behaviour)
-    asking = asyncio.create_task(ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=True))
+    asking = asyncio.create_task(ask(builder.models[provider_at(server, kind), MODELS[kind]], streamed=True))
     request = await server.arrival(1)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):

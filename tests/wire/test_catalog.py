@@ -59,7 +59,7 @@ async def test_list_is_asked_with_the_credentials_of_an_answer(
 ) -> None:
     """A list that came proves that answers will be let through: same key, same place for it, same API version."""
     provider = provider_at(server, kind)
-    await ask(builder.model(provider, provider.default_model))
+    await ask(builder.models[provider, provider.default_model])
     await catalog.live_models(provider)
     for name in ("authorization", "api-key", "x-api-key", "x-goog-api-key", "anthropic-version"):
         assert server.requests[0].headers.get(name) == server.other_requests[0].headers.get(name)
@@ -143,7 +143,7 @@ async def test_base_url_may_include_the_version(
 ) -> None:
     """As other programs want it: neither the list nor an answer is asked for below /v1/v1."""
     provider = provider_at(server, kind, base_url=server.root + suffix)
-    await ask(builder.model(provider, provider.default_model))
+    await ask(builder.models[provider, provider.default_model])
     server.models_behaviour = llm.Act(lambda exchange: exchange.body({"data": [], "models": []}))
     await catalog.live_models(provider)
     assert server.requests[0].path.startswith(f"{suffix}/")

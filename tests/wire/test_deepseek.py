@@ -43,7 +43,7 @@ async def test_keep_alive_comments_before_the_answer(
         await exchange.end()
 
     server.script(llm.Act(do))
-    response = await ask(builder.model(deepseek, deepseek.default_model), streamed=streamed)
+    response = await ask(builder.models[deepseek, deepseek.default_model], streamed=streamed)
     assert (response.text, response.finish_reason) == ("Hello", "stop")
 
 
@@ -52,7 +52,7 @@ async def test_thinking_is_sent_back_with_the_tool_call(
 ) -> None:
     """DeepSeek answers 400 to a tool call that lost the thinking before it."""
     call = ToolCallPart("current_time", {"zone": "UTC"}, "call_1")
-    model = builder.model(deepseek, "deepseek-reasoner")
+    model = builder.models[deepseek, "deepseek-reasoner"]
     history = [
         ModelRequest([UserPromptPart("What time is it?")]),
         ModelResponse(
@@ -73,7 +73,7 @@ async def test_unfinished_answer_raises(
 ) -> None:
     """`insufficient_system_resource` is DeepSeek's word for an answer that it broke off."""
     server.script(llm.answer("Half an", finish="insufficient_system_resource"))
-    model = builder.model(deepseek, deepseek.default_model)
+    model = builder.models[deepseek, deepseek.default_model]
     if streamed:
         # The routed model takes a missing reason for a cut.
         assert (await ask(model, streamed=True)).finish_reason is None

@@ -79,7 +79,7 @@ async def test_status(
     """An HTTP error is of the class of its meaning, and knows its status."""
     server.script(behaviour)
     with pytest.raises(ModelHTTPError) as caught:
-        await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
+        await ask(builder.models[provider_at(server, kind), MODELS[kind]], streamed=streamed)
     assert type(caught.value).__name__ == expected.__name__  # the library makes a class of its own of both
     assert isinstance(caught.value, expected)
     assert caught.value.status_code == code
@@ -92,7 +92,7 @@ async def test_exhausted_quota_differs_from_a_rate_limit(
     """A 429, 400 or 402 for an empty account is distinguished from transient errors."""
     server.script(llm.quota_exceeded())
     with pytest.raises(ModelQuotaExceededError):
-        await ask(builder.model(provider_at(server, kind), MODELS[kind]))
+        await ask(builder.models[provider_at(server, kind), MODELS[kind]])
 
 
 @EACH_KIND
@@ -100,7 +100,7 @@ async def test_retry_after(server: LLMServer, builder: ModelBuilder, kind: Provi
     """The error carries how long the provider wants to be left alone."""
     server.script(llm.status(429, headers={"retry-after": "7"}))
     with pytest.raises(ModelRateLimitError) as caught:
-        await ask(builder.model(provider_at(server, kind), MODELS[kind]))
+        await ask(builder.models[provider_at(server, kind), MODELS[kind]])
     assert caught.value.retry_after == 7
 
 
@@ -180,7 +180,7 @@ async def test_unreadable_answer_with_status_200(
     """A response without an answer raises, though not always an error class of the library."""
     server.script(behaviour)
     with pytest.raises(expected) as caught:
-        await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
+        await ask(builder.models[provider_at(server, kind), MODELS[kind]], streamed=streamed)
     assert type(caught.value).__name__ == expected.__name__  # the library makes a class of its own of two
 
 
@@ -199,7 +199,7 @@ async def test_empty_answer_passes_for_a_success(
 ) -> None:
     """The library accepts these: the caller must require text or a tool call."""
     server.script(behaviour)
-    response = await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
+    response = await ask(builder.models[provider_at(server, kind), MODELS[kind]], streamed=streamed)
     assert (response.text, response.finish_reason) == (text, "stop")
 
 
@@ -210,7 +210,7 @@ async def test_stream_without_a_finish_reason_passes_for_a_success(
     """Only the missing finish reason tells that it broke off: no profile makes the library raise here."""
     server.script(llm.no_finish_reason())
     provider = provider_at(server, kind)
-    response = await ask(builder.model(provider, provider.default_model), streamed=True)
+    response = await ask(builder.models[provider, provider.default_model], streamed=True)
     assert (response.text, response.finish_reason) == ("Half an answer", None)
 
 
@@ -223,7 +223,7 @@ async def test_connection_lost_before_any_byte(
     """It is told from a refused connection by its phase."""
     server.script(behaviour)
     with pytest.raises(ModelConnectionError) as caught:
-        await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
+        await ask(builder.models[provider_at(server, kind), MODELS[kind]], streamed=streamed)
     assert caught.value.phase == "read"
 
 
@@ -235,7 +235,7 @@ async def test_connection_cut_in_mid_answer(
     """The same error as before the first byte: only the amount of output distinguishes them."""
     server.script(llm.cut(after_pieces=2))
     with pytest.raises(ModelConnectionError) as caught:
-        await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
+        await ask(builder.models[provider_at(server, kind), MODELS[kind]], streamed=streamed)
     assert caught.value.phase == "read"
 
 
@@ -251,7 +251,7 @@ async def test_error_event_in_a_stream(
     """An error inside a 200 has the class and status it would have had outside, and says where it came."""
     server.script(llm.error_in_stream(after_pieces))
     with pytest.raises(ModelHTTPError) as caught:
-        await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=True)
+        await ask(builder.models[provider_at(server, kind), MODELS[kind]], streamed=True)
     assert isinstance(caught.value, IN_STREAM.get(kind, ModelServerError))
     assert caught.value.in_stream
 
@@ -267,7 +267,7 @@ def refusing() -> Iterator[str]:
 async def test_refused_connection(server: LLMServer, builder: ModelBuilder, kind: ProviderKind, refusing: str) -> None:
     """No server listens: it fails while connecting."""
     with pytest.raises(ModelConnectionError) as caught:
-        await ask(builder.model(provider_at(server, kind, base_url=refusing), MODELS[kind]))
+        await ask(builder.models[provider_at(server, kind, base_url=refusing), MODELS[kind]])
     assert caught.value.phase == "connect"
 
 
@@ -275,7 +275,7 @@ async def test_refused_connection(server: LLMServer, builder: ModelBuilder, kind
 async def test_host_that_does_not_resolve(server: LLMServer, builder: ModelBuilder, kind: ProviderKind) -> None:
     """A wrong name fails while connecting."""
     with pytest.raises(ModelConnectionError) as caught:
-        await ask(builder.model(provider_at(server, kind, base_url=llm.NO_SUCH_HOST_URL), MODELS[kind]))
+        await ask(builder.models[provider_at(server, kind, base_url=llm.NO_SUCH_HOST_URL), MODELS[kind]])
     assert caught.value.phase == "connect"
 
 
@@ -286,7 +286,7 @@ async def test_plain_http_port_fails_the_tls_handshake(
     """An https address of a plain server fails while connecting."""
     url = server.url.replace("http://", "https://")
     with pytest.raises(ModelConnectionError) as caught:
-        await ask(builder.model(provider_at(server, kind, base_url=url), MODELS[kind]))
+        await ask(builder.models[provider_at(server, kind, base_url=url), MODELS[kind]])
     assert caught.value.phase == "connect"
 
 
@@ -298,7 +298,7 @@ async def test_black_hole_is_given_up_within_the_first_token_timeout(
     async with llm.black_hole_url() as url:
         provider = provider_at(server, kind, base_url=url, first_token_timeout_s=0.2)
         with pytest.raises(ModelTimeoutError) as caught:
-            await ask(builder.model(provider, MODELS[kind]))
+            await ask(builder.models[provider, MODELS[kind]])
     assert caught.value.phase == "connect"
 
 

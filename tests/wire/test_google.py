@@ -69,7 +69,7 @@ async def test_retry_delay_is_read_from_the_body(
     """A RetryInfo counts like a Retry-After header; a day's quota is told from a minute's."""
     server.script(behaviour)
     with pytest.raises(expected) as caught:
-        await ask(builder.model(google, google.default_model), streamed=streamed)
+        await ask(builder.models[google, google.default_model], streamed=streamed)
     assert caught.value.retry_after == retry_after
 
 
@@ -80,7 +80,7 @@ async def test_refused_key_with_status_400(
     """Which must not pass for a fault of the request."""
     server.api_key = "another"
     with pytest.raises(ModelAuthenticationError) as caught:
-        await ask(builder.model(google, google.default_model), streamed=streamed)
+        await ask(builder.models[google, google.default_model], streamed=streamed)
     assert caught.value.status_code == 400
     assert classify(caught.value, 300).fault is Fault.MISCONFIGURED
 
@@ -107,7 +107,7 @@ async def test_error_details_refine_the_status(
     """The same 400 may be the request's fault or the account's."""
     server.script(says(status, said))
     with pytest.raises(RuntimeError) as caught:
-        await ask(builder.model(google, google.default_model))
+        await ask(builder.models[google, google.default_model])
     assert classify(caught.value, 300).fault is fault
 
 
@@ -115,7 +115,7 @@ async def test_overload_in_mid_stream(server: LLMServer, builder: ModelBuilder, 
     """An error chunk keeps its own words."""
     server.script(llm.error_in_stream(1, message="The model is overloaded. Please try again later."))
     with pytest.raises(ModelOverloadedError) as caught:
-        await ask(builder.model(google, google.default_model), streamed=True)
+        await ask(builder.models[google, google.default_model], streamed=True)
     assert caught.value.in_stream
 
 
@@ -124,7 +124,7 @@ async def test_thought_signature_is_sent_back_with_the_tool_call(
 ) -> None:
     """Gemini 3 answers 400 to a tool call that lost its signature."""
     server.script(llm.tool_call("current_time", {"zone": "UTC"}))
-    model = builder.model(google, google.default_model)
+    model = builder.models[google, google.default_model]
     response = await ask(model, streamed=True, tools=(TIME_TOOL,))
     (call,) = response.parts
     assert isinstance(call, ToolCallPart)
@@ -154,7 +154,7 @@ async def test_failed_stream_releases_its_connection(
         for _ in range(3):
             server.script(behaviour)
             with pytest.raises(RuntimeError) as caught:
-                await ask(builder.model(google, google.default_model), streamed=True)
+                await ask(builder.models[google, google.default_model], streamed=True)
             failures.append(caught)
         assert not builder.http_client(google)._transport._session.connector._acquired
     finally:
@@ -170,6 +170,6 @@ async def test_connect_timeout_is_capped(server: LLMServer, builder: ModelBuilde
 
     builder.http_client(google).event_hooks["request"].append(look)
     for streamed in (False, True):
-        await ask(builder.model(google, google.default_model), streamed=streamed)
+        await ask(builder.models[google, google.default_model], streamed=streamed)
     assert [timeout["connect"] for timeout in seen] == [CONNECT_TIMEOUT_S] * 2
     assert all(timeout["read"] > google.timeout_s for timeout in seen)

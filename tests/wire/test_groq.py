@@ -51,7 +51,7 @@ async def test_refused_tool_call_has_a_finish_reason(
 ) -> None:
     """The agent returns the error to the model; it is neither a cut nor a fault of the provider."""
     server.script(tool_use_failed())
-    response = await ask(builder.model(groq, groq.default_model), streamed=streamed, tools=(TIME_TOOL,))
+    response = await ask(builder.models[groq, groq.default_model], streamed=streamed, tools=(TIME_TOOL,))
     (call,) = response.parts
     assert isinstance(call, ToolCallPart)
     assert (call.tool_name, call.args_as_dict()) == ("current_time", {"place": "Berlin"})
@@ -89,7 +89,7 @@ async def test_outcome_of_the_providers_error(
     """Code or message classify an error whose status is ambiguous."""
     server.script(llm.status(status, {"error": error}))
     with pytest.raises(RuntimeError) as caught:
-        await ask(builder.model(groq, groq.default_model))
+        await ask(builder.models[groq, groq.default_model])
     assert classify(caught.value, 300).fault is fault
 
 
@@ -101,7 +101,7 @@ async def test_compressed_answer(server: LLMServer, builder: ModelBuilder, groq:
         await exchange.body(packed, headers={"content-encoding": "gzip"})
 
     server.script(llm.Act(do))
-    assert (await ask(builder.model(groq, groq.default_model))).text == "Hello"
+    assert (await ask(builder.models[groq, groq.default_model])).text == "Hello"
 
 
 async def test_requests_use_the_providers_client(
@@ -114,7 +114,7 @@ async def test_requests_use_the_providers_client(
         seen.append(str(request.url))
 
     builder.http_client(groq).event_hooks["request"].append(look)
-    await ask(builder.model(groq, groq.default_model), streamed=True)
+    await ask(builder.models[groq, groq.default_model], streamed=True)
     assert seen == [f"{server.root}/openai/v1/chat/completions"]
 
 
@@ -122,5 +122,5 @@ async def test_redirect_is_followed(server: LLMServer, builder: ModelBuilder, gr
     """By the client that sends, with the body."""
     elsewhere = f"{server.root}/openai/v1/chat/completions"
     server.script(llm.status(307, b"", {"location": elsewhere}), llm.answer("Here"))
-    assert (await ask(builder.model(groq, groq.default_model))).text == "Here"
+    assert (await ask(builder.models[groq, groq.default_model])).text == "Here"
     assert server.requests[1].json == server.requests[0].json

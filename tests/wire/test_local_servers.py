@@ -42,7 +42,7 @@ async def test_an_answer(
 ) -> None:
     """Text, thinking apart from it, the finish reason, and the tokens where the server counts them."""
     server.script(server_of())
-    response = await ask(builder.model(provider_at(server, api_key=None), "m"), streamed=streamed)
+    response = await ask(builder.models[provider_at(server, api_key=None), "m"], streamed=streamed)
     assert (response.text, response.finish_reason) == ("Four", "stop")
     assert [part.content for part in response.parts if isinstance(part, ThinkingPart)] == thinking
     counted = stream if streamed else plain
@@ -53,20 +53,22 @@ async def test_an_answer(
 async def test_usage_of_a_stream_is_asked_for(server: LLMServer, builder: ModelBuilder) -> None:
     """Without that, vLLM and LiteLLM count nothing."""
     server.script(local.vllm())
-    await ask(builder.model(provider_at(server), "m"), streamed=True)
+    await ask(builder.models[provider_at(server), "m"], streamed=True)
     assert server.requests[0].json["stream_options"] == {"include_usage": True}
 
 
 async def test_one_system_message(server: LLMServer, builder: ModelBuilder) -> None:
     """Chat templates of local models take one, at the start."""
-    assert builder.model(provider_at(server), "m").profile.get("openai_chat_supports_multiple_system_messages") is False
+    assert (
+        builder.models[provider_at(server), "m"].profile.get("openai_chat_supports_multiple_system_messages") is False
+    )
 
 
 async def test_error_of_a_proxys_upstream_in_mid_stream(server: LLMServer, builder: ModelBuilder) -> None:
     """LiteLLM writes the status as a text."""
     server.script(local.litellm_error_in_stream())
     with pytest.raises(ModelServerError) as caught:
-        await ask(builder.model(provider_at(server), "m"), streamed=True)
+        await ask(builder.models[provider_at(server), "m"], streamed=True)
     assert (caught.value.status_code, caught.value.in_stream) == (500, True)
 
 
@@ -92,5 +94,5 @@ async def test_outcome_of_the_providers_error(
     code, body = local.ERRORS[name]
     server.script(status(code, body))
     with pytest.raises(RuntimeError) as caught:
-        await ask(builder.model(provider_at(server), "m"), streamed=streamed)
+        await ask(builder.models[provider_at(server), "m"], streamed=streamed)
     assert classify(caught.value, 300).fault is FAULTS[name]

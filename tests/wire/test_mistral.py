@@ -45,7 +45,7 @@ async def test_content_may_be_a_list_of_pieces(
         await exchange.end()
 
     server.script(llm.Act(do))
-    response = await ask(builder.model(mistral, mistral.default_model), streamed=streamed)
+    response = await ask(builder.models[mistral, mistral.default_model], streamed=streamed)
     assert [part.content for part in response.parts if isinstance(part, ThinkingPart)] == ["Two and two"]
     assert response.text == "Four"
 
@@ -56,7 +56,7 @@ async def test_model_length_limit_is_a_length_finish(
 ) -> None:
     """`model_length` is Mistral's word for an answer that its model could not make longer."""
     server.script(llm.answer("Four", finish="model_length"))
-    response = await ask(builder.model(mistral, mistral.default_model), streamed=streamed)
+    response = await ask(builder.models[mistral, mistral.default_model], streamed=streamed)
     assert (response.text, response.finish_reason) == ("Four", "length")
 
 
@@ -91,7 +91,7 @@ async def test_outcome_of_the_providers_error(
     """Its errors have no envelope, and an unknown model is a 400."""
     server.script(llm.status(status, body))
     with pytest.raises(RuntimeError) as caught:
-        await ask(builder.model(mistral, mistral.default_model), streamed=streamed)
+        await ask(builder.models[mistral, mistral.default_model], streamed=streamed)
     assert classify(caught.value, 300).fault is fault
 
 
@@ -108,7 +108,7 @@ async def test_stream_is_closed_after_its_end_marker(
 
     server.script(llm.Act(do))
     async with asyncio.timeout(2):
-        response = await ask(builder.model(mistral, mistral.default_model), streamed=True)
+        response = await ask(builder.models[mistral, mistral.default_model], streamed=True)
     assert (response.text, response.finish_reason) == ("Four", "stop")
     await asyncio.wait_for(server.requests[0].abandoned.wait(), 2)
 
@@ -126,5 +126,5 @@ async def test_request_has_one_user_agent(builder: ModelBuilder, server: LLMServ
         url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
         provider = provider_at(server, ProviderKind.MISTRAL, base_url=url)
         with pytest.raises(RuntimeError):
-            await ask(builder.model(provider, provider.default_model), streamed=True)
+            await ask(builder.models[provider, provider.default_model], streamed=True)
     assert heads[0].lower().count(b"\r\nuser-agent:") == 1

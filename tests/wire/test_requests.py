@@ -54,7 +54,7 @@ async def test_request_has_the_shape_of_its_kind(
     server: LLMServer, builder: ModelBuilder, kind: ProviderKind, *, streamed: bool
 ) -> None:
     """Path, query, key, model, messages and stream flag are as the service expects."""
-    await ask(builder.model(provider_at(server, kind), MODELS[kind]), "How are you?", streamed=streamed)
+    await ask(builder.models[provider_at(server, kind), MODELS[kind]], "How are you?", streamed=streamed)
 
     (request,) = server.requests
     shape = GEMINI_STREAM if kind is ProviderKind.GOOGLE and streamed else SHAPES[kind]
@@ -70,7 +70,7 @@ async def test_request_has_the_shape_of_its_kind(
 @EACH_KIND
 async def test_tools_are_offered(server: LLMServer, builder: ModelBuilder, kind: ProviderKind) -> None:
     """A tool's name and schema reach the provider in its own wire format."""
-    await ask(builder.model(provider_at(server, kind), MODELS[kind]), tools=(TIME_TOOL,))
+    await ask(builder.models[provider_at(server, kind), MODELS[kind]], tools=(TIME_TOOL,))
 
     (tool,) = server.requests[0].json["tools"]
     match kind:
@@ -110,7 +110,7 @@ async def test_limit_of_an_answer_goes_into_the_field_that_the_service_knows(
 ) -> None:
     """`max_tokens` of the settings is sent once, under the right name."""
     provider = provider_at(server, kind, models=(model,), families=families)
-    await ask(builder.model(provider, model), settings={"max_tokens": 9})
+    await ask(builder.models[provider, model], settings={"max_tokens": 9})
 
     sent = server.requests[0].json
     assert {name: sent[name] for name in ("max_tokens", "max_completion_tokens") if name in sent} == {field: 9}
@@ -118,13 +118,13 @@ async def test_limit_of_an_answer_goes_into_the_field_that_the_service_knows(
 
 async def test_limit_of_an_answer_on_googles_wire(server: LLMServer, builder: ModelBuilder) -> None:
     """There the limit has a place and a name of its own."""
-    await ask(builder.model(provider_at(server, ProviderKind.GOOGLE), "gemini-2.5-flash"), settings={"max_tokens": 9})
+    await ask(builder.models[provider_at(server, ProviderKind.GOOGLE), "gemini-2.5-flash"], settings={"max_tokens": 9})
     assert server.requests[0].json["generationConfig"]["maxOutputTokens"] == 9
 
 
 async def test_anthropic_always_gets_a_limit(server: LLMServer, builder: ModelBuilder) -> None:
     """The messages API refuses a request without `max_tokens`."""
-    await ask(builder.model(provider_at(server, ProviderKind.ANTHROPIC), "claude-test"))
+    await ask(builder.models[provider_at(server, ProviderKind.ANTHROPIC), "claude-test"])
     assert server.requests[0].json["max_tokens"] > 0
 
 
@@ -145,20 +145,20 @@ async def test_reasoning_family_gets_no_sampling_parameters(
     changes: dict[str, Any] = {"models": (model,), "families": families}
     if kind is ProviderKind.AZURE_OPENAI:
         changes["deployments"] = {model: "chat-prod"}
-    await ask(builder.model(provider_at(server, kind, **changes), model), settings={"temperature": 0.2})
+    await ask(builder.models[provider_at(server, kind, **changes), model], settings={"temperature": 0.2})
     assert "temperature" not in server.requests[0].json
 
 
 async def test_deployment_without_a_family_uses_its_own_name(server: LLMServer, builder: ModelBuilder) -> None:
     """Without a family nothing is known against a temperature, so it is sent."""
     provider = provider_at(server, ProviderKind.AZURE_OPENAI, models=("chat",), deployments={"chat": "chat-prod"})
-    await ask(builder.model(provider, "chat"), settings={"temperature": 0.2})
+    await ask(builder.models[provider, "chat"], settings={"temperature": 0.2})
     assert server.requests[0].json["temperature"] == 0.2
 
 
 async def test_server_without_authentication_needs_no_key(server: LLMServer, builder: ModelBuilder) -> None:
     """A compatible server needs no key; no key of another program is sent to it either."""
-    response = await ask(builder.model(provider_at(server, api_key=None), "m"))
+    response = await ask(builder.models[provider_at(server, api_key=None), "m"])
     assert response.text == "Hello"
     assert server.requests[0].headers["authorization"] == "Bearer no-key"
 
@@ -198,7 +198,7 @@ async def test_environment_of_the_sdks_does_not_leak(
         monkeypatch.setenv(name, "X-Other: leaked\nAuthorization: Bearer leaked")
 
     with caplog.at_level("DEBUG", "mistralai"):
-        await ask(builder.model(provider_at(server, kind), MODELS[kind]), "my secret")
+        await ask(builder.models[provider_at(server, kind), MODELS[kind]], "my secret")
 
     (request,) = server.requests
     assert "leaked" not in str(request)
@@ -213,7 +213,7 @@ async def test_sdk_does_not_retry(server: LLMServer, builder: ModelBuilder, kind
     """Retries are up to the fallback: one call is one request."""
     server.default = status(code, headers={"retry-after": "1"})
     with pytest.raises(RuntimeError):
-        await ask(builder.model(provider_at(server, kind), MODELS[kind]))
+        await ask(builder.models[provider_at(server, kind), MODELS[kind]])
     assert len(server.requests) == 1
 
 
@@ -228,5 +228,5 @@ async def test_connection_is_kept_and_shared_by_models_of_a_provider(
     for model in (first, f"{first}-2", first):
         for streamed in (False, True):
             server.script(answer("Yes"))
-            await ask(builder.model(provider, model), streamed=streamed)
+            await ask(builder.models[provider, model], streamed=streamed)
     assert (len(server.requests), server.connections) == (6, 1)

@@ -11,7 +11,7 @@ from pydantic_ai.output import OutputObjectDefinition
 from pydantic_ai.settings import ModelSettings, ThinkingLevel, ToolChoice, ToolOrOutput
 from pydantic_ai.tools import ToolDefinition
 
-from services.llm.models.adapted import has_image
+from services.llm.models.candidate_call import has_image
 from services.llm.openai_messages import MAX_MESSAGES, InvalidRequest, Message, WirePart, to_messages, validate
 from services.llm.request import Capability
 

@@ -1,4 +1,8 @@
-"""Requests in the form that a model accepts: without the capabilities that it refuses, within its context window."""
+"""Requests in the form that a model accepts: without the capabilities that it refuses, within its context window.
+
+A conversation is shortened at turn borders. A turn begins with the user's message and ends before the next one: a tool
+call is never parted from its result. The system text, a summary and the newest turn are always kept.
+"""
 
 import json
 from collections.abc import Sequence
@@ -8,8 +12,7 @@ from typing import cast
 from pydantic_ai.messages import (
     BaseToolCallPart,
     BaseToolReturnPart,
-    BinaryContent,
-    ImageUrl,
+    CompactionPart,
     InstructionPart,
     ModelMessage,
     ModelRequest,
@@ -21,22 +24,20 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.models import ModelRequestParameters
-from pydantic_ai.native_tools import WebSearchTool
-from pydantic_ai.profiles import ModelProfile
 from pydantic_ai.settings import ModelSettings
-from pydantic_ai.tools import ToolDefinition
 
-from services.llm.models.trimming import ANSWER_SHARE, has_earlier_turns, keep_newest_turn, trim
-from services.llm.request import DEFAULT_MAX_TOKENS, IS_BACKED, IS_NATIVE, UNCHANGED, WEB_SEARCH, Adaptation, Capability
+from services.llm.models.candidate_call import find_search, has_image, is_image
+from services.llm.request import DEFAULT_MAX_TOKENS, UNCHANGED, Adaptation, Capability
 from services.llm.routing.faults.outcomes import Outcome
 from services.llm.routing.recourse import TOOL_USE
 from services.llm.usage import estimate_tokens, text_tokens
 
 UNSEEN_IMAGE = "[an image that you cannot see]"
+ANSWER_SHARE = 0.25
+"""Part of a context window that is left for the answer."""
 _LIMITS = frozenset(
     {"max_tokens", "temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty", "logit_bias"}
 )
-NO_SEARCH = "You cannot search the web. Say so where an answer would need it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class AdaptableRequest:
         parameters = self.parameters
         if (parameters.function_tools or parameters.native_tools) and not parameters.output_tools:
             used |= TOOL_USE
-        if _find_search(parameters) is not None:
+        if find_search(parameters) is not None:
             used.add(Capability.WEB_SEARCH)
         if parameters.output_object is not None or parameters.output_mode == "prompted":
             used.add(Capability.STRUCTURED_OUTPUT)
@@ -133,38 +134,6 @@ class AdaptableRequest:
     def _estimate(self, adaptation: Adaptation) -> int:
         messages, _, parameters = self.apply(adaptation)
         return estimate_tokens(messages) + _overhead(parameters, messages)
-
-
-def fit_web_search(
-    parameters: ModelRequestParameters, profile: ModelProfile, adaptation: Adaptation
-) -> ModelRequestParameters:
-    """Returns parameters with the search that fits a model: the provider's, our tool, or a line that there is none."""
-    tool = _find_search(parameters)
-    if tool is None:
-        return parameters
-    metadata = tool.metadata or {}
-    others = [each for each in parameters.function_tools if each is not tool]
-    may_be_native = metadata.get(IS_NATIVE, True) and Capability.WEB_SEARCH not in adaptation.without
-    if may_be_native and _searches_itself(profile, has_tools=bool(others)):
-        native = [*parameters.native_tools, WebSearchTool()]
-        return replace(parameters, function_tools=others, native_tools=native)
-    if metadata.get(IS_BACKED):
-        return parameters
-    told = [*(parameters.instruction_parts or ()), InstructionPart(content=NO_SEARCH)]
-    return replace(parameters, function_tools=others, instruction_parts=told)
-
-
-def _find_search(parameters: ModelRequestParameters) -> ToolDefinition | None:
-    """Returns our search tool, not one of this name that a client of the API brought."""
-    named = (tool for tool in parameters.function_tools if tool.name == WEB_SEARCH)
-    return next((tool for tool in named if IS_BACKED in (tool.metadata or {})), None)
-
-
-def _searches_itself(profile: ModelProfile, *, has_tools: bool) -> bool:
-    if WebSearchTool not in profile.get("supported_native_tools", frozenset()):
-        return False
-    # Gemini before version 3 refuses its own search beside functions.
-    return not has_tools or profile.get("google_supports_tool_combination", True)
 
 
 def _overhead(parameters: ModelRequestParameters, messages: Sequence[ModelMessage]) -> int:
@@ -256,24 +225,12 @@ def _without_tool_parts(message: ModelMessage) -> ModelMessage:
     return replace(message, parts=parts)
 
 
-def has_image(message: ModelMessage) -> bool:
-    """Returns whether a message holds an image."""
-    return isinstance(message, ModelRequest) and any(
-        isinstance(part, UserPromptPart) and not isinstance(part.content, str) and any(map(_is_image, part.content))
-        for part in message.parts
-    )
-
-
-def _is_image(content: object) -> bool:
-    return isinstance(content, ImageUrl) or (isinstance(content, BinaryContent) and content.is_image)
-
-
 def without_images(message: ModelMessage) -> ModelMessage:
     """Returns the message with a note in place of each image, for a model without vision."""
     if not isinstance(message, ModelRequest) or not has_image(message):
         return message
     parts = [
-        replace(part, content=[UNSEEN_IMAGE if _is_image(item) else item for item in part.content])
+        replace(part, content=[UNSEEN_IMAGE if is_image(item) else item for item in part.content])
         if isinstance(part, UserPromptPart) and not isinstance(part.content, str)
         else part
         for part in message.parts
@@ -297,3 +254,62 @@ def _described_structure(parameters: ModelRequestParameters) -> ModelRequestPara
         allow_text_output=True,
         instruction_parts=[*(parameters.instruction_parts or ()), told],
     )
+
+
+def trim(messages: Sequence[ModelMessage], limit: int) -> tuple[list[ModelMessage], bool]:
+    """Returns the newest turns within a limit, and whether they are within it.
+
+    Args:
+        messages: the whole conversation.
+        limit: limit in estimated tokens.
+    """
+    if estimate_tokens(messages) <= limit:
+        return list(messages), True
+    starts = _turn_starts(messages)
+    for start in starts[1:]:
+        kept = _with_system(_lasting_parts(messages[:start]), messages[start:])
+        if estimate_tokens(kept) <= limit:
+            return kept, True
+    kept = keep_newest_turn(messages)
+    return kept, estimate_tokens(kept) <= limit
+
+
+def keep_newest_turn(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
+    """Returns the newest turn, with the system text of the earlier ones."""
+    starts = _turn_starts(messages)
+    if not starts or starts[-1] == 0:
+        return list(messages)
+    return _with_system(_lasting_parts(messages[: starts[-1]]), messages[starts[-1] :])
+
+
+def has_earlier_turns(messages: Sequence[ModelMessage]) -> bool:
+    """Returns whether something comes before the newest turn."""
+    starts = _turn_starts(messages)
+    return bool(starts) and starts[-1] > 0
+
+
+def _turn_starts(messages: Sequence[ModelMessage]) -> list[int]:
+    return [
+        place
+        for place, message in enumerate(messages)
+        if isinstance(message, ModelRequest) and any(isinstance(part, UserPromptPart) for part in message.parts)
+    ]
+
+
+def _lasting_parts(messages: Sequence[ModelMessage]) -> list[ModelRequestPart]:
+    return [
+        part
+        for message in messages
+        if isinstance(message, ModelRequest)
+        for part in message.parts
+        if isinstance(part, SystemPromptPart | CompactionPart)
+    ]
+
+
+def _with_system(system: Sequence[ModelRequestPart], messages: Sequence[ModelMessage]) -> list[ModelMessage]:
+    first = messages[0]
+    if not system or not isinstance(first, ModelRequest):
+        return list(messages)
+    own = [part for part in first.parts if isinstance(part, SystemPromptPart)]
+    rest = [part for part in first.parts if not isinstance(part, SystemPromptPart)]
+    return [replace(first, parts=[*system, *own, *rest]), *messages[1:]]

@@ -39,7 +39,7 @@ class Deadline:
     """
 
     def __init__(self, prolong: Callable[[], float] | None = None) -> None:
-        self._prolong = prolong
+        self.prolong = prolong
         self.until = 0.0
         """The end of the next wait, in the event loop's time."""
         self._loop = asyncio.get_running_loop()
@@ -72,7 +72,7 @@ class Deadline:
 
     def close(self) -> None:
         """Cancels the timer; no wait may follow."""
-        self._prolong = None
+        self.prolong = None
         self._cancel_timer()
 
     def _arm(self) -> None:
@@ -93,8 +93,8 @@ class Deadline:
             self.until = self._loop.time() + min(late_s, LONGEST_GRACE_S)
         if self._waiting is None:
             return
-        if self._prolong is not None and self._loop.time() >= self.until:
-            self.until = self._prolong()
+        if self.prolong is not None and self._loop.time() >= self.until:
+            self.until = self.prolong()
         if self._loop.time() < self.until:
             self._arm()
             return

@@ -1,34 +1,44 @@
-"""One request to one candidate, plain or streamed: ask under its deadline, require an answer, record the outcome."""
+"""One request to one candidate: as its model gets it, sent, and its stream passed on with one outcome at the end."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, Self
 
 import structlog
 from pydantic_ai import RunContext
-from pydantic_ai.exceptions import ModelRequestTimeout
-from pydantic_ai.messages import ModelMessage, ModelResponse
-from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestParameters, StreamedResponse
+from pydantic_ai.messages import (
+    BinaryContent,
+    ImageUrl,
+    InstructionPart,
+    ModelMessage,
+    ModelRequest,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    UserPromptPart,
+)
+from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
+from pydantic_ai.native_tools import WebSearchTool
+from pydantic_ai.profiles import ModelProfile
 from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import ToolDefinition
 
-from services.llm.models.stream_start import StreamStart, open_stream, refusal
-from services.llm.models.streams import StreamReader
+from services.llm.models.refused_features import complete_stream, without_fields
+from services.llm.models.stream_reader import Event, StreamReader, refusal
 from services.llm.providers.builder import ConnectionsClosed, ModelBuilder
 from services.llm.providers.wire.event_stream import pace_responses
-from services.llm.providers.wire.response_hooks import omit_fields
-from services.llm.request import Adaptation, Candidate, Capability
+from services.llm.request import IS_BACKED, IS_NATIVE, WEB_SEARCH, Adaptation, Candidate, Capability
 from services.llm.routing.attempts import Attempt
 from services.llm.routing.faults.reasons import ModelNotBuilt
 from services.llm.routing.recorder import OutcomeRecorder
-from services.llm.usage import TokenUse, used_whole
+from services.llm.usage import TokenUse, used_partly, used_whole
 
 log = structlog.get_logger()
 
-_AT_LENGTH = ("length",)
-COLLECTED_WINDOW_S = 2.0
-"""Longest time for which the text of a plain request is held: it is read as a whole."""
+NO_SEARCH = "You cannot search the web. Say so where an answer would need it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,7 @@ def build_model(builder: ModelBuilder, candidate: Candidate) -> Model:
         ConnectionsClosed: the process is ending.
     """
     try:
-        return builder.model(candidate.provider, candidate.model)
+        return builder.models[candidate.provider, candidate.model]
     except ConnectionsClosed:
         raise
     except Exception as error:
@@ -80,65 +90,69 @@ def sees_images(builder: ModelBuilder, recorder: OutcomeRecorder, candidate: Can
     return not is_refused and builder.sees_images(candidate.provider, candidate.model)
 
 
-@dataclass(frozen=True, slots=True)
-class PlainAnswer:
-    """A complete answer before its outcome is recorded."""
-
-    response: ModelResponse
-    took_s: float
-    used: TokenUse
-
-
-async def request_answer(
-    attempt: Attempt,
-    prepare: Prepare,
-    messages: Sequence[ModelMessage],
-    *,
-    is_parsed: bool = False,
-) -> PlainAnswer | None:
-    """Asks an attempt's candidate for a whole answer; returns None where the next one is to be asked.
-
-    Args:
-        attempt: records a failure and a refusal.
-        prepare: builds the request.
-        messages: the sent messages, to estimate usage that the provider does not report.
-        is_parsed: the answer is read by code, not by a user. One that ended at the token limit is passed on, since a
-            model that spent its tokens on thinking is no failure of its provider.
-
-    Raises:
-        ContentRefused: the candidate's filter refused.
-    """
-    try:
-        async with AsyncExitStack() as stack:
-            start = await _start_stream(
-                stack, attempt, prepare, None, merges_arrivals=True, may_be_empty_at=_AT_LENGTH if is_parsed else ()
-            )
-            start.hold_text(COLLECTED_WINDOW_S, attempt.candidate)
-            reader = StreamReader(start.opened, attempt.candidate, start.began, attempt.longest_stream_s, start.pacing)
-            response = await _collect(reader)
-    except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
-        await attempt.failed(error)
-        return None
-    used = used_whole(response.usage, response.parts, messages)
-    if is_parsed:
-        used = replace(used, is_answer=False)
-    if response.finish_reason == "content_filter":
-        raise attempt.refused(refusal(response.provider_details), used)
-    return PlainAnswer(response, start.opened.first_output_at - start.began, used)
+def fit_web_search(
+    parameters: ModelRequestParameters, profile: ModelProfile, adaptation: Adaptation
+) -> ModelRequestParameters:
+    """Returns parameters with the search that fits a model: the provider's, our tool, or a line that there is none."""
+    tool = find_search(parameters)
+    if tool is None:
+        return parameters
+    metadata = tool.metadata or {}
+    others = [each for each in parameters.function_tools if each is not tool]
+    may_be_native = metadata.get(IS_NATIVE, True) and Capability.WEB_SEARCH not in adaptation.without
+    if may_be_native and _searches_itself(profile, has_tools=bool(others)):
+        native = [*parameters.native_tools, WebSearchTool()]
+        return replace(parameters, function_tools=others, native_tools=native)
+    if metadata.get(IS_BACKED):
+        return parameters
+    told = [*(parameters.instruction_parts or ()), InstructionPart(content=NO_SEARCH)]
+    return replace(parameters, function_tools=others, instruction_parts=told)
 
 
-async def _collect(reader: StreamReader) -> ModelResponse:
-    """Reads a stream to its end and returns its whole answer."""
-    try:
-        while True:
-            await reader.read()
-    except StopAsyncIteration:
-        return reader.response.get()
-    finally:
-        reader.close()
+def find_search(parameters: ModelRequestParameters) -> ToolDefinition | None:
+    """Returns our search tool, not one of this name that a client of the API brought."""
+    named = (tool for tool in parameters.function_tools if tool.name == WEB_SEARCH)
+    return next((tool for tool in named if IS_BACKED in (tool.metadata or {})), None)
 
 
-async def request_stream_start(
+def _searches_itself(profile: ModelProfile, *, has_tools: bool) -> bool:
+    if WebSearchTool not in profile.get("supported_native_tools", frozenset()):
+        return False
+    # Gemini before version 3 refuses its own search beside functions.
+    return not has_tools or profile.get("google_supports_tool_combination", True)
+
+
+def has_image(message: ModelMessage) -> bool:
+    """Returns whether a message holds an image."""
+    return isinstance(message, ModelRequest) and any(
+        isinstance(part, UserPromptPart) and not isinstance(part.content, str) and any(map(is_image, part.content))
+        for part in message.parts
+    )
+
+
+def is_image(content: object) -> bool:
+    """Returns whether a piece of a prompt is an image."""
+    return isinstance(content, ImageUrl) or (isinstance(content, BinaryContent) and content.is_image)
+
+
+class Listener(Protocol):
+    """Receives the text of an answer as it is streamed."""
+
+    @property
+    def window_s(self) -> float:
+        """Longest time for which text may be held, to come together with the text that follows; 0: none."""
+        ...
+
+    def begin_part(self) -> None:
+        """Starts another part of the answer, such as the text after a tool call."""
+        ...
+
+    def write(self, piece: str) -> None:
+        """Appends a piece of text."""
+        ...
+
+
+async def open_stream(
     stack: AsyncExitStack,
     attempt: Attempt,
     prepare: Prepare,
@@ -146,7 +160,7 @@ async def request_stream_start(
     run_context: RunContext[Any] | None,
     *,
     merges_arrivals: bool = False,
-) -> StreamStart | None:
+) -> StreamReader | None:
     """Opens a stream and waits for its first output; returns None where the next candidate is to be asked.
 
     Args:
@@ -161,18 +175,18 @@ async def request_stream_start(
         ContentRefused: the candidate's filter refused.
     """
     try:
-        start = await _start_stream(stack, attempt, prepare, run_context, merges_arrivals=merges_arrivals)
+        reader = await start_stream(stack, attempt, prepare, run_context, merges_arrivals=merges_arrivals)
     except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
         await stack.aclose()
         await attempt.failed(error)
         return None
-    response = start.opened.response
-    if not start.opened.held and response.finish_reason == "content_filter":
+    response = reader.response
+    if not reader.held and response.finish_reason == "content_filter":
         raise attempt.refused(refusal(response.provider_details), used_whole(response.usage, (), messages))
-    return start
+    return reader
 
 
-async def _start_stream(
+async def start_stream(
     stack: AsyncExitStack,
     attempt: Attempt,
     prepare: Prepare,
@@ -180,63 +194,32 @@ async def _start_stream(
     *,
     merges_arrivals: bool,
     may_be_empty_at: Collection[str] = (),
-) -> StreamStart:
+) -> StreamReader:
     """Opens a stream and waits for its first output, which is recorded."""
     call = prepare(attempt.candidate, attempt.adaptation)
-    began = asyncio.get_running_loop().time()
     with pace_responses() as pacing:
         pacing.merges_arrivals = merges_arrivals
-        opened = await open_stream(
+        reader = StreamReader(attempt.candidate, attempt.longest_stream_s, pacing)
+        await reader.open(
             stack,
             _open(attempt, call, run_context),
-            attempt.candidate,
             _first_output_timeout_s(attempt),
-            longest_s=attempt.longest_stream_s,
-            may_be_empty_at={*may_be_empty_at, *attempt.may_be_empty_at},
+            {*may_be_empty_at, *attempt.may_be_empty_at},
         )
-    if opened.held:
+    if reader.held:
         attempt.opened()
-    return StreamStart(opened, began, pacing)
-
-
-class _WholeAnswer(CompletedStreamedResponse):
-    """A stream of an answer that is complete; its metadata can be set, as that of any stream."""
-
-    def get(self) -> ModelResponse:
-        """Returns the answer."""
-        return replace(super().get(), metadata=self.metadata)
+    return reader
 
 
 def _open(
     attempt: Attempt, call: PreparedCall, run_context: RunContext[Any] | None
 ) -> AbstractAsyncContextManager[StreamedResponse]:
-    if Capability.STREAMING in attempt.adaptation.without:
-        return _complete_stream(attempt.candidate, call, attempt.adaptation.without)
+    without = attempt.adaptation.without
+    if Capability.STREAMING in without:
+        request = partial(call.model.request, call.messages, call.settings, call.parameters)
+        return complete_stream(request, attempt.candidate, call.parameters, without)
     opening = call.model.request_stream(call.messages, call.settings, call.parameters, run_context)
-    omitted = _omitted_fields(attempt.adaptation.without)
-    return _without_fields(opening, omitted) if omitted else opening
-
-
-_ALWAYS_SENT = {
-    # The last is Google's; the others are OpenAI's and Anthropic's.
-    Capability.TOOL_CHOICE: frozenset({"tool_choice", "parallel_tool_calls", "toolConfig"}),
-    Capability.SETTINGS: frozenset({"stream_options"}),
-}
-"""Fields of requests that the SDKs always send."""
-
-
-def _omitted_fields(without: frozenset[Capability]) -> frozenset[str]:
-    return frozenset[str]().union(*(names for each, names in _ALWAYS_SENT.items() if each in without))
-
-
-@asynccontextmanager
-async def _without_fields(
-    opening: AbstractAsyncContextManager[StreamedResponse], omitted: frozenset[str]
-) -> AsyncGenerator[StreamedResponse]:
-    async with AsyncExitStack() as stack:
-        with omit_fields(omitted):
-            stream = await stack.enter_async_context(opening)
-        yield stream
+    return without_fields(opening, without) if without else opening
 
 
 def _first_output_timeout_s(attempt: Attempt) -> float:
@@ -246,22 +229,92 @@ def _first_output_timeout_s(attempt: Attempt) -> float:
     return provider.timeout_s if is_last else min(provider.first_token_timeout_s, provider.timeout_s)
 
 
-@asynccontextmanager
-async def _complete_stream(
-    candidate: Candidate, call: PreparedCall, without: frozenset[Capability]
-) -> AsyncGenerator[StreamedResponse]:
-    """Opens a stream of a whole answer, for a model that refuses to stream."""
-    response = await _request(candidate, call, without)
-    stream = _WholeAnswer(response, model_request_parameters=call.parameters, replay_events=True)
-    stream.finish_reason, stream.provider_details = response.finish_reason, response.provider_details
-    yield stream
+class CommittedStream:
+    """The events of a stream after its first output: the buffered ones, then the rest as they arrive.
+
+    One outcome is recorded: at the end, or with the failure that ends the stream early. A consumer that stops reading
+    leaves provider health unchanged.
+
+    A listener gets the text directly, and the consumer only the starts and ends of parts: the library passes each
+    event through half a dozen generators, locks and cancel scopes, which cost more than a fifth of a turn. The
+    response is assembled all the same.
+
+    Args:
+        reader: reads the stream from its first output on.
+        attempt: records the outcome.
+        messages: the sent messages, to estimate usage that the provider does not report.
+        listener: receives the text in place of the consumer.
+    """
+
+    def __init__(
+        self,
+        reader: StreamReader,
+        attempt: Attempt,
+        messages: Sequence[ModelMessage],
+        listener: Listener | None = None,
+    ) -> None:
+        self._reader: StreamReader | None = reader
+        """None once the stream was left: the response holds this object, and the cycle would outlast the request."""
+        if listener is not None:
+            reader.hold_text(listener.window_s)
+        self._listener = listener
+        self._attempt = attempt
+        self._messages = messages
+        self._first_output_s = reader.first_output_s
+        self._is_recorded = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        """Returns the next event for the consumer.
+
+        Raises:
+            AnswerInterrupted: the provider broke off.
+            ContentRefused: its filter ended the answer.
+        """
+        listener = self._listener
+        while (reader := self._reader) is not None:
+            try:
+                event = await reader.read()
+            except StopAsyncIteration:
+                self._end(reader.response)
+                raise
+            except Exception as error:
+                # A consumer that reads on finds the end, which is no answer then.
+                self._is_recorded = True
+                raise self._attempt.broke_off(error, self._used_partly(reader.response)) from error
+            if listener is None or _is_for_consumer(event, listener):
+                return event
+        raise StopAsyncIteration
+
+    def leave(self) -> None:
+        """Records that the consumer stopped reading, unless an outcome is recorded already; no event follows."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+            self._attempt.cancel(partial(self._used_partly, reader.response))
+
+    def _end(self, response: StreamedResponse) -> None:
+        if response.cancelled or self._is_recorded:
+            return
+        self._is_recorded = True
+        if response.finish_reason == "content_filter":
+            raise self._attempt.refused(refusal(response.provider_details), self._used_partly(response))
+        self._attempt.succeeded(self._first_output_s, used_whole(response.usage, response.get().parts, self._messages))
+
+    def _used_partly(self, response: StreamedResponse) -> TokenUse:
+        return used_partly(response.usage, response.get().parts, self._messages)
 
 
-async def _request(candidate: Candidate, call: PreparedCall, without: frozenset[Capability]) -> ModelResponse:
-    timeout_s = candidate.provider.timeout_s
-    try:
-        async with asyncio.timeout(timeout_s):
-            with omit_fields(_omitted_fields(without)):
-                return await call.model.request(call.messages, call.settings, call.parameters)
-    except TimeoutError as error:
-        raise ModelRequestTimeout(candidate.model, timeout_s) from error
+def _is_for_consumer(event: Event, listener: Listener) -> bool:
+    """Passes an event's text to the listener; returns whether the consumer gets the event as well."""
+    match event:
+        case PartDeltaEvent(delta=TextPartDelta(content_delta=piece)):
+            listener.write(piece)
+        case PartStartEvent(part=TextPart(content=piece)):
+            listener.begin_part()
+            listener.write(piece)
+        case _:
+            pass
+    return not isinstance(event, PartDeltaEvent)

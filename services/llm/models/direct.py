@@ -1,9 +1,10 @@
-"""Direct requests without an agent: one prompt, one parsed value, through the fallback service.
+"""Requests without an agent, through the fallback service: a whole answer, or one prompt and one parsed value.
 
 An agent's loop costs more than twice the CPU time, and a verdict or a thread name needs none of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, Protocol, TypeVar
@@ -23,12 +24,21 @@ from core.config.providers import ProviderKind
 from core.errors import AllProvidersFailed, ContentRefused, NoUsableAnswer, ProviderError
 from core.messages import Attachment
 from services.llm.models.adapted import AdaptableRequest
-from services.llm.models.candidate_call import PreparedCall, build_model, known_window, request_answer, sees_images
+from services.llm.models.candidate_call import (
+    Prepare,
+    PreparedCall,
+    build_model,
+    known_window,
+    sees_images,
+    start_stream,
+)
+from services.llm.models.stream_reader import StreamReader, refusal
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Adaptation, Candidate, Capability, RequestSpec
 from services.llm.routing.attempts import Attempt
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.recourse import TOOL_USE
+from services.llm.usage import TokenUse, used_whole
 
 MAX_MALFORMED = 2
 """Malformed answers after which a request fails."""
@@ -39,7 +49,68 @@ DIRECT_CAPABILITIES = frozenset({Capability.SYSTEM_ROLE, Capability.STREAMING})
 STRUCTURED_CAPABILITIES = frozenset({*TOOL_USE, Capability.STRUCTURED_OUTPUT})
 """Capabilities that one for a structure may need beyond those: it is asked for by a tool, by a schema, or in words."""
 
+_AT_LENGTH = ("length",)
+COLLECTED_WINDOW_S = 2.0
+"""Longest time for which the text of a plain request is held: it is read as a whole."""
+
 Value_co = TypeVar("Value_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainAnswer:
+    """A complete answer before its outcome is recorded."""
+
+    response: ModelResponse
+    took_s: float
+    used: TokenUse
+
+
+async def request_answer(
+    attempt: Attempt,
+    prepare: Prepare,
+    messages: Sequence[ModelMessage],
+    *,
+    is_parsed: bool = False,
+) -> PlainAnswer | None:
+    """Asks an attempt's candidate for a whole answer; returns None where the next one is to be asked.
+
+    Args:
+        attempt: records a failure and a refusal.
+        prepare: builds the request.
+        messages: the sent messages, to estimate usage that the provider does not report.
+        is_parsed: the answer is read by code, not by a user. One that ended at the token limit is passed on, since a
+            model that spent its tokens on thinking is no failure of its provider.
+
+    Raises:
+        ContentRefused: the candidate's filter refused.
+    """
+    try:
+        async with AsyncExitStack() as stack:
+            reader = await start_stream(
+                stack, attempt, prepare, None, merges_arrivals=True, may_be_empty_at=_AT_LENGTH if is_parsed else ()
+            )
+            reader.hold_text(COLLECTED_WINDOW_S)
+            response = await _collect(reader)
+    except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
+        await attempt.failed(error)
+        return None
+    used = used_whole(response.usage, response.parts, messages)
+    if is_parsed:
+        used = replace(used, is_answer=False)
+    if response.finish_reason == "content_filter":
+        raise attempt.refused(refusal(response.provider_details), used)
+    return PlainAnswer(response, reader.first_output_s, used)
+
+
+async def _collect(reader: StreamReader) -> ModelResponse:
+    """Reads a stream to its end and returns its whole answer."""
+    try:
+        while True:
+            await reader.read()
+    except StopAsyncIteration:
+        return reader.response.get()
+    finally:
+        reader.close()
 
 
 @dataclass(frozen=True, slots=True)

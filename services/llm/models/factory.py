@@ -6,6 +6,7 @@ depends on the capabilities of each model: one mode for a chain of different mod
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,12 +16,10 @@ from pydantic_ai.output import OutputObjectDefinition
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from core.errors import UnknownProvider
 from core.messages import ChatRef
 from services.llm.models.direct import DirectModel, MalformedAnswer
 from services.llm.models.name_generator import NameGenerator, ThreadNameOutput
 from services.llm.models.routed import RoutedModel
-from services.llm.models.streams import Listener
 from services.llm.models.summariser import Summariser, SummaryOutput
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import ModelChoice, RequestSpec
@@ -101,6 +100,8 @@ class LLMModelFactory(Generic[Verdict_co]):
         self._fallback = fallback
         self._builder = builder
         self._verdict = verdict
+        self.create_routed_model = partial(RoutedModel, fallback, builder)
+        """Creates a model for the requests of a `RequestSpec`."""
 
     def create_llm_model_with_fallback(
         self,
@@ -120,24 +121,6 @@ class LLMModelFactory(Generic[Verdict_co]):
         """
         choice = ModelChoice(force_provider) if isinstance(force_provider, str) else force_provider
         return self.create_routed_model(RequestSpec(context or CHAT, choice=choice), model_settings)
-
-    def create_routed_model(
-        self, spec: RequestSpec, model_settings: ModelSettings | None = None, listener: Listener | None = None
-    ) -> RoutedModel:
-        """Returns a model for the requests of `spec`.
-
-        Args:
-            spec: the requests.
-            model_settings: settings of every request.
-            listener: receives the text of streamed answers; the stream's consumer then gets no deltas.
-
-        Raises:
-            UnknownProvider: the choice is not a configured provider.
-        """
-        usable = [provider.id for provider in self._fallback.providers]
-        if spec.choice is not None and spec.choice.provider not in usable:
-            raise UnknownProvider(spec.choice.provider, usable)
-        return RoutedModel(self._fallback, self._builder, spec, model_settings, listener)
 
     def create_moderation_model(
         self, context: str, *, local_only: bool = False, chat: ChatRef | None = None

@@ -20,20 +20,24 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.settings import ModelSettings, merge_model_settings
 
 from core.clock import SystemClock
-from services.llm.models.adapted import AdaptableRequest, fit_web_search, has_image
+from core.errors import UnknownProvider
+from services.llm.models.adapted import AdaptableRequest
 from services.llm.models.candidate_call import (
+    CommittedStream,
+    Listener,
     Prepare,
     PreparedCall,
     build_model,
+    fit_web_search,
+    has_image,
     known_window,
-    request_answer,
-    request_stream_start,
+    open_stream,
     sees_images,
 )
-from services.llm.models.streams import CommittedStream, Listener
+from services.llm.models.direct import request_answer
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.demo import DemoModel
-from services.llm.request import DEFAULT_MAX_TOKENS, Adaptation, Candidate, Capability, RequestSpec
+from services.llm.request import DEFAULT_MAX_TOKENS, UNCHANGED, Adaptation, Candidate, Capability, RequestSpec
 from services.llm.routing.attempts import Attempt, Attempts
 from services.llm.routing.fallback import LLMProviderFallback
 
@@ -47,6 +51,9 @@ class RoutedModel(FallbackModel):
         spec: the requests.
         settings: model settings of every request.
         listener: receives the text of streamed answers; the stream's consumer then gets no deltas.
+
+    Raises:
+        UnknownProvider: the choice of `spec` is not a configured provider.
     """
 
     def __init__(
@@ -57,6 +64,9 @@ class RoutedModel(FallbackModel):
         settings: ModelSettings | None = None,
         listener: Listener | None = None,
     ) -> None:
+        usable = fallback.roster.usable
+        if spec.choice is not None and spec.choice.provider not in usable:
+            raise UnknownProvider(spec.choice.provider, usable)
         # The library's own chain of models is not used. It takes its rules for histories from its first model, which
         # is built anyway.
         super().__init__(_first_model(fallback, builder))
@@ -151,14 +161,12 @@ class RoutedModel(FallbackModel):
             async for attempt in attempts:
                 async with AsyncExitStack() as stack:
                     merges = self._spec.merges_arrivals
-                    start = await request_stream_start(
-                        stack, attempt, prepare, messages, run_context, merges_arrivals=merges
-                    )
-                    if start is None:
+                    reader = await open_stream(stack, attempt, prepare, messages, run_context, merges_arrivals=merges)
+                    if reader is None:
                         continue
-                    stream = start.opened.response
+                    stream = reader.response
                     stream.metadata = self._with_provenance(stream.metadata, attempt, attempts, messages)
-                    events = CommittedStream(start, attempt, messages, self._listener)
+                    events = CommittedStream(reader, attempt, messages, self._listener)
                     stack.callback(events.leave)
                     # Private, but the library replays peeked events the same way. The contract test
                     # tests/services/llm/models/test_routed_contract.py fails if that changes.
@@ -194,8 +202,11 @@ class RoutedModel(FallbackModel):
             sees = not has_images or Capability.IMAGES in self._spec.required or self._sees(candidate)
             if request.parameters.output_mode == "native" and not model.profile.get("supports_json_schema_output"):
                 adaptation = replace(adaptation, without=adaptation.without | {Capability.STRUCTURED_OUTPUT})
-            fitted = replace(request, parameters=fit_web_search(request.parameters, model.profile, adaptation))
-            messages, settings, parameters = fitted.apply(adaptation, sees_images=sees)
+            messages, settings = request.messages, request.settings
+            parameters = fit_web_search(request.parameters, model.profile, adaptation)
+            if adaptation is not UNCHANGED or not sees:
+                fitted = replace(request, parameters=parameters)
+                messages, settings, parameters = fitted.apply(adaptation, sees_images=sees)
             return PreparedCall(model, model.prepare_messages(messages, parameters), settings, parameters)
 
         return prepare
@@ -228,7 +239,7 @@ def _first_model(fallback: LLMProviderFallback, builder: ModelBuilder) -> Model:
     """Returns the first model that can be built; it is not asked, so a stand-in does where none can."""
     for provider in fallback.providers:
         with suppress(Exception):
-            return builder.model(provider, provider.default_model)
+            return builder.models[provider, provider.models[0]]
     return DemoModel("none", SystemClock())
 
 

@@ -25,7 +25,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from core.clock import Clock
 from core.config.providers import ProviderSettings
-from services.llm.models.stream_start import emptiness, is_answer
+from services.llm.models.stream_reader import emptiness, is_answer
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import suggest_version
 from services.llm.request import Capability
@@ -168,7 +168,7 @@ class ProviderTrial:
         picture: BinaryContent | None = None,
     ) -> Exception | None:
         try:
-            model = self._builder.model(provider, name)
+            model = self._builder.models[provider, name]
             _require_answer(await _ask(model, provider, name, features, on_output, picture))
         except Exception as error:  # noqa: BLE001 - the failure is the result of the test
             return error

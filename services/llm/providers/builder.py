@@ -6,7 +6,7 @@ affect a provider.
 """
 
 import ssl
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from functools import cached_property
 from typing import Final
@@ -37,6 +37,22 @@ class ConnectionsClosed(RuntimeError):
         super().__init__("the connections to the providers are closed")
 
 
+class _Models(dict[tuple[ProviderSettings, str], Model]):
+    """Models by provider and name; one that is missing is built.
+
+    Args:
+        build: raises ValueError for a provider that lacks a required variable.
+    """
+
+    def __init__(self, build: Callable[[ProviderSettings, str], Model]) -> None:
+        super().__init__()
+        self._build = build
+
+    def __missing__(self, key: tuple[ProviderSettings, str]) -> Model:
+        model = self[key] = self._build(*key)
+        return model
+
+
 class ModelBuilder:
     """Builds and caches models, and owns their connections.
 
@@ -46,24 +62,12 @@ class ModelBuilder:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._models: dict[tuple[ProviderSettings, str], Model] = {}
+        self.models = _Models(self._build_model)
+        """By provider and name."""
         self._clients: dict[ProviderSettings, httpx2.AsyncClient] = {}
         self._former: set[httpx2.AsyncClient] = set()
         self._closing = BackgroundTasks()
         self._is_closed = False
-
-    def model(self, provider: ProviderSettings, model_name: str) -> Model:
-        """Returns the model of that name, built on first use.
-
-        Raises:
-            ValueError: the provider lacks a required variable.
-        """
-        key = (provider, model_name)
-        if key not in self._models:
-            if provider.missing is not None:
-                raise ValueError(f"provider {provider.id} cannot be used: {provider.missing}")
-            self._models[key] = self._build_model(provider, model_name)
-        return self._models[key]
 
     def spec(self, provider: ProviderSettings, model_name: str) -> ModelSpec:
         """Returns the ingredients of a model, or of a client for another capability."""
@@ -82,7 +86,7 @@ class ModelBuilder:
         """
         if provider.kind is ProviderKind.OLLAMA:
             return None
-        return self.model(provider, model_name).context_window
+        return self.models[provider, model_name].context_window
 
     def sees_images(self, provider: ProviderSettings, model_name: str) -> bool:
         """Returns whether the model accepts images, judged by its name."""
@@ -103,7 +107,8 @@ class ModelBuilder:
     def keep_only(self, providers: Collection[ProviderSettings]) -> None:
         """Drops the models of all other providers; their connections close when requests in flight must be over."""
         kept = set(providers)
-        self._models = {key: model for key, model in self._models.items() if key[0] in kept}
+        for key in [key for key in self.models if key[0] not in kept]:
+            del self.models[key]
         for provider in self._clients.keys() - kept:
             client = self._clients.pop(provider)
             self._former.add(client)
@@ -117,7 +122,7 @@ class ModelBuilder:
                 stack.push_async_callback(client.aclose)
             self._clients.clear()
             self._former.clear()
-            self._models.clear()
+            self.models.clear()
             await self._closing.close()
 
     async def _close_later(self, client: httpx2.AsyncClient) -> None:
@@ -131,6 +136,8 @@ class ModelBuilder:
         return httpx2.create_ssl_context()
 
     def _build_model(self, provider: ProviderSettings, model_name: str) -> Model:
+        if provider.missing is not None:
+            raise ValueError(f"provider {provider.id} cannot be used: {provider.missing}")
         wire_name = deployment_name(provider, model_name)
         if provider.kind is ProviderKind.DEMO:
             return DemoModel(wire_name, self._clock)

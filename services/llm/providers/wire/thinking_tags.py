@@ -21,9 +21,11 @@ _OPENINGS: Mapping[str, tuple[str, ...]] = {
     "<|channel|>analysis<|message|>": ("<|start|>assistant<|channel|>final<|message|>", "<|channel|>final<|message|>"),
 }
 """Spellings of the tag before thinking, in lower case, each with those that end it. Models mix the names of tags."""
+TAG_BEGINNINGS = frozenset(opening[0] for opening in _OPENINGS)
+"""First characters of those tags."""
 _CLOSINGS = tuple(dict.fromkeys(tag for tags in _OPENINGS.values() for tag in tags))
 _LONGEST_OPENING = max(map(len, _OPENINGS))
-_LONE_CLOSING = re.compile(rf"^[ \t]*+(?:{'|'.join(map(re.escape, _CLOSINGS))})[ \t]*+$", re.IGNORECASE | re.MULTILINE)
+LONE_CLOSING = re.compile(rf"^[ \t]*+(?:{'|'.join(map(re.escape, _CLOSINGS))})[ \t]*+$", re.IGNORECASE | re.MULTILINE)
 """A closing tag that has its line to itself, as templates and models write it."""
 _FENCE = "```"
 _BLANKS = " \t"
@@ -234,7 +236,7 @@ def find_thinking_end(text: str) -> int | None:
     The tag stands alone in its line, outside code, with no opening tag before it and an answer behind it: a text about
     such tags quotes them otherwise.
     """
-    found = _LONE_CLOSING.search(text)
+    found = LONE_CLOSING.search(text)
     if found is None or not text[found.end() :].strip():
         return None
     before = text[: found.start()]

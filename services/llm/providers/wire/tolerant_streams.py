@@ -25,7 +25,7 @@ from pydantic_ai.usage import RequestUsage
 
 from services.llm.providers.wire.call_pieces import CallPieces
 from services.llm.providers.wire.event_stream import EventStream
-from services.llm.providers.wire.thinking_tags import ThinkingHabit, ThinkingTags
+from services.llm.providers.wire.thinking_tags import LONE_CLOSING, TAG_BEGINNINGS, ThinkingHabit, ThinkingTags
 
 
 class _ProviderDetails(TypedDict, total=False):
@@ -68,7 +68,8 @@ class TolerantParts(ModelResponsePartsManager):
         return []
 
     @cached_property
-    def _thinking_tags(self) -> dict[tuple[str, str], ThinkingTags]:
+    def _thinking_tags(self) -> dict[tuple[str, str], ThinkingTags | None]:
+        """By the library's tags; None for a text that does not begin with thinking."""
         return {}
 
     def handle_text_delta(
@@ -82,21 +83,35 @@ class TolerantParts(ModelResponsePartsManager):
         """Handles text as the library does, with thinking tags that may be split."""
         pieces: Sequence[str] = (content,)
         if thinking_tags is not None:
-            tags = self._thinking_tags.get(thinking_tags)
-            if tags is None:
-                tags = self._thinking_tags[thinking_tags] = ThinkingTags(*thinking_tags, self._habit)
-            pieces = tags.split(content)
-            self._text_arguments: dict[str, Any] = {
-                "vendor_part_id": vendor_part_id, "thinking_tags": thinking_tags, **more
-            }  # fmt: skip
+            tags = self._tags_of(thinking_tags, content)
+            if tags is not None:
+                pieces = tags.split(content)
+                self._text_arguments: dict[str, Any] = {
+                    "vendor_part_id": vendor_part_id, "thinking_tags": thinking_tags, **more
+                }  # fmt: skip
+            elif content in thinking_tags:
+                # The library takes a piece that equals a tag for one.
+                pieces = (content[:1], content[1:])
         for piece in pieces:
             yield from super().handle_text_delta(
                 vendor_part_id=vendor_part_id, content=piece, thinking_tags=thinking_tags, **more
             )
 
+    def _tags_of(self, thinking_tags: tuple[str, str], beginning: str) -> ThinkingTags | None:
+        """Returns the splitter of a text; None where its first piece shows that it does not begin with thinking."""
+        if thinking_tags not in self._thinking_tags:
+            first = beginning.lstrip()[:1]
+            is_plain = first and first not in TAG_BEGINNINGS and first != thinking_tags[0][:1]
+            self._thinking_tags[thinking_tags] = (
+                None
+                if is_plain and not self._habit.is_opened_by_template
+                else ThinkingTags(*thinking_tags, self._habit)
+            )
+        return self._thinking_tags[thinking_tags]
+
     def flush_text(self, *, is_end: bool) -> Iterator[ModelResponseStreamEvent]:
         """Handles text that was held back since it might have been the beginning of a tag."""
-        for tags in self._thinking_tags.values():
+        for tags in filter(None, self._thinking_tags.values()):
             for piece in tags.flush(is_end=is_end):
                 yield from super().handle_text_delta(content=piece, **self._text_arguments)
 
@@ -104,11 +119,13 @@ class TolerantParts(ModelResponsePartsManager):
         """Handles the end of an answer, at which its thinking may turn out to be none; learns how its text begins."""
         yield from self.flush_text(is_end=True)
         self.end_calls()
-        for tags in self._thinking_tags.values():
+        for tags in filter(None, self._thinking_tags.values()):
             for piece in tags.end(is_cut=is_cut):
                 yield from super().handle_text_delta(content=piece, **self._text_arguments)
         if self._thinking_tags:
-            self._habit.learn("".join(part.content for part in self.get_parts() if isinstance(part, TextPart)))
+            text = "".join(part.content for part in self.get_parts() if isinstance(part, TextPart))
+            if LONE_CLOSING.search(text) is not None:
+                self._habit.learn(text)
 
     def end_calls(self) -> None:
         """Puts the whole arguments into calls whose pieces repeat each other."""
@@ -194,8 +211,8 @@ class HabitualModel:
 class TolerantStream(StreamedResponse):
     """Common base of the streams with this protocol; it comes before the library's own class."""
 
-    habits: StreamHabits = field(default_factory=StreamHabits, init=False)
-    """Those of the model, over its answers."""
+    habits: StreamHabits = field(init=False)
+    """Those of the model, over its answers; set before the stream is read."""
     _has_output: bool = field(default=False, init=False)
     _has_finished_before: bool = field(default=False, init=False)
     _is_finish_reliable: bool = field(default=True, init=False)

@@ -11,8 +11,8 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.test import TestModel
 
 from core.redis.client import open_redis
+from services.llm.models.candidate_call import CommittedStream
 from services.llm.models.routed import RoutedModel
-from services.llm.models.streams import CommittedStream
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer
 from tests.support.llm_harness import HELLO, LLMHarness, bench, provider

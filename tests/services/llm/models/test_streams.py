@@ -2,23 +2,21 @@
 
 import asyncio
 import json
-from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from pydantic_ai import Agent
 from pydantic_ai.direct import model_request_stream
-from pydantic_ai.messages import ModelResponse, PartDeltaEvent, TextPart, TextPartDelta
-from pydantic_ai.models import CompletedStreamedResponse, ModelRequestParameters
+from pydantic_ai.messages import ModelResponse, ModelResponseStreamEvent, PartDeltaEvent, TextPart, TextPartDelta
+from pydantic_ai.models import CompletedStreamedResponse, ModelRequestParameters, StreamedResponse
 
 from core.errors import AnswerInterrupted
 from core.redis.client import open_redis
-from services.llm.models.bounds import AnswerBounds
 from services.llm.models.routed import last_provenance
-from services.llm.models.stream_start import Event, OpenedStream
-from services.llm.models.streams import StreamReader
+from services.llm.models.stream_reader import StreamReader
 from services.llm.providers.openai import LeanOpenAI
 from services.llm.providers.wire.event_stream import Pacing
 from services.llm.request import Candidate, RequestSpec
@@ -105,18 +103,26 @@ async def test_plain_request_reads_its_text_as_one_piece(
 
 async def test_stall_counts_from_the_arrival_of_held_text() -> None:
     """The time for which text was held counts towards the stall deadline."""
+    text = PartDeltaEvent(index=0, delta=TextPartDelta("begun"))
 
-    async def silence() -> AsyncIterator[Event]:
-        await asyncio.Event().wait()
-        yield PartDeltaEvent(index=0, delta=TextPartDelta("late"))
+    class Silent(CompletedStreamedResponse):
+        async def __aiter__(self) -> AsyncIterator[ModelResponseStreamEvent]:
+            yield text
+            await asyncio.Event().wait()
 
-    response = CompletedStreamedResponse(ModelResponse([]), model_request_parameters=ModelRequestParameters())
-    now = asyncio.get_running_loop().time()
-    opened = OpenedStream(response, silence(), deque(), now, AnswerBounds())
+    @asynccontextmanager
+    async def opening() -> AsyncGenerator[StreamedResponse]:
+        yield Silent(ModelResponse([]), model_request_parameters=ModelRequestParameters())
+
     candidate = Candidate(provider("first", "http://127.0.0.1:1", stall_timeout_s=60.0), "m")
-    reader = StreamReader(opened, candidate, now, 600.0, Pacing(held_s=60.0))
-    with pytest.raises(TimeoutError, match="stalled"):
-        await reader.read()
+    pacing = Pacing()
+    reader = StreamReader(candidate, 600.0, pacing)
+    async with AsyncExitStack() as stack:
+        await reader.open(stack, opening(), 60.0)
+        assert await reader.read() == text
+        pacing.held_s = 60.0
+        with pytest.raises(TimeoutError, match="stalled"):
+            await reader.read()
     reader.close()
 
 

@@ -60,7 +60,7 @@ from tests.support.fake_llm.server import LLMServer
 for name in {[kind.value for kind in MEASURED]!r}:
     if os.fork() == 0:
         kind = ProviderKind(name)
-        ModelBuilder().model(provider_at(LLMServer(port=1), kind), MODELS[kind])
+        ModelBuilder().models[provider_at(LLMServer(port=1), kind), MODELS[kind]]
         print(name, *({SDK_NAMES!r} & set(sys.modules)), flush=True)
         os._exit(0)
     os.wait()
@@ -86,9 +86,9 @@ async def test_model_is_built_once(builder: ModelBuilder) -> None:
     """The same name is the same object, another name another, over the same connections."""
     one = provider(ProviderKind.OPENAI_COMPATIBLE, id="one", models=("m", "n"))
     other = provider(ProviderKind.OPENAI_COMPATIBLE, id="other")
-    assert builder.model(one, "m") is builder.model(one, "m")
-    assert builder.model(one, "m") is not builder.model(one, "n")
-    assert builder.model(one, "m") is not builder.model(other, "m")
+    assert builder.models[one, "m"] is builder.models[one, "m"]
+    assert builder.models[one, "m"] is not builder.models[one, "n"]
+    assert builder.models[one, "m"] is not builder.models[other, "m"]
     assert builder.http_client(one) is builder.http_client(one)
     assert builder.http_client(one) is not builder.http_client(other)
 
@@ -125,13 +125,13 @@ async def test_cancelled_closing_closes_every_client() -> None:
 @pytest.mark.parametrize("kind", ProviderKind)
 async def test_every_kind_has_a_builder(builder: ModelBuilder, kind: ProviderKind) -> None:
     """No kind of the settings is forgotten."""
-    assert isinstance(builder.model(provider(kind), MODELS.get(kind, "demo")), Model)
+    assert isinstance(builder.models[provider(kind), MODELS.get(kind, "demo")], Model)
 
 
 async def test_unusable_provider_is_not_built(builder: ModelBuilder) -> None:
     """The missing variable is named, in place of the error of an SDK."""
     with pytest.raises(ValueError, match="OPENAI_API_KEY is not set"):
-        builder.model(provider(ProviderKind.OPENAI, missing="OPENAI_API_KEY is not set"), "gpt-4o")
+        builder.models[provider(ProviderKind.OPENAI, missing="OPENAI_API_KEY is not set"), "gpt-4o"]
 
 
 @pytest.mark.parametrize("kind", OPENAI_WIRE)
@@ -142,7 +142,7 @@ async def test_finish_reason_is_required_for_every_family(
     """A cut stream must not pass for a whole answer, under any merged profile."""
     name = MODELS[kind]
     families = {} if family is None else {name: f"openai/{family}" if kind is ProviderKind.OPENROUTER else family}
-    model = builder.model(provider(kind, families=families), name)
+    model = builder.models[provider(kind, families=families), name]
     assert model.profile.get("openai_chat_streaming_requires_finish_reason") is True
 
 
@@ -154,7 +154,7 @@ async def test_model_has_the_profile_of_its_family(builder: ModelBuilder) -> Non
         deployments={"chat": "gpt-4o-prod", "gpt-5-mini": "x"},
         families={"chat": "gpt-5-mini", "x": "gpt-5-mini"},
     )
-    model = builder.model(azure, "chat")
+    model = builder.models[azure, "chat"]
     known = OpenAIChatModel("gpt-5-mini", provider=model.provider)
     assert model.model_name == "gpt-4o-prod"
     assert {**known.profile, "openai_chat_streaming_requires_finish_reason": True} == model.profile
@@ -176,10 +176,10 @@ async def test_model_has_the_profile_of_its_family_with_every_sdk(
 ) -> None:
     """The same for kinds with their own SDK: a fine-tuned model has the profile of its base."""
     mine = provider(kind, models=("tuned", family, "unknown"), families={"tuned": family})
-    tuned = builder.model(mine, "tuned")
+    tuned = builder.models[mine, "tuned"]
     assert tuned.model_name == "tuned"
-    assert tuned.profile == builder.model(mine, family).profile
-    assert tuned.profile != builder.model(mine, "unknown").profile
+    assert tuned.profile == builder.models[mine, family].profile
+    assert tuned.profile != builder.models[mine, "unknown"].profile
 
 
 async def test_client_timeouts_exceed_those_of_the_provider(builder: ModelBuilder) -> None:

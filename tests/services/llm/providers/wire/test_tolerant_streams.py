@@ -12,7 +12,7 @@ from pydantic_ai.messages import ModelRequest, TextPart, ThinkingPart, ToolCallP
 from pydantic_ai.models import ModelRequestParameters
 
 from core.config.providers import ProviderKind
-from services.llm.models.stream_start import is_finished
+from services.llm.models.stream_reader import is_finished
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.wire.chat_fields import as_message
 from services.llm.providers.wire.thinking_tags import ThinkingHabit, ThinkingTags
@@ -291,7 +291,7 @@ async def test_recorded_stream_is_read_whole(
 ) -> None:
     server.script(replay(name, size))
     provider = provider_at(server, kind)
-    response = await ask(builder.model(provider, provider.default_model), streamed=True)
+    response = await ask(builder.models[provider, provider.default_model], streamed=True)
     assert (response.text, response.finish_reason) == (text, reason)
 
 
@@ -302,7 +302,7 @@ async def test_both_tools_of_one_index_are_called(
 ) -> None:
     server.script(replay("two-tools-same-index.sse", size))
     provider = provider_at(server, kind)
-    response = await ask(builder.model(provider, provider.default_model), streamed=True, tools=(TIME_TOOL,))
+    response = await ask(builder.models[provider, provider.default_model], streamed=True, tools=(TIME_TOOL,))
     assert [call.args_as_dict() for call in response.tool_calls] == [
         {"time_zone": "UTC"},
         {"time_zone": "Europe/Berlin"},
@@ -316,7 +316,7 @@ async def test_usage_that_grows_is_counted_once(
 ) -> None:
     server.script(replay("usage-so-far-in-each-chunk.sse", size))
     provider = provider_at(server, kind)
-    response = await ask(builder.model(provider, provider.default_model), streamed=True)
+    response = await ask(builder.models[provider, provider.default_model], streamed=True)
     assert response.usage.total_tokens == 1012
 
 
@@ -327,7 +327,7 @@ async def test_bent_stream_is_read_whole(
 ) -> None:
     server.script(send(as_stream(lines), 7))
     provider = provider_at(server, kind)
-    response = await ask(builder.model(provider, provider.default_model), streamed=True)
+    response = await ask(builder.models[provider, provider.default_model], streamed=True)
     assert (response.text, response.finish_reason) == (text, "stop")
 
 
@@ -339,7 +339,7 @@ async def test_bent_tool_calls_are_told_apart(
     lines = [*(chunk(f'{{"tool_calls": {delta}}}') for delta in deltas), chunk("{}", '"tool_calls"')]
     server.script(send(as_stream(lines), 7))
     provider = provider_at(server, kind)
-    response = await ask(builder.model(provider, provider.default_model), streamed=True, tools=(TIME_TOOL,))
+    response = await ask(builder.models[provider, provider.default_model], streamed=True, tools=(TIME_TOOL,))
     zones = [call.args_as_dict() for call in response.tool_calls]
     assert zones == [{"time_zone": "UTC"}, {"time_zone": "Asia/Tokyo"}][:count]
     assert response.finish_reason == "tool_call"
@@ -361,7 +361,7 @@ async def test_error_in_a_stream_is_no_end(
     server.script(send(as_stream([chunk('{"content": "one"}'), error]), 1 << 20))
     provider = provider_at(server, kind)
     with pytest.raises(Exception) as raised:  # noqa: PT011 - each library has its own
-        await ask(builder.model(provider, provider.default_model), streamed=True)
+        await ask(builder.models[provider, provider.default_model], streamed=True)
     assert classify(raised.value, 300).fault in {Fault.DOWN, Fault.UNREADABLE, Fault.UNCLEAR}
 
 
@@ -374,7 +374,7 @@ async def test_whole_answer_in_place_of_a_stream_is_read(server: LLMServer, buil
     provider = provider_at(server)
     server.script(Act(do), Act(do))
     for streamed in (True, False):
-        response = await ask(builder.model(provider, provider.default_model), streamed=streamed)
+        response = await ask(builder.models[provider, provider.default_model], streamed=streamed)
         assert (response.text, response.finish_reason) == ("Four", "stop")
         assert response.usage.total_tokens
 
@@ -392,7 +392,7 @@ async def test_finish_reason_that_text_follows_does_not_count(
 
     server.script(Act(do))
     provider = provider_at(server, kind)
-    model = builder.model(provider, provider.default_model)
+    model = builder.models[provider, provider.default_model]
     async with model.request_stream(
         [ModelRequest.user_text_prompt("Hello?")], None, ModelRequestParameters()
     ) as stream:
@@ -413,7 +413,7 @@ async def test_thinking_that_the_template_opened_is_hidden_from_the_second_answe
     stream = as_stream([*pieces, STOP])
     server.script(send(stream, 64), send(stream, 64))
     provider = provider_at(server, kind)
-    answers = [await ask(builder.model(provider, provider.default_model), streamed=True) for _ in range(2)]
+    answers = [await ask(builder.models[provider, provider.default_model], streamed=True) for _ in range(2)]
     assert [(answer.text or "").strip() for answer in answers] == [OPENED, "Four"]
 
 
@@ -427,7 +427,7 @@ async def test_end_without_a_reason_is_believed_from_the_third_time_on_until_the
     reasons: list[str | None] = []
     for _ in range(6):
         try:
-            response = await ask(builder.model(provider, provider.default_model), streamed=True)
+            response = await ask(builder.models[provider, provider.default_model], streamed=True)
         except ModelAPIError:
             reasons.append(None)
         else:

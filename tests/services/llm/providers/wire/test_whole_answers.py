@@ -72,7 +72,7 @@ async def test_whole_answer_is_read_as_a_stream(
     provider = provider_at(server, kind)
     for indent in (None, 1):
         server.script(send(body, indent))
-        response = await ask(builder.model(provider, provider.default_model), streamed=True)
+        response = await ask(builder.models[provider, provider.default_model], streamed=True)
         assert (response.text, response.finish_reason) == ("Four", "stop")
         assert response.usage.total_tokens == 12
 
@@ -80,7 +80,7 @@ async def test_whole_answer_is_read_as_a_stream(
 async def test_whole_answer_of_anthropic_calls_its_tools(server: LLMServer, builder: ModelBuilder) -> None:
     server.script(send({**MESSAGE, "content": [CALL], "stop_reason": "tool_use"}, None))
     provider = provider_at(server, Kind.ANTHROPIC)
-    response = await ask(builder.model(provider, provider.default_model), streamed=True, tools=(TIME_TOOL,))
+    response = await ask(builder.models[provider, provider.default_model], streamed=True, tools=(TIME_TOOL,))
     assert [call.args_as_dict() for call in response.tool_calls] == [{"time_zone": "UTC"}]
 
 
@@ -91,5 +91,5 @@ async def test_error_in_place_of_a_stream_is_the_servers(
     server.script(send(body, None))
     provider = provider_at(server, kind)
     with pytest.raises(ModelAPIError) as caught:
-        await ask(builder.model(provider, provider.default_model), streamed=True)
+        await ask(builder.models[provider, provider.default_model], streamed=True)
     assert classify(caught.value, 300).fault in {Fault.DOWN, Fault.UNREADABLE}

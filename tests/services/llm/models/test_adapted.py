@@ -14,8 +14,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.tools import ToolDefinition
 
-from services.llm.models.adapted import AdaptableRequest
-from services.llm.models.trimming import has_earlier_turns, keep_newest_turn, trim
+from services.llm.models.adapted import AdaptableRequest, has_earlier_turns, keep_newest_turn, trim
 from services.llm.request import Adaptation, Capability
 from services.llm.usage import estimate_tokens
 
