@@ -5,6 +5,7 @@ text: changing one changes verdicts.
 """
 
 import math
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -47,16 +48,24 @@ EASILY_MISTAKEN = frozenset({Category.CHANNEL_PROMO, Category.FLOOD, Category.OF
 """Categories with frequent false positives; injection too, since people talk about prompts."""
 
 
+def _to_word(value: object) -> object:
+    """Reads a word of the schema in any case, with spaces or hyphens: `Job scam`, `CRYPTO-SCAM`."""
+    return re.sub(r"[\s-]+", "_", value.strip().lower()) if isinstance(value, str) else value
+
+
+_PER_CENT = re.compile(r"\s*(?:%|per\s?cent|процент\w*|/\s*100)$", re.IGNORECASE)
+
+
 def _to_percent(value: object) -> object:
-    """Reads a fraction (0.97), a rounded percentage (92.5) and a number in a string ("97", "97 %") as per cent.
+    """Reads a fraction (0.97), a rounded percentage (92.5) and a number in a string ("97", "97 %", "97/100").
 
     Raises:
         ValueError: the value is negative, infinite or no number.
     """
     is_percentage = False
     if isinstance(value, str):
-        digits = value.strip().removesuffix("%").strip()
-        is_percentage = "%" in value or digits.isdecimal()
+        digits = _PER_CENT.sub("", value.strip())
+        is_percentage = digits != value.strip() or digits.isdecimal()
         value = float(digits.replace(",", "."))
     if isinstance(value, bool) or (isinstance(value, float) and not 0 <= value < math.inf):
         msg = "the confidence is no number from 0 to 100"
@@ -71,13 +80,13 @@ class Verdict(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    category: Category = Field(
+    category: Annotated[Category, BeforeValidator(_to_word)] = Field(
         description="what the message is; ok if nothing is wrong with it, unsure if you cannot tell"
     )
     confidence: Annotated[int, BeforeValidator(_to_percent)] = Field(
         ge=0, le=100, description="how sure you are, 0 to 100"
     )
-    about: About = Field(
+    about: Annotated[About, BeforeValidator(_to_word)] = Field(
         default=About.AUTHOR,
         description="author: in the author's own words; quoted: only in what they quote; profile: in the name",
     )

@@ -23,8 +23,10 @@ MAX_DETAIL = 60
 CACHED_LISTS = 1000
 COMMAND = re.compile(r"/\w{1,64}(?:@\w{1,64})?(?:\s|$)")
 THANKS = re.compile(
-    r"(?:@\w+[\s,]*)?(?:(?:\w+\s+){0,2}(?:спасибо|спс|благодарю|дякую)|(?:many\s+)?thank(?:s| you)|thx|ty"
-    r"|danke|merci|gracias|grazie|obrigad[oa])\b.{0,24}"
+    r"(?:@\w+[\s,]*)?(?:(?:\w+\s+){0,2}(?:спасиб\w*|спс|благодар[юя]|дякую|рахмет|рахмат|сенкс|gracias|obrigad[oa]"
+    r"|dank|merci|hvala)|(?:many\s+)?thank(?:s| you)|thx|tnx|tysm|ty|danke|grazie|bedankt|tack|kiitos"
+    r"|te[sş]ekk[uü]r\w*|dzi[eę]kuj[eę]|d[eě]kuji|mul[tț]umesc|k[oö]sz[oö]n[oö]m|ευχαριστ[ωώ]|terima kasih"
+    r"|c[aả]m [oơ]n)\b.{0,24}|(?:谢谢|謝謝|感谢|ありがとう|감사합니다|고마워|شكرا|תודה|धन्यवाद).{0,24}"
 )
 """Short thanks as a whole message, folded: one member may thank several others in a row."""
 _WITHOUT_SPACES = frozenset({"HAN", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"})

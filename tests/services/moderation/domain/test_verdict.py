@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from services.moderation.domain.verdict import Verdict
+from services.moderation.domain.verdict import About, Category, Verdict
 
 
 def read(confidence: str) -> int:
@@ -26,10 +26,20 @@ def read(confidence: str) -> int:
         ("0", 0),
         ("0.0", 0),
         ("100", 100),
+        ('"97/100"', 97),
+        ('"97 per cent"', 97),
+        ('"97 процентов"', 97),
     ],
 )
 def test_confidence_reads_percentages_and_fractions(written: str, confidence: int) -> None:
     assert read(written) == confidence
+
+
+@pytest.mark.parametrize("word", ["JOB_SCAM", "Job scam", "job-scam", " job_scam "])
+def test_words_are_read_in_any_case(word: str) -> None:
+    """A model without structured output writes them as it likes."""
+    verdict = Verdict.model_validate({"category": word, "confidence": 97, "about": "Author"})
+    assert (verdict.category, verdict.about) == (Category.JOB_SCAM, About.AUTHOR)
 
 
 @pytest.mark.parametrize(

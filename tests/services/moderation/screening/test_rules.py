@@ -199,6 +199,9 @@ class TestRepetition:
             {"text": "/roll 3d6"},
             {"text": "Thank you so much!"},
             {"text": "@anna спасибо большое!!"},
+            {"text": "Vielen lieben Dank!"},
+            {"text": "Teşekkürler"},
+            {"text": "謝謝你"},
             {"media": (MediaKind.PHOTO,)},  # several at once, not as an album
             {"is_forward": True, "forwarded": "news"},
         ],
