@@ -226,7 +226,9 @@ async def open_services(settings: Settings, clock: Clock | None = None) -> Async
     async with AsyncExitStack() as stack:
         infra = await open_infrastructure(stack, settings, clock or SystemClock())
         history = FigureHistory(infra.database, infra.clock, settings.zone)
-        ledger = UsageLedger(infra.database, infra.clock, history=history, zone=settings.zone)
+        ledger = UsageLedger(
+            infra.database, infra.clock, history=history, count_cost=infra.metrics.cost, zone=settings.zone
+        )
         await ledger.start()
         stack.push_async_callback(ledger.close)
         llm = await open_llm_services(stack, infra, ledger)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import count
@@ -20,7 +20,7 @@ from core.errors import StorageError
 from services.history import figures
 from services.history.figures import Figure, FigureHistory
 from services.llm.usage import RequestReport
-from services.usage.prices import Prices
+from services.usage.prices import NANO, Prices
 
 log = structlog.get_logger()
 
@@ -76,6 +76,7 @@ class UsageLedger:
 
     Args:
         history: metrics history of the providers, downsampled daily.
+        count_cost: counts the cost in USD of a request that was written, by provider and model.
         limit: maximum number of requests that wait for the database.
         zone: the days of the sums start at its midnight.
     """
@@ -87,6 +88,7 @@ class UsageLedger:
         prices: Prices | None = None,
         *,
         history: FigureHistory | None = None,
+        count_cost: Callable[[str, str, float], None] | None = None,
         limit: int = BACKLOG_LIMIT,
         timing: LedgerTiming | None = None,
         zone: tzinfo = UTC,
@@ -96,6 +98,7 @@ class UsageLedger:
         self._prices = prices or Prices()
         self._zone = zone
         self._history = history or FigureHistory(database, clock, zone)
+        self._count_cost = count_cost
         self._timing = timing or LedgerTiming()
         self._pending: deque[_Entry] = deque(maxlen=limit)
         self._limit = limit
@@ -213,6 +216,11 @@ class UsageLedger:
                 return
             for entry in batch:
                 await self._write([entry])
+            return
+        if self._count_cost is not None:
+            for row in rows:
+                if row.cost_nanousd is not None:
+                    self._count_cost(row.provider, row.model, row.cost_nanousd / NANO)
 
     def _row(self, entry: _Entry) -> UsageRequestRow:
         report = entry.report

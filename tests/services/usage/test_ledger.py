@@ -94,6 +94,18 @@ async def test_totals_sum_by_user_chat_and_provider(database: Database, clock: M
     assert await requests(database) == 5
 
 
+async def test_cost_is_counted_once_a_request_is_written(database: Database, clock: ManualClock) -> None:
+    """As far as its price is known."""
+    counted: list[tuple[str, str, float]] = []
+    ledger = UsageLedger(database, clock, count_cost=lambda *cost: counted.append(cost))
+    for provider in (PAID, OWN, PAID):
+        ledger.count(report(clock, provider))
+    assert counted == []
+    for _ in range(2):
+        await ledger.flush()
+    assert sorted(counted) == [("own", "m", 0.0), ("paid", "m", 0.0002), ("paid", "m", 0.0002)]
+
+
 async def test_totals_are_split_by_utc_day(database: Database, clock: ManualClock) -> None:
     """A request counts for the day on which it ended."""
     ledger = UsageLedger(database, clock)
