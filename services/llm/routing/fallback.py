@@ -124,26 +124,20 @@ class LLMProviderFallback:
             AllProvidersFailed: no provider is configured.
             ConsentNeeded: only remote ones are, and `spec` excludes them.
         """
-        roster, listed = self.roster, self.roster.usable
-        allowed = [name for name in listed if self._allowed_models(spec, name)]
+        roster = self.roster
+        allowed = [name for name in roster.usable if self._allowed_models(spec, name)]
         usable = [name for name in allowed if not (spec.local_only and roster.all[name].remote)]
         is_withheld = len(usable) < len(allowed)
         patience = RedisPatience()
         kept = await self._kept_provider(spec, usable, patience)
-        now = self._clock.time()
-        state, standing = self._shared.routing, self.recorder.standing_order()
-        if kept not in usable or kept in state.cooldowns:
-            kept = None
+        standing = self.recorder.standing_order()
         chosen = spec.choice.provider if spec.choice is not None else None
-        # A user who is kept with a provider is not sent to probe another one.
-        first = chosen if chosen in usable else kept
-        probe = rules.probe_due(state, usable, now, choice=first) if state.cooldowns else None
-        if probe is not None and fits is not None and not fits(self._candidate(probe, spec)):
-            probe = None
-        if first is None and probe is None and standing.providers is listed and len(usable) == len(listed):
+        probe = self._find_probe(spec, usable, kept, fits)
+        is_free = chosen is None and kept is None and probe is None
+        if is_free and tuple(usable) == standing.providers:
             order = list(standing.order)
         else:
-            order = rules.order(state, usable, now, choice=chosen, stay=kept, probe=probe)
+            order = rules.order(standing.routing, usable, self._clock.time(), choice=chosen, stay=kept, probe=probe)
         fits = self._with_required(spec, fits)
         fixed = {standing.forced, chosen}
         candidates = [self._candidate(name, spec, by_order=name not in fixed) for name in order]
@@ -226,6 +220,20 @@ class LLMProviderFallback:
         )
         return ServiceStatus(statuses, state.forced(now), state.preferred(now), self._shared.connected)
 
+    def _find_probe(
+        self, spec: RequestSpec, usable: Sequence[str], kept: str | None, fits: Callable[[Candidate], bool] | None
+    ) -> str | None:
+        """Returns the half-open provider that a request probes.
+
+        A user who is kept with a provider is not sent to probe another one.
+        """
+        state = self._shared.routing
+        if not state.cooldowns:
+            return None
+        chosen = spec.choice.provider if spec.choice is not None else None
+        probe = rules.probe_due(state, usable, self._clock.time(), choice=chosen if chosen in usable else kept)
+        return probe if probe is None or fits is None or fits(self._candidate(probe, spec)) else None
+
     def _with_required(
         self, spec: RequestSpec, fits: Callable[[Candidate], bool] | None
     ) -> Callable[[Candidate], bool] | None:
@@ -240,10 +248,11 @@ class LLMProviderFallback:
         return fits_all
 
     async def _kept_provider(self, spec: RequestSpec, usable: Sequence[str], patience: RedisPatience) -> str | None:
-        """Returns the provider that stepped in for a busy one when this user was last answered."""
+        """Returns the provider that stepped in for a busy one when this user was last answered, if it is healthy."""
         if not self.roster.has_limits or spec.user is None or not usable[1:]:
             return None
-        return await self._shedding.affinity.provider_for(spec.user, patience)
+        kept = await self._shedding.affinity.provider_for(spec.user, patience)
+        return kept if kept in usable and kept not in self._shared.routing.cooldowns else None
 
     def _allowed_models(self, spec: RequestSpec, provider: str) -> Sequence[str]:
         """Returns the models of a provider that a request may ask, the user's choice included."""

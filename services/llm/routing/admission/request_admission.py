@@ -62,15 +62,7 @@ class ProviderGate:
         self._queue: GateQueue | None = None
 
     async def enter(self, person: str, patience_s: float | None = None) -> GatePlace | None:
-        """Returns a place, in turn where none is free.
-
-        Args:
-            person: the requests of one person share a queue.
-            patience_s: give up when no place became free for so long; None waits without a limit.
-
-        Returns:
-            None if the queue stood still for too long.
-        """
+        """Returns a place, in turn where none is free; None if none became free for `patience_s`."""
         # A free place has no eligible request in the queue: `release` would have admitted it.
         place = self.take(person)
         if place is not None:

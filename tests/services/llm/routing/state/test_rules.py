@@ -99,6 +99,22 @@ def test_leads(known: Routing, provider: str, *, expected: bool) -> None:
     assert routing.leads(known, provider, ABC, NOW) is expected
 
 
+@pytest.mark.parametrize("known", [row[1] for row in ORDERS], ids=[row[0] for row in ORDERS])
+def test_standing_order_agrees_with_the_rules_until_an_entry_ends(known: Routing) -> None:
+    standing = routing.find_standing_order(known, ABC, NOW)
+    assert standing.until > NOW
+    ends = [entry.until for entry in (known.force, known.preference, *known.cooldowns.values()) if entry is not None]
+    assert all(end <= NOW or standing.until <= end for end in ends)
+    for now in (NOW, min(standing.until - 0.1, NOW + 1e6)):
+        assert standing.order == tuple(routing.order(known, ABC, now))
+        assert standing.forced == known.forced(now)
+        assert standing.leaders == {each for each in ABC if routing.leads(known, each, ABC, now)}
+        for prefer in (True, False):
+            assert standing.proven[prefer] == {
+                each for each in ABC if routing.is_proven(known, each, now, prefer=prefer)
+            }
+
+
 def proven(provider: str, *, began: float = NOW - 1, prefer: bool = True) -> Change:
     return changes.proven(provider, began, NOW, 1800, ABC, prefer=prefer)
 

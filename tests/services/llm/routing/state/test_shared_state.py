@@ -95,6 +95,15 @@ async def test_change_without_effect_writes_nothing(redis: Redis, shared: Shared
     assert await redis.ttl(KEY) == -1
 
 
+async def test_copy_is_one_object_while_nothing_changes(shared: SharedRouting, clock: RealSleeps) -> None:
+    shared.apply(cooled(clock))
+    known = shared.routing
+
+    await shared.commit(lambda routing: routing, 5)
+
+    assert shared.routing is known
+
+
 async def test_removed_entries_are_deleted_in_redis(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
     await shared.commit(changes.forced("a", clock.time(), 60), 5)
     await shared.commit(cooled(clock), 5)
