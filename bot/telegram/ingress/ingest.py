@@ -312,23 +312,26 @@ class UpdateIngest:
                 self._albums.mark_accepted(message)
         if excess:
             log.warning("update.queue_full", updates=len(excess))
-            told = await self._admission.are_told([("full", each.update) for each in excess if each.update])
-            await self._inbox.put(
-                [
-                    rejection_job(self._bot.id, each.raw, "queue-full")
-                    for each, is_told in zip((each for each in excess if each.update), told, strict=True)
-                    if is_told and (each.message is None or self._albums.reject_once(each.message))
-                ]
-            )
+            await self._tell_full([(each, each.update) for each in excess if each.update is not None])
+
+    async def _tell_full(self, excess: Sequence[tuple[Classified, Update]]) -> None:
+        told = await self._admission.are_told([("full", update) for _, update in excess])
+        await self._inbox.put(
+            [
+                rejection_job(self._bot.id, each.raw, "queue-full")
+                for (each, _), is_told in zip(excess, told, strict=True)
+                if is_told and (each.message is None or self._albums.reject_once(each.message))
+            ]
+        )
 
     async def _within_limits(self, classified: Sequence[Classified]) -> list[Classified]:
         """Returns the updates within the rates of their senders, and replacements for the others.
 
         Usually that is nothing: a flood leads to one job a minute, which warns its sender.
         """
-        limited = [each for each in classified if each.is_limited and each.update is not None]
-        refusals = await self._admission.judge([each.update for each in limited if each.update is not None])
-        refused = {each.job.id: refusal for each, refusal in zip(limited, refusals, strict=True) if refusal is not None}
+        limited = {each.job.id: each.update for each in classified if each.is_limited and each.update is not None}
+        refusals = await self._admission.judge(list(limited.values()))
+        refused = {job_id: refusal for job_id, refusal in zip(limited, refusals, strict=True) if refusal is not None}
         if refused:
             log.warning("update.rate_limited", updates=len(refused))
         silent = await self._find_silent(classified)
@@ -343,11 +346,11 @@ class UpdateIngest:
 
     async def _find_silent(self, classified: Sequence[Classified]) -> Collection[str]:
         """Returns the ids of the denials that are not told."""
-        denials = [(each.job.id, each.update) for each in classified if each.is_denial and each.update is not None]
+        denials = {each.job.id: each.update for each in classified if each.is_denial and each.update is not None}
         if not denials:
             return ()
-        told = await self._admission.are_told([("denied", update) for _, update in denials])
-        return {job_id for (job_id, _), is_told in zip(denials, told, strict=True) if not is_told}
+        told = await self._admission.are_told([("denied", update) for update in denials.values()])
+        return {job_id for job_id, is_told in zip(denials, told, strict=True) if not is_told}
 
     def _replace(self, refused: Classified, refusal: AdmissionRefusal) -> Iterator[Classified]:
         """Yields the warning of a sender, if they are to be told, and the job that only moderates, if there is one."""
