@@ -80,7 +80,7 @@ class JobWorker:
     """Executes jobs. Idempotent: a job that is repeated after a crash skips the steps that are done.
 
     Args:
-        dispatcher: routes updates to the handlers, except prompts: their classification names the one that they have.
+        dispatcher: routes every update that is no prompt to its handler.
         responder: answers prompts.
         regenerated: answers turns again.
         known: notes the newest message id of each chat.
@@ -220,7 +220,7 @@ class JobWorker:
     async def _route(
         self, arrived: UpdateArrived, update: Update, album: Sequence[Message], job: Job
     ) -> PendingAnswer | None:
-        """Hands an update to its handler. One of a prompt is known: the filters of the others are not asked again."""
+        """Routes an update. A prompt was classified when it was stored, so no filter of a handler is asked again."""
         message = update.message
         if arrived.is_prompt and message is not None and not album:
             text = await find_addressed_text(message, self._bot)

@@ -1,4 +1,4 @@
-"""Parses updates, malformed ones as far as they can be read, and converts their messages to core messages."""
+"""Parses updates, malformed ones too; finds commands and addressed texts; converts messages to core messages."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
