@@ -18,7 +18,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_core import PydanticSerializationError
-from sqlalchemy import BigInteger, Connection, Executable, and_, bindparam, delete, literal, select, update
+from sqlalchemy import BigInteger, Connection, and_, bindparam, delete, select, update
 
 from core.clock import Clock
 from core.db.database import Database
@@ -86,6 +86,16 @@ class TurnStore(StoredTurns):
         self._clock = clock
         insert = database.insert(TurnRow).on_conflict_do_nothing(index_elements=["origin"])
         self._insert = insert.returning(TurnRow.id)
+        of_turn = (
+            select(ThreadRow.surface, ThreadRow.chat_id, bindparam("message", type_=BigInteger), TurnRow.id)
+            .join(TurnRow, TurnRow.thread_id == ThreadRow.id)
+            .where(TurnRow.id == bindparam("turn"))
+        )
+        columns = ["surface", "chat_id", "message_id", "turn_id"]
+        note = database.insert(AnswerMessageRow).from_select(columns, of_turn)
+        self._note_answer = note.on_conflict_do_update(
+            index_elements=columns[:3], set_={"turn_id": note.excluded.turn_id}
+        )
 
     async def warm(self) -> None:
         """Builds the message serialisers, which would delay the first turn by 0.2 s."""
@@ -201,13 +211,9 @@ class TurnStore(StoredTurns):
             if stored is not None:
                 whole = stored
                 if not starts_with_prompt(messages):
+                    prompt = Transcript(row.prompt, row.estimated_tokens, row.attachment_count)
                     # Closed before, a row has the sizes of the whole turn.
-                    prompt = (
-                        _measure(row.prompt, turn_id)
-                        if row.has_messages
-                        else Transcript(row.prompt, row.estimated_tokens, row.attachment_count)
-                    )
-                    whole = _join(prompt, stored)
+                    whole = _join(_measure(prompt, turn_id) if row.has_messages else prompt, stored)
                 values |= {"messages": whole.json, **_sizes(whole)}
                 self._keep_attachments(connection, turn_id, whole)
             connection.execute(_CLOSE, {"turn": turn_id, **values})
@@ -249,25 +255,14 @@ class TurnStore(StoredTurns):
 
     async def note_answer(self, turn_id: int, message_ids: Sequence[int]) -> None:
         """Records which messages hold the answer; a message recorded for another turn moves to this one."""
-        notes = [self._answer_note(turn_id, each) for each in dict.fromkeys(message_ids)]
+        notes = [{"turn": turn_id, "message": each} for each in dict.fromkeys(message_ids)]
 
         def work(connection: Connection) -> None:
             for note in notes:
-                connection.execute(note)
+                connection.execute(self._note_answer, note)
 
         # Before other writers: a crash before it is written doubles a message.
         await self._database.run(work, urgent=True)
-
-    def _answer_note(self, turn_id: int, message_id: int) -> Executable:
-        """Returns the statement that records a message of an answer."""
-        found = (
-            select(ThreadRow.surface, ThreadRow.chat_id, literal(message_id, BigInteger), TurnRow.id)
-            .join(TurnRow, TurnRow.thread_id == ThreadRow.id)
-            .where(TurnRow.id == turn_id)
-        )
-        columns = ["surface", "chat_id", "message_id", "turn_id"]
-        insert = self._database.insert(AnswerMessageRow).from_select(columns, found)
-        return insert.on_conflict_do_update(index_elements=columns[:3], set_={"turn_id": turn_id})
 
     def _insert_turn(
         self,
@@ -319,10 +314,10 @@ def _sizes(stored: Transcript) -> dict[str, int]:
     return {"estimated_tokens": stored.tokens, "attachment_count": stored.file_count}
 
 
-def _measure(prompt: str, turn_id: int) -> Transcript:
-    """Returns a stored prompt with its sizes."""
-    messages = parse_messages(prompt, turn_id)
-    return Transcript(prompt, estimate_tokens(messages), len(transcript.digests(messages)))
+def _measure(prompt: Transcript, turn_id: int) -> Transcript:
+    """Returns a stored prompt with its own sizes."""
+    messages = parse_messages(prompt.json, turn_id)
+    return replace(prompt, tokens=estimate_tokens(messages), file_count=len(transcript.digests(messages)))
 
 
 def _join(prompt: Transcript, answer: Transcript) -> Transcript:
