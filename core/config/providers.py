@@ -110,6 +110,11 @@ IMAGE_KINDS = frozenset(
 
 _MAX_PRICE_USD = 1e6
 """Maximum price per million tokens: a dollar per token is a typing error."""
+_MOST_TOKENS = 100_000_000
+"""Maximum context window."""
+_KEY = r"(?!['\"])[!-~]+"
+"""Quotes around it are left of an `--env-file` of Docker, which keeps them."""
+_NO_KEY = "holds a space or a character that no key has"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,7 @@ class ProviderSettings:
         api_version: API version, Azure only.
         deployments: the Azure deployment of each model.
         families: the actual model behind a name, such as that of a deployment.
+        contexts: context windows of models, in tokens, where the library does not know them.
         prices: prices that the price library lacks.
         budget_day_usd: USD a day, over which the provider is passed over; None for no limit.
         missing: the variables without which the provider cannot be used; None if it can.
@@ -158,6 +164,7 @@ class ProviderSettings:
     api_version: str | None = None
     deployments: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     families: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    contexts: Mapping[str, int] = field(default_factory=dict[str, int], hash=False)
     prices: Mapping[str, Price] = field(default_factory=dict[str, Price], hash=False)
     budget_day_usd: float | None = None
     missing: str | None = None
@@ -173,6 +180,17 @@ def parse_kind(value: object) -> object:
     value = lower_text(value)
     if value is not None and value not in set(ProviderKind):
         raise ValueError(f"unknown kind, known are {', '.join(ProviderKind)}")
+    return value
+
+
+def parse_contexts(value: object) -> dict[str, int]:
+    """Parses `{"model": tokens}`."""
+    return parse_json_values(value, _parse_context)
+
+
+def _parse_context(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MOST_TOKENS:
+        raise ValueError("must have its context window, a whole number of tokens above 0")
     return value
 
 
@@ -205,9 +223,7 @@ class ProviderVariables(VariableSet):
 
     kind: Annotated[ProviderKind | None, BeforeValidator(parse_kind)] = Field(default=None, examples=["openai"])
     base_url: BaseUrl | None = Field(default=None, examples=["http://localhost:8000/v1"])
-    api_key: Annotated[SecretStr | None, require_pattern(r"[!-~]+", "holds a space or a character that no key has")] = (
-        Field(default=None, examples=["sk-..."])
-    )
+    api_key: Annotated[SecretStr | None, require_pattern(_KEY, _NO_KEY)] = Field(default=None, examples=["sk-..."])
     timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False, examples=[60])
     first_token_timeout: float = Field(default=12.0, gt=0, allow_inf_nan=False, examples=[12])
     stall_timeout: float = Field(default=20.0, gt=0, allow_inf_nan=False, examples=[20])
@@ -218,6 +234,9 @@ class ProviderVariables(VariableSet):
     api_version: str | None = Field(default=None, examples=["2024-10-21"])
     deployments: Names = Field(default_factory=dict, examples=['{"gpt-5-mini": "chat-prod"}'])
     families: Names = Field(default_factory=dict, examples=['{"chat-prod": "gpt-5-mini"}'])
+    context: Annotated[dict[str, int], NoDecode, BeforeValidator(parse_contexts)] = Field(
+        default_factory=dict, examples=['{"llama3.2": 8192}']
+    )
     budget_day: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False, examples=[5])
     prices: Annotated[dict[str, Price], NoDecode, BeforeValidator(parse_prices)] = Field(
         default_factory=dict, examples=['{"chat-prod": [0.25, 2.0]}']
@@ -273,6 +292,7 @@ def read_provider(
         api_version=parsed.api_version,
         deployments=parsed.deployments,
         families=parsed.families,
+        contexts=parsed.context,
         prices=parsed.prices,
         budget_day_usd=parsed.budget_day,
         missing=f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set" if missing else None,

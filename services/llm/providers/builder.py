@@ -82,8 +82,11 @@ class ModelBuilder:
     def context_window(self, provider: ProviderSettings, model_name: str) -> int | None:
         """Returns the limit of input and output tokens together, or None if it is unknown.
 
-        It is unknown for Ollama, which applies the window of its own configuration to every model.
+        It is unknown for Ollama, which applies the window of its own configuration to every model, unless the operator
+        says it.
         """
+        if (told := provider.contexts.get(model_name)) is not None:
+            return told
         if provider.kind is ProviderKind.OLLAMA:
             return None
         return self.models[provider, model_name].context_window

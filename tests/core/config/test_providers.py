@@ -72,6 +72,7 @@ class TestProvider:
             MY_LLM_7_API_VERSION="2024-10-21",
             MY_LLM_7_DEPLOYMENTS='{"m": "prod"}',
             MY_LLM_7_FAMILIES='{"m": "gpt-5-mini"}',
+            MY_LLM_7_CONTEXT='{"m": 8192}',
             MY_LLM_7_PRICES='{"m": [0.25, 2], "n": {"input": 0, "output": 1}}',
         )
         assert found == ProviderSettings(
@@ -90,6 +91,7 @@ class TestProvider:
             api_version="2024-10-21",
             deployments={"m": "prod"},
             families={"m": "gpt-5-mini"},
+            contexts={"m": 8192},
             prices={"m": Price(0.25, 2.0), "n": Price(0.0, 1.0)},
             missing=None,
         )
@@ -215,6 +217,7 @@ class TestProvider:
             ("LAB_BASE_URL", "http://lab:11434/api/chat", "must not end in /api/chat"),
             ("LAB_API_KEY", "hunter22 hunter22", "holds a space or a character"),
             ("LAB_API_KEY", "“hunter22”", "holds a space or a character"),  # typographic quotes of a chat
+            ("LAB_API_KEY", "'hunter22'", "holds a space or a character"),  # as Docker's --env-file passes it on
             ("LAB_TIMEOUT", "0", "must be above 0"),
             ("LAB_FIRST_TOKEN_TIMEOUT", "-1", "must be above 0"),
             ("LAB_STALL_TIMEOUT", "inf", "must be"),
@@ -227,6 +230,9 @@ class TestProvider:
             ("LAB_DEPLOYMENTS", '{"m": ""}', '"m" must have a name'),
             ("LAB_FAMILIES", '{"m": 1}', '"m" must have a name'),
             ("LAB_FAMILIES", "m=gpt", "is not JSON"),
+            ("LAB_CONTEXT", "8192", "must be a JSON object"),
+            ("LAB_CONTEXT", '{"m": "8k"}', '"m" must have its context window'),
+            ("LAB_CONTEXT", '{"m": 0}', "a whole number of tokens above 0"),
             ("LAB_PRICES", '{"m": [1]}', '"m" must have its input and output price'),
             ("LAB_PRICES", '{"m": [1, -1]}', "numbers of at least 0"),
             ("LAB_PRICES", '{"m": [true, 1]}', "numbers of at least 0"),

@@ -224,6 +224,11 @@ async def test_context_window(builder: ModelBuilder, kind: ProviderKind, model: 
     assert (window is not None and window > 100_000) if known else window is None
 
 
+@pytest.mark.parametrize("kind", [ProviderKind.OLLAMA, ProviderKind.OPENAI])
+async def test_context_window_of_the_operator_counts(builder: ModelBuilder, kind: ProviderKind) -> None:
+    assert builder.context_window(provider(kind, contexts={"gpt-5-mini": 8192}), "gpt-5-mini") == 8192
+
+
 def test_family_by_model_or_by_deployment() -> None:
     """FAMILIES may name either; the name itself is the last resort."""
     azure = provider(
