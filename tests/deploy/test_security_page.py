@@ -21,7 +21,7 @@ from core.bounded_json import MAX_DEPTH
 from core.config.settings import Settings, load_settings
 from services.inbox.dbos_tables import MAX_WAITING
 from services.limits.party_limits import TurnLimits
-from services.llm.models.bounds import MAX_TEXT
+from services.llm.models.stream_reader import MAX_TEXT
 from services.llm.providers.wire.event_lines import MAX_EVENT_BYTES
 from services.llm.providers.wire.transport import FREE_STREAM_BYTES, MAX_BODY_BYTES, MAX_ERROR_BYTES, STREAM_BYTES_PER_S
 

@@ -21,12 +21,13 @@ from pydantic_ai.messages import (
     ThinkingPart,
     ThinkingPartDelta,
     ToolCallPart,
+    ToolCallPartDelta,
 )
 from pydantic_ai.models import StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
+from core.clock import Deadline
 from core.transport_errors import is_too_large
-from services.llm.models.bounds import AnswerBounds, Deadline
 from services.llm.providers.wire.event_stream import Pacing
 from services.llm.providers.wire.tolerant_streams import TolerantStream
 from services.llm.request import Candidate
@@ -37,6 +38,9 @@ from services.llm.routing.faults.refusal_words import Fault
 Event = ModelResponseStreamEvent
 AFTER_FINISH_S = 2.0
 """Longest time that a stream may take from its finish reason to its usage and end marker."""
+MAX_TEXT = 256 << 10
+"""Characters of an answer's text that are read, of its thinking, and of the names and arguments of its tool calls; an
+answer with more ends as cut."""
 GIVEN_UP = frozenset({"error", "abort", "insufficient_system_resource", "OTHER", "FINISH_REASON_UNSPECIFIED"})
 """Finish reasons of an unfinished answer that the library does not map: OpenRouter's and LiteLLM's, vLLM's, DeepSeek's,
 Google's."""
@@ -69,7 +73,7 @@ class StreamReader:
         self.output_at: float | None = None
         """The event loop's time of the first output."""
         self.is_over = False
-        self._bounds = AnswerBounds()
+        self._lengths = {"text": 0, "thinking": 0, "tool arguments": 0}
         self._has_begun = False
         """True after the first output or thinking."""
         self._has_text = False
@@ -159,7 +163,7 @@ class StreamReader:
 
     def _take(self, event: Event) -> None:
         """Holds an event of the beginning; thinking is in the response, and is shown to no consumer."""
-        if exceeded := self._bounds.take(event):
+        if exceeded := self._count(event):
             raise EmptyAnswer(exceeded, self.response.usage)
         is_output = is_hidden = False
         match event:
@@ -214,7 +218,7 @@ class StreamReader:
             self._translate(error)
             raise
         self._passed_on = self._loop.time()
-        if exceeded := self._bounds.take(event):
+        if exceeded := self._count(event):
             self._end_as_cut(exceeded)
         return event
 
@@ -222,6 +226,26 @@ class StreamReader:
         """Ends the stream and its deadline."""
         self.is_over = True
         self._deadline.close()
+
+    def _count(self, event: Event) -> str | None:
+        """Counts the characters of an event; returns the bound that they exceed, in words for operators."""
+        match event:
+            case PartDeltaEvent(delta=TextPartDelta(content_delta=text)) | PartStartEvent(part=TextPart(content=text)):
+                kind, length = "text", len(text or "")
+            case (
+                PartDeltaEvent(delta=ThinkingPartDelta(content_delta=thought))
+                | PartStartEvent(part=ThinkingPart(content=thought))
+            ):
+                kind, length = "thinking", len(thought or "")
+            case (
+                PartDeltaEvent(delta=ToolCallPartDelta(tool_name_delta=name, args_delta=arguments))
+                | PartStartEvent(part=ToolCallPart(tool_name=name, args=arguments))
+            ):
+                kind, length = "tool arguments", len(name or "") + len(str(arguments or ""))
+            case _:
+                return None
+        self._lengths[kind] += length
+        return f"more than 256 KiB of {kind}" if self._lengths[kind] > MAX_TEXT else None
 
     def _translate(self, error: Exception) -> None:
         """Raises the error that tells more about a stream that ended early; returns where there is none.
