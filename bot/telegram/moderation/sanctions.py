@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import structlog
+from aiogram.exceptions import TelegramBadRequest, TelegramForbiddenError
 from aiogram.methods import (
     BanChatMember,
     BanChatSenderChat,
@@ -17,7 +18,7 @@ from aiogram.methods import (
 )
 from aiogram.types import ChatPermissions
 
-from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error
+from bot.telegram.api.errors import describe_api_error
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.delivery import Delivery
 from services.moderation.domain.message import AuthorKind
@@ -59,14 +60,15 @@ class GroupSanctions:
         self._admins = admins
 
     async def delete(self, group_id: int, message_ids: Sequence[int]) -> ActionResult:
-        """Deletes messages, all parts of an album in one call."""
+        """Deletes messages, all parts of an album in one call; returns a failure if any of the calls failed."""
         if len(message_ids) == 1:
             return await self._call("delete", DeleteMessage(chat_id=group_id, message_id=message_ids[0]), group_id)
-        result = ActionResult.GONE
+        results: list[ActionResult] = []
         for first in range(0, len(message_ids), DELETE_BATCH):
             batch = list(message_ids[first : first + DELETE_BATCH])
-            result = await self._call("delete", DeleteMessages(chat_id=group_id, message_ids=batch), group_id)
-        return result
+            results.append(await self._call("delete", DeleteMessages(chat_id=group_id, message_ids=batch), group_id))
+        done = ActionResult.DONE if ActionResult.DONE in results else ActionResult.GONE
+        return next((result for result in results if not result.is_effective), done)
 
     async def mute(self, group_id: int, member_id: int, until: datetime) -> ActionResult:
         """Makes a member read-only until then."""
@@ -120,10 +122,9 @@ class GroupSanctions:
 
 
 def classify_sanction_error(error: Exception) -> ActionResult:
-    """Classifies the error of a sanction or deletion."""
-    description = describe_api_error(error)
-    for result, wording in _WORDINGS:
-        if re.search(wording, description, re.IGNORECASE):
-            return result
-    is_gone = classify_api_error(error) is ApiFailure.MESSAGE_GONE and "found" in description
-    return ActionResult.GONE if is_gone else ActionResult.FAILED
+    """Classifies the error of a sanction or deletion: by the words of a refusal, anything else is a failure."""
+    if isinstance(error, TelegramBadRequest | TelegramForbiddenError):
+        for result, wording in _WORDINGS:
+            if re.search(wording, error.message, re.IGNORECASE):
+                return result
+    return ActionResult.FAILED

@@ -1,10 +1,11 @@
 """Sanctions through the Bot API, and the classification of their errors."""
 
 import asyncio
+import socket
 
 import pytest
-from aiogram.exceptions import TelegramBadRequest
-from aiogram.methods import DeleteMessage
+from aiogram.exceptions import TelegramBadRequest, TelegramNetworkError, TelegramNotFound
+from aiogram.methods import DeleteMessage, DeleteMessages
 
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.delivery import Delivery
@@ -46,6 +47,29 @@ def sanctions(delivery: Delivery, traffic: Traffic, clock: ManualClock) -> Group
 def test_classify_sanction_error(description: str, result: ActionResult) -> None:
     method = DeleteMessage(chat_id=GROUP, message_id=1)
     assert classify_sanction_error(TelegramBadRequest(method=method, message=f"Bad Request: {description}")) is result
+
+
+def test_an_error_that_is_no_refusal_is_a_failure() -> None:
+    """Its words may be those of a message that is gone: an unknown host, a server without the method."""
+    unresolved = TelegramNetworkError(method=DeleteMessage(chat_id=GROUP, message_id=1), message="ClientConnectorError")
+    unresolved.__cause__ = socket.gaierror("Name or service not known")
+    unsupported = TelegramNotFound(method=DeleteMessages(chat_id=GROUP, message_ids=[1]), message="Not Found")
+    for error in (unresolved, unsupported):
+        assert classify_sanction_error(error) is ActionResult.FAILED
+
+
+@pytest.mark.parametrize(
+    ("description", "result"),
+    [("message can't be deleted", ActionResult.NO_RIGHT), ("something else", ActionResult.FAILED)],
+)
+async def test_delete_returns_the_failure_of_any_batch(
+    sanctions: GroupSanctions, server: TelegramServer, description: str, result: ActionResult
+) -> None:
+    """The other batches are deleted nevertheless."""
+    messages = [server.user_says("x", GROUP, user_id=7) for _ in range(101)]
+    server.fail("deleteMessages", status=400, description=f"Bad Request: {description}")
+    assert await sanctions.delete(GROUP, [message.id for message in messages]) is result
+    assert [message.deleted for message in messages] == [False] * 100 + [True]
 
 
 async def test_delete_batches_messages_and_ignores_deleted_ones(
