@@ -1,5 +1,6 @@
 """Messages at the join gate: the notice in the group, the question in private, the card of a raid."""
 
+import re
 from typing import Literal
 
 from aiogram.filters.callback_data import CallbackData
@@ -20,6 +21,8 @@ from services.moderation.newcomers.store import Entry, Gate
 START_PREFIX = "gate_"
 """Argument of `/start` that leads from the notice in a group to its question."""
 PRESS_PREFIX = "gate"
+_GROUP = re.compile(rf"{START_PREFIX}(-[0-9]{{1,18}})")
+"""Ids have less than 64 bits: databases store no larger ones."""
 
 
 class GatePress(CallbackData, prefix=PRESS_PREFIX):
@@ -37,6 +40,12 @@ class GatePress(CallbackData, prefix=PRESS_PREFIX):
     def group_id(self) -> int:
         """The id of the group."""
         return -self.group
+
+
+def read_group(argument: str | None) -> int | None:
+    """Returns the group in the argument of `/start`; None for another argument."""
+    found = _GROUP.fullmatch(argument or "")
+    return None if found is None else int(found[1])
 
 
 class GateMessages:

@@ -9,7 +9,7 @@ from aiogram.types.chat_member_union import ChatMemberUnion
 from bot.telegram.api.group_admins import ADMIN_STATUSES, PRESENT_STATUSES
 from bot.telegram.api.updates import SERVICE_CONTENT, is_group
 from bot.telegram.moderation.attachments import read_event_words
-from bot.telegram.moderation.doorkeeper import PRESS_PREFIX, START_PREFIX
+from bot.telegram.moderation.doorkeeper import PRESS_PREFIX, read_group
 from bot.telegram.moderation.messages import to_group_message
 from services.moderation.case import ModerationOutcome, Stage
 from services.moderation.domain.settings import GroupSettings
@@ -58,7 +58,8 @@ class ModerationGateway:
         query, message = update.callback_query, update.message
         if query is not None:
             return (query.data or "").startswith(f"{PRESS_PREFIX}:")
-        return message is not None and (message.text or "").startswith(f"/start {START_PREFIX}")
+        command, _, argument = (message.text or "" if message is not None else "").partition(" ")
+        return command == "/start" and read_group(argument) is not None
 
     async def moderate(self, update: Update, album: Sequence[Message] = ()) -> ModerationOutcome:
         """Judges the message of an update and enforces the verdict; idempotent, also across replicas.

@@ -11,7 +11,7 @@ from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.updates import is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import Replies, reply_to
-from bot.telegram.moderation.doorkeeper import START_PREFIX, GatePress
+from bot.telegram.moderation.doorkeeper import GatePress, read_group
 from bot.telegram.moderation.labels import ModerationAudit, find_denial, label
 from bot.telegram.moderation.messages import to_author
 from bot.telegram.moderation.rules_handlers import NEWCOMER_MEDIA
@@ -27,8 +27,6 @@ LARGEST_RATE = 1000
 LARGEST_BUDGET = 10_000
 MAX_DIGITS = 6
 """Of a number in a command: Python refuses to read one of thousands of digits."""
-_LONGEST_ID = 19
-"""Characters of the id of any group."""
 LOCKABLE = (*(kind.value for kind in MediaKind if kind is not MediaKind.OTHER), "links", "forwards", "media")
 
 
@@ -153,13 +151,15 @@ class NewcomerHandlers:
         elif kind not in LOCKABLE:
             await self._replies.say(message, "moderation-lock-usage", settings.language, kinds=", ".join(LOCKABLE))
         else:
+            # Those of a second ago would undo what another replica has stored since.
+            settings = await self._groups.read(settings.group_id) or settings
             rules = lock_kind(settings.rules, kind, locked=command.command == "lock")
             await self._audit.record(message, command.command, kind)
             await self._show(message, await self._groups.change(settings, rules=rules))
 
     async def start(self, message: Message, command: CommandObject) -> None:
         """Asks the question of a group's gate in private."""
-        group_id = _read_group(command)
+        group_id = read_group(command.args)
         settings = await self._groups.get(group_id) if group_id is not None else None
         user = message.from_user
         if settings is None or user is None or is_group(message):
@@ -232,12 +232,4 @@ class NewcomerHandlers:
 
 
 async def _leads_to_gate(_message: Message, command: CommandObject) -> bool:
-    return _read_group(command) is not None
-
-
-def _read_group(command: CommandObject) -> int | None:
-    """Returns the group in the argument of `/start`; None for another argument."""
-    argument = command.args or ""
-    number = argument.removeprefix(START_PREFIX)
-    is_number = argument.startswith(START_PREFIX) and number.removeprefix("-").isdecimal()
-    return int(number) if is_number and len(number) <= _LONGEST_ID else None
+    return read_group(command.args) is not None

@@ -2,10 +2,14 @@
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
-from tests.support.bot_harness import images
+from core.clock import SystemClock
+from services.moderation.domain.message import MediaKind
+from services.moderation.records.groups import GroupStore
+from tests.support.bot_harness import BotHarness, images
 from tests.support.moderated_group import ADMIN, NEWCOMER, ModeratedGroup, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -59,6 +63,31 @@ async def test_request_to_join_is_approved_after_the_answer_in_private(group: Mo
     join(group, person)
     await harness.quiet(0.3)
     assert group.actions == []
+
+
+@pytest.mark.parametrize(
+    ("group_id", "is_group"),
+    # Anyone can write such a link, also with a number that no database stores.
+    [("-1", True), ("-" + "9" * 18, True), ("-" + "9" * 19, False), ("9" * 19, False), ("١", False), ("", False)],
+)
+async def test_start_with_the_id_of_no_group_of_the_bot(harness: BotHarness, group_id: str, *, is_group: bool) -> None:
+    sent = harness.says(f"/start gate_{group_id}", 6_900_002)
+    reply = await harness.seen(lambda _: True, 6_900_002, after=sent.id)
+    assert (reply.text == "There is nothing to do here.") is is_group
+    assert reply.text.startswith("Hello") is not is_group
+
+
+async def test_lock_keeps_a_rule_that_another_replica_has_just_changed(group: ModeratedGroup) -> None:
+    """This replica still has the settings of the second before."""
+    await group.moderate("Good evening, when does the meeting begin?")
+    replica = GroupStore(group.harness.services.infra.database, SystemClock())
+    settings = await replica.read(group.id)
+    assert settings is not None
+    await replica.change(settings, rules=replace(settings.rules, banned=("casino*",)))
+    assert "contact" in (await group.command("/lock contact")).text
+    changed = await replica.read(group.id)
+    assert changed is not None
+    assert (changed.rules.banned, changed.rules.newcomer_media) == (("casino*",), (MediaKind.CONTACT,))
 
 
 async def test_raid_by_hand_and_locks(group: ModeratedGroup) -> None:
