@@ -111,7 +111,7 @@ def build_moderation(services: Services, bot: KnownBot, delivery: Delivery) -> M
         pictures=pictures, clock=clock,
     )  # fmt: skip
     feedback = Feedback(known_ham, scores, campaigns)
-    retention = Retention(groups, incidents, cards, (message_log, reports, warnings, counts, newcomers.store))
+    retention = Retention(incidents, reporter, (message_log, reports, warnings, counts, newcomers.store))
     return Moderation(
         groups=groups,
         admins=admins,

@@ -10,14 +10,13 @@ import structlog
 from core.clock import Clock
 from core.errors import StorageError
 from services.moderation.case import Stage
-from services.moderation.domain.incident import Incident
-from services.moderation.domain.ports import Cards
 from services.moderation.enforcement import Enforcement
 from services.moderation.newcomers.newcomers import Newcomers
 from services.moderation.pipeline import Pipeline
 from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
 from services.moderation.records.pending import PendingMessage, PendingMessages
+from services.moderation.reporting import IncidentReporter
 
 log = structlog.get_logger()
 
@@ -58,12 +57,15 @@ class Expiring(Protocol):
 
 
 class Retention:
-    """Erases the text of old incidents, in the database and on their cards, and deletes expired rows."""
+    """Erases the text of old incidents, in the database and on their cards, and deletes expired rows.
 
-    def __init__(self, groups: GroupStore, incidents: IncidentStore, cards: Cards, stores: Sequence[Expiring]) -> None:
-        self._groups = groups
+    Args:
+        reporter: edits the cards, at the pace that Telegram allows.
+    """
+
+    def __init__(self, incidents: IncidentStore, reporter: IncidentReporter, stores: Sequence[Expiring]) -> None:
         self._incidents = incidents
-        self._cards = cards
+        self._reporter = reporter
         self._stores = stores
 
     async def apply(self) -> None:
@@ -73,13 +75,8 @@ class Retention:
         while expired := await self._incidents.list_expired():
             for incident in expired:
                 erased = await self._incidents.erase(incident.id)
-                if erased is not None:
-                    await _attempt("card", self._erase_card(erased))
-
-    async def _erase_card(self, erased: Incident) -> None:
-        settings = await self._groups.get(erased.finding.group_id)
-        if settings is not None:
-            await self._cards.refresh(erased, settings)
+                if erased is not None and erased.card_message_id is not None:
+                    self._reporter.put_changed(erased)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,11 @@ class IncidentReporter:
             queue.incidents[incident.id] = None
         self._wakeup.set()
 
+    def put_changed(self, incident: Incident) -> None:
+        """Queues the edit of an incident's own card; retried until the chat accepts it."""
+        self._find_queue(incident.finding.group_id).changed[incident.id] = None
+        self._wakeup.set()
+
     def put_warning(self, incident: Incident, settings: GroupSettings, count: int) -> None:
         """Queues the reply that tells an author about warning number `count`."""
         self.put_notice(settings.group_id, lambda: self._cards.warn(incident, settings, count))

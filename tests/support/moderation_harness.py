@@ -61,7 +61,8 @@ SCAM = judged(Category.JOB_SCAM, 97)
 class RecordingGroup:
     """The ports of one group: records actions and cards, and fails on demand.
 
-    `failures` maps an action's name to the error that its next call raises.
+    `failures` maps an action's name to the error that its next call raises. While `is_held`, flood control prevents
+    edits of cards.
     """
 
     def __init__(self) -> None:
@@ -75,6 +76,7 @@ class RecordingGroup:
         self.refreshed: list[Incident] = []
         self.alerts: list[str] = []
         self.failures: dict[str, BaseException] = {}
+        self.is_held = False
         self.admins = Administrators(frozenset({ADMIN}))
         self.restrictions: dict[int, Restriction] = {}
         self.standings: dict[int, Standing] = {}
@@ -153,8 +155,9 @@ class RecordingGroup:
         return 0.0
 
     async def refresh(self, incident: Incident, settings: GroupSettings) -> bool:
-        self.refreshed.append(incident)
-        return True
+        if not self.is_held:
+            self.refreshed.append(incident)
+        return not self.is_held
 
     async def warn(self, incident: Incident, settings: GroupSettings, count: int) -> None:
         self.actions.append(("warn", count))
@@ -273,7 +276,7 @@ class ModerationHarness:
             Feedback(known_ham, judge, campaigns),
             clock,
         )
-        retention = Retention(self.groups, self.incidents, group, (message_log, reports, warnings, self.counts))
+        retention = Retention(self.incidents, self.reporter, (message_log, reports, warnings, self.counts))
         self._maintenance = Maintenance(
             self.groups,
             self.pending,

@@ -95,6 +95,18 @@ async def test_retention_erases_incident_text_after_a_week(
     assert len(harness.group.refreshed) == 1
 
 
+async def test_card_that_flood_control_holds_is_erased_later(harness: ModerationHarness, clock: ManualClock) -> None:
+    harness.judge.default = SCAM
+    await harness.pipeline.handle(harness.message("Buy this secret thing, I pay by the day"), harness.settings)
+    harness.group.is_held = True
+    clock.shift(TIMING.text_retention.total_seconds() + 1)
+    await harness.run_round()
+    assert harness.group.refreshed == []
+    harness.group.is_held = False
+    await harness.run_round()
+    assert [(card.is_erased, card.finding.text) for card in harness.group.refreshed] == [(True, "")]
+
+
 async def test_pending_message_is_judged_within_ten_minutes_of_recovery(
     harness: ModerationHarness, clock: ManualClock
 ) -> None:
