@@ -161,7 +161,8 @@ class Maintenance:
         """Judges due messages side by side until none is left; while an outage goes on, only the probes."""
         probes = await self._pending.take_due(self._timing.probes)
         if any(await asyncio.gather(*map(self._rejudge, probes))):
-            await asyncio.gather(*(self._rejudge_until_outage() for _ in range(self._timing.parallel)))
+            workers = (self._rejudge_until_outage() for _ in range(self._timing.parallel))
+            await asyncio.gather(*(_attempt("pending", worker) for worker in workers))
 
     async def _rejudge_until_outage(self) -> None:
         """Judges due messages one after the other: beside others of its kind, a slow one holds up no other."""

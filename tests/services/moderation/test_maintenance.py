@@ -4,7 +4,8 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
+from structlog.testing import capture_logs
 
 from core.db.database import Database
 from core.db.moderation_tables import ModerationIncidentRow, ModerationPendingRow
@@ -235,6 +236,41 @@ async def test_slow_judgement_holds_up_no_other(harness: ModerationHarness, cloc
     running = asyncio.create_task(harness.run_round())
     await until(lambda: harness.judge.request_count == 19)
     assert not running.done()
+    never.set()
+    await running
+
+
+async def test_round_waits_for_its_judgements_when_the_database_fails(
+    harness: ModerationHarness, database: Database, clock: ManualClock
+) -> None:
+    """One judgement goes on while the other seven workers end."""
+    harness.judge.default = OUTAGE
+    for number in range(20):
+        await harness.pending.put(harness.message(number=number), "v")
+    harness.judge.default = judged(Category.OK, 99)
+    clock.shift(RETRY.longest_s + 1)
+    judge, broken, never = harness.judge.judge, asyncio.Event(), asyncio.Event()
+
+    async def hang(message: GroupMessage, normal: Normal, settings: GroupSettings) -> Judgement:
+        if message.message_id == 5:
+            await rename("moderation_pending", "moderation_pending_gone")
+            broken.set()
+            await never.wait()
+        elif message.message_id >= MaintenanceTiming().probes:
+            await broken.wait()
+            raise RuntimeError("a bug: the worker goes on to the next message")
+        return await judge(message, normal, settings)
+
+    async def rename(name: str, new: str) -> None:
+        async with database.session() as session:
+            await session.execute(text(f"ALTER TABLE {name} RENAME TO {new}"))
+
+    harness.judge.judge = hang
+    with capture_logs() as logs:
+        running = asyncio.create_task(harness.run_round())
+        await until(lambda: len([each for each in logs if each["log_level"] == "warning"]) == 7)
+    assert not running.done()
+    await rename("moderation_pending_gone", "moderation_pending")
     never.set()
     await running
 
