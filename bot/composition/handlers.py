@@ -19,6 +19,7 @@ from bot.telegram.answers.streamed_message import AnswerDisplay
 from bot.telegram.api.files import FileReader
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import Replies
 from bot.telegram.handlers.administration import AdministrationHandlers
 from bot.telegram.handlers.approvals import ApprovalHandlers
 from bot.telegram.handlers.button_guards import ButtonBorder
@@ -35,10 +36,9 @@ from bot.telegram.handlers.schedules import ScheduledMessages, ScheduleHandlers
 from bot.telegram.handlers.threads import ThreadHandlers
 from bot.telegram.handlers.usage import usage_router
 from bot.telegram.markdown.pages import RenderThread
+from bot.telegram.moderation.admin_acts import AdminActs
 from bot.telegram.moderation.handlers import ModerationHandlers
-from bot.telegram.moderation.labels import ModerationAudit
 from bot.telegram.moderation.newcomer_handlers import NewcomerHandlers
-from bot.telegram.moderation.rules_handlers import RulesHandlers
 from bot.telegram.moderation.settings_card import SettingsCard
 from bot.telegram.moderation.settings_handlers import SettingsHandlers
 from bot.telegram.worker import JobWorker
@@ -303,15 +303,14 @@ def _chat_routers(
 def _moderation_routers(services: Services, delivery: Delivery, moderation: Moderation) -> Sequence[Router]:
     infra = services.infra
     texts, groups, admins = infra.texts, moderation.groups, moderation.admins
-    audit = ModerationAudit(services.operators.audit)
+    acts = AdminActs(admins=admins, groups=groups, audit=services.operators.audit, replies=Replies(delivery, texts))
     card = SettingsCard(groups, moderation.consent, moderation.statistics, services.operators.totals, texts)
     return (
         ModerationHandlers(
             actions=moderation.actions,
             incidents=moderation.incidents,
             groups=groups,
-            admins=admins,
-            audit=audit,
+            acts=acts,
             delivery=delivery,
             texts=texts,
         ).router(),
@@ -320,13 +319,12 @@ def _moderation_routers(services: Services, delivery: Delivery, moderation: Mode
             consent=moderation.consent,
             admins=admins,
             card=card,
-            audit=audit,
+            acts=acts,
             delivery=delivery,
             texts=texts,
             starts_dry=infra.settings.moderation_dry_run,
         ).router(),
-        RulesHandlers(groups=groups, admins=admins, card=card, audit=audit, delivery=delivery, texts=texts).router(),
         NewcomerHandlers(
-            newcomers=moderation.newcomers, groups=groups, admins=admins, audit=audit, delivery=delivery, texts=texts
+            newcomers=moderation.newcomers, groups=groups, acts=acts, delivery=delivery, texts=texts
         ).router(),
     )

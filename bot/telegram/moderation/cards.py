@@ -9,7 +9,6 @@ from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.outgoing import SendResult
 from bot.telegram.markdown.render import Rendered, utf16_length
-from bot.telegram.moderation.labels import label
 from core.i18n import Texts
 from services.moderation.domain.incident import Incident, Resolution, Source
 from services.moderation.domain.policy import WARNINGS_TO_MUTE, Sanction
@@ -24,6 +23,8 @@ MAX_LINE = 400
 """Units of a line."""
 MAX_OTHER = 250
 """Units of each further text on a shared card."""
+MAX_NAME, MAX_EVIDENCE = 130, 300
+"""Units of an author's name and of evidence."""
 FAILURES = frozenset({ActionResult.NO_RIGHT.value, ActionResult.PROTECTED.value, ActionResult.FAILED.value})
 
 
@@ -75,33 +76,11 @@ class CardPage:
         self._hidden.append(MessageEntity(type=MessageEntityType.SPOILER, offset=offset, length=utf16_length(hidden)))
 
 
-MAX_NAME, MAX_EVIDENCE = 130, 300
-"""UTF-16 code units of an author's name and of evidence that a card shows."""
-
-
 class ResolveIncident(CallbackData, prefix="inc"):
     """An admin's decision about an incident."""
 
     what: Resolution
     incident: int
-
-
-def incident_keyboard(texts: Texts, incident: Incident, language: str) -> InlineKeyboardMarkup | None:
-    """Builds the decisions that are still open; None for an incident that is undone or erased."""
-    if incident.undone_by is not None or incident.is_erased:
-        return None
-    row = [button(texts.get("button-undo", language), ResolveIncident(what=Resolution.UNDO, incident=incident.id))]
-    if incident.confirmed_by is None:
-        row.append(
-            button(
-                texts.get("button-confirm", language), ResolveIncident(what=Resolution.CONFIRM, incident=incident.id)
-            )
-        )
-    if incident.banned_by is None and incident.finding.plan.sanction is not Sanction.BAN:
-        row.append(
-            button(texts.get("button-ban", language), ResolveIncident(what=Resolution.BAN, incident=incident.id))
-        )
-    return build_keyboard([row])
 
 
 class IncidentCards:
@@ -117,10 +96,7 @@ class IncidentCards:
 
     async def show(self, incident: Incident, settings: GroupSettings) -> CardLocation | None:
         """Posts an incident's card: in the chat that the admins chose for the cards, or in the group."""
-        card, markup = (
-            self._render(incident, settings.language),
-            incident_keyboard(self._texts, incident, settings.language),
-        )
+        card, markup = self._render(incident, settings.language), self._keyboard(incident, settings.language)
         group = (settings.group_id, incident.finding.topic_id or None)
         recipient = await self._find_recipient(settings)
         for chat_id, topic_id in ((recipient, None), group) if recipient is not None else (group,):
@@ -145,10 +121,7 @@ class IncidentCards:
         if is_private and not incident.is_erased and not await self._is_admin(settings, incident.card_chat_id):
             await self._delivery.edit_markup(incident.card_chat_id, incident.card_message_id, None)
             return True
-        card, markup = (
-            self._render(incident, settings.language),
-            incident_keyboard(self._texts, incident, settings.language),
-        )
+        card, markup = self._render(incident, settings.language), self._keyboard(incident, settings.language)
         outcome = await self._delivery.edit(
             incident.card_chat_id, incident.card_message_id, card, markup=markup, final=False
         )
@@ -180,6 +153,21 @@ class IncidentCards:
     async def _is_admin(self, settings: GroupSettings, user_id: int) -> bool:
         return await self._admins.fetch_standing(settings.group_id, user_id) is Standing.ADMIN
 
+    def _keyboard(self, incident: Incident, language: str) -> InlineKeyboardMarkup | None:
+        """Builds the decisions that are still open; None for an incident that is undone or erased."""
+        if incident.undone_by is not None or incident.is_erased:
+            return None
+        choices = [("button-undo", Resolution.UNDO)]
+        if incident.confirmed_by is None:
+            choices.append(("button-confirm", Resolution.CONFIRM))
+        if incident.banned_by is None and incident.finding.plan.sanction is not Sanction.BAN:
+            choices.append(("button-ban", Resolution.BAN))
+        row = [
+            button(self._texts.get(key, language), ResolveIncident(what=resolution, incident=incident.id))
+            for key, resolution in choices
+        ]
+        return build_keyboard([row])
+
     def _render(self, incident: Incident, language: str) -> Rendered:
         """Renders a card; the message text is hidden under a spoiler."""
         finding, texts = incident.finding, self._texts
@@ -191,15 +179,8 @@ class IncidentCards:
             page.add(texts.get("moderation-who", language, name=name, id=str(finding.author.id)))
         if incident.tally.messages > 1:
             tally = incident.tally
-            page.add(
-                texts.get(
-                    "moderation-tally",
-                    language,
-                    messages=tally.messages,
-                    authors=tally.authors,
-                    restricted=tally.restricted,
-                )
-            )
+            counts = {"messages": tally.messages, "authors": tally.authors, "restricted": tally.restricted}
+            page.add(texts.get("moderation-tally", language, **counts))
         page.add(self._render_reason(incident, language))
         self._add_evidence(incident, language, page)
         for key, name in (
@@ -238,8 +219,8 @@ class IncidentCards:
     def _render_sanction(self, incident: Incident, language: str) -> str:
         kind, _, count = (incident.sanctioned or "").partition(" ")
         if count:
-            return label(self._texts, language, "moderation-act", kind, count=count)
-        return label(self._texts, language, "moderation-act", incident.finding.plan.sanction)
+            return self._texts.get(f"moderation-act-{kind}", language, count=count)
+        return self._texts.get(f"moderation-act-{incident.finding.plan.sanction}", language)
 
     def _render_failures(self, incident: Incident, language: str) -> list[str]:
         results = (
@@ -247,7 +228,7 @@ class IncidentCards:
             ("moderation-failed-sanction", incident.sanctioned),
         )
         return [
-            self._texts.get(key, language, reason=label(self._texts, language, "moderation-reason", result))
+            self._texts.get(key, language, reason=self._texts.get(f"moderation-reason-{result}", language))
             for key, result in results
             if result in FAILURES
         ]
@@ -255,7 +236,7 @@ class IncidentCards:
     def _render_reason(self, incident: Incident, language: str) -> str:
         finding = incident.finding
         if finding.source is Source.JUDGE:
-            category = label(self._texts, language, "moderation-category", finding.category)
+            category = self._texts.get(f"moderation-category-{finding.category}", language)
             return self._texts.get(
                 "moderation-why-judge",
                 language,
@@ -263,13 +244,8 @@ class IncidentCards:
                 confidence=finding.confidence,
                 provider=finding.provider or "",
             )
-        return label(
-            self._texts,
-            language,
-            "moderation-why",
-            finding.source,
-            detail=defang(finding.detail),
-            confidence=finding.confidence,
+        return self._texts.get(
+            f"moderation-why-{finding.source}", language, detail=defang(finding.detail), confidence=finding.confidence
         )
 
     def _add_evidence(self, incident: Incident, language: str, page: CardPage) -> None:

@@ -8,12 +8,11 @@ from aiogram.types import CallbackQuery, Message, TelegramObject
 
 from bot.command_table import COMMANDS, CommandScope
 from bot.telegram.api.filters import Command
-from bot.telegram.api.group_admins import GroupAdmins
-from bot.telegram.api.updates import is_group, message_speaker
+from bot.telegram.api.updates import message_speaker
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import Replies
+from bot.telegram.moderation.admin_acts import AdminActs
 from bot.telegram.moderation.cards import ResolveIncident
-from bot.telegram.moderation.labels import ModerationAudit, find_denial
 from bot.telegram.moderation.messages import to_author, to_group_message
 from core.i18n import Texts
 from services.admin.audit import AuditDetail
@@ -44,7 +43,7 @@ class ModerationHandlers:
     """Carries out admins' decisions about messages and incidents, and members' reports.
 
     Every command replies to the message that it is about; the handlers get that as `target`, and the group's
-    `settings`.
+    `settings`, and return whether the order was carried out.
     """
 
     def __init__(
@@ -53,16 +52,14 @@ class ModerationHandlers:
         actions: ModerationActions,
         incidents: IncidentStore,
         groups: GroupStore,
-        admins: GroupAdmins,
-        audit: ModerationAudit,
+        acts: AdminActs,
         delivery: Delivery,
         texts: Texts,
     ) -> None:
         self._actions = actions
         self._incidents = incidents
         self._groups = groups
-        self._admins = admins
-        self._audit = audit
+        self._acts = acts
         self._replies = Replies(delivery, texts)
         self._delivery = delivery
         self._texts = texts
@@ -80,40 +77,46 @@ class ModerationHandlers:
         router.callback_query.register(self.resolve, ResolveIncident.filter())
         return router
 
-    async def spam(self, message: Message, settings: GroupSettings, target: Message) -> None:
+    async def spam(self, message: Message, settings: GroupSettings, target: Message) -> bool:
         """Deletes a message as spam."""
         by = message_speaker(message).name
         incident = await self._actions.mark_spam(to_group_message(target), settings, by)
-        key = _exempt_reply(incident) if isinstance(incident, Exemption) else "moderation-spam-done"
+        is_exempt = isinstance(incident, Exemption)
+        key = _exempt_reply(incident) if is_exempt else "moderation-spam-done"
         await self._replies.say(message, key, settings.language)
+        return not is_exempt
 
-    async def ham(self, message: Message, settings: GroupSettings, target: Message) -> None:
+    async def ham(self, message: Message, settings: GroupSettings, target: Message) -> bool:
         """Marks a message as not spam."""
         await self._actions.mark_ham(to_group_message(target), settings, message_speaker(message).name)
         await self._replies.say(message, "moderation-ham-done", settings.language)
+        return True
 
-    async def warn(self, message: Message, settings: GroupSettings, target: Message) -> None:
+    async def warn(self, message: Message, settings: GroupSettings, target: Message) -> bool:
         """Warns the author of a message, in reply to that message."""
         warned = await self._actions.warn(to_group_message(target), settings)
         if not isinstance(warned, WarnResult):
             await self._replies.say(message, _exempt_reply(warned), settings.language)
-            return
+            return False
         key = "moderation-warned-muted" if warned.is_muted else "moderation-warned"
         await self._replies.say(target, key, settings.language, name=to_author(target).name, count=warned.count)
+        return True
 
-    async def unwarn(self, message: Message, settings: GroupSettings, target: Message) -> None:
+    async def unwarn(self, message: Message, settings: GroupSettings, target: Message) -> bool:
         """Takes back the author's latest warning."""
         left = await self._actions.unwarn(to_group_message(target))
         if left is None:
             await self._replies.say(message, "moderation-no-warning", settings.language)
-        else:
-            await self._replies.say(message, "moderation-unwarned", settings.language, count=left)
+            return False
+        await self._replies.say(message, "moderation-unwarned", settings.language, count=left)
+        return True
 
-    async def report(self, message: Message, settings: GroupSettings, target: Message) -> None:
+    async def report(self, message: Message, settings: GroupSettings, target: Message) -> bool:
         """Records a member's report of a message."""
         reporter = to_author(message)
         result = await self._actions.report(to_group_message(target), reporter.id, settings)
         await self._replies.say(message, REPORT_REPLIES[result], settings.language)
+        return result is ReportResult.TAKEN
 
     async def resolve(self, query: CallbackQuery, callback_data: ResolveIncident) -> None:
         """Carries out an admin's decision about an incident; its card may be in the group or in a private chat."""
@@ -123,13 +126,13 @@ class ModerationHandlers:
         if incident is None or settings is None:
             await self._replies.alert(query, "moderation-card-gone")
             return
-        denial = find_denial(await self._admins.fetch_standing(settings.group_id, query.from_user.id))
+        denial = await self._acts.find_denial(settings.group_id, query.from_user.id)
         if denial is not None:
             await self._replies.alert(query, denial)
             return
         result, _ = await self._actions.resolve(incident, callback_data.what, settings, query.from_user.full_name)
         if result is ResolveResult.DONE:
-            await self._audit.record(
+            await self._acts.record(
                 query, callback_data.what, AuditDetail("incident", {"id": incident.id}), settings.group_id
             )
         text = self._texts.get(RESOLVE_REPLIES[result], language)
@@ -149,22 +152,18 @@ class ModerationHandlers:
         incident = await self._find_card(event) if decision is not None else None
         if decision is not None and incident is not None:
             return await self._decide(event, incident, decision)
-        if not is_group(event):
-            return await self._replies.say(event, "moderation-groups-only")
-        is_admin_only = COMMANDS[data["command"].command].scope is CommandScope.GROUP_ADMINS
-        denial = find_denial(await self._admins.fetch_author_standing(event)) if is_admin_only else None
-        if denial is not None:
-            return await self._replies.say(event, denial)
-        settings = await self._groups.get(event.chat.id)
-        if settings is None or not settings.is_on:
-            return await self._replies.say(event, "moderation-off-here")
+        command = data["command"].command
+        is_admin_only = COMMANDS[command].scope is CommandScope.GROUP_ADMINS
+        settings = await self._acts.find_settings(event, admins_only=is_admin_only)
+        if settings is None:
+            return None
         target = event.reply_to_message
         if target is None or target.forum_topic_created is not None:
             return await self._replies.say(event, "moderation-reply-needed", settings.language)
-        result = await handler(event, data | {"settings": settings, "target": target})
-        if is_admin_only:
-            await self._audit.record(event, data["command"].command, AuditDetail("message", {"id": target.message_id}))
-        return result
+        is_done = await handler(event, data | {"settings": settings, "target": target})
+        if is_done and is_admin_only:
+            await self._acts.record(event, command, AuditDetail("message", {"id": target.message_id}))
+        return is_done
 
     async def _find_card(self, message: Message) -> Incident | None:
         """Returns the incident of the card that a command replies to, in any chat."""
@@ -179,18 +178,14 @@ class ModerationHandlers:
             return await self._replies.say(message, "moderation-card-gone")
         author_id = message.from_user.id if message.from_user is not None else 0
         is_inside = message.chat.id == group_id
-        asked = (
-            self._admins.fetch_author_standing(message)
-            if is_inside
-            else self._admins.fetch_standing(group_id, author_id)
-        )
-        denial = find_denial(await asked)
+        asked = self._acts.find_author_denial(message) if is_inside else self._acts.find_denial(group_id, author_id)
+        denial = await asked
         if denial is not None:
             return await self._replies.say(message, denial)
         result, _ = await self._actions.resolve(incident, decision, settings, message_speaker(message).name)
         is_done = result is ResolveResult.DONE
         if is_done:
-            await self._audit.record(message, decision.value, AuditDetail("incident", {"id": incident.id}), group_id)
+            await self._acts.record(message, decision.value, AuditDetail("incident", {"id": incident.id}), group_id)
         key = "moderation-ham-done" if is_done and decision is Resolution.UNDO else RESOLVE_REPLIES[result]
         return await self._replies.say(message, key, settings.language)
 

@@ -1,47 +1,25 @@
 """Handlers of `/newcomers`, `/raid`, `/trust`, `/untrust`, `/lock`, `/unlock`, and of presses at the gate."""
 
-from dataclasses import replace
-
 from aiogram import Router
 from aiogram.filters import CommandObject
 from aiogram.types import CallbackQuery, Message
 
 from bot.telegram.api.filters import Command
-from bot.telegram.api.group_admins import GroupAdmins
-from bot.telegram.api.updates import is_group, message_speaker
+from bot.telegram.api.updates import is_group
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import Replies, reply_to
+from bot.telegram.moderation.admin_acts import AdminActs
 from bot.telegram.moderation.doorkeeper import GatePress, read_group
-from bot.telegram.moderation.labels import ModerationAudit, find_denial, label
 from bot.telegram.moderation.messages import to_author
-from bot.telegram.moderation.rules_handlers import NEWCOMER_MEDIA
+from bot.telegram.moderation.setting_changes import LOCKABLE, lock_kind, read_number
 from core.i18n import Texts
-from services.moderation.domain.message import MediaKind
-from services.moderation.domain.settings import AppliesTo, GroupSettings, LinkPolicy, RuleSet
+from services.moderation.domain.settings import AppliesTo, GroupSettings, LinkPolicy
 from services.moderation.newcomers.gate import AnswerResult
 from services.moderation.newcomers.newcomers import Newcomers
-from services.moderation.newcomers.store import Gate
 from services.moderation.records.groups import GroupStore
 
 LARGEST_RATE = 1000
 LARGEST_BUDGET = 10_000
-MAX_DIGITS = 6
-"""Of a number in a command: Python refuses to read one of thousands of digits."""
-LOCKABLE = (*(kind.value for kind in MediaKind if kind is not MediaKind.OTHER), "links", "forwards", "media")
-
-
-def lock_kind(rules: RuleSet, kind: str, *, locked: bool) -> RuleSet:
-    """Returns the rules with a kind forbidden to newcomers, or allowed again."""
-    match kind:
-        case "links":
-            return replace(rules, links=LinkPolicy.NOT_FROM_NEWCOMERS if locked else LinkPolicy.ALL)
-        case "forwards":
-            return replace(rules, forwards=AppliesTo.NEWCOMERS if locked else AppliesTo.NOBODY)
-        case "media":
-            return replace(rules, newcomer_media=NEWCOMER_MEDIA if locked else ())
-        case _:
-            others = tuple(each for each in rules.newcomer_media if each != kind)
-            return replace(rules, newcomer_media=(*others, MediaKind(kind)) if locked else others)
 
 
 class NewcomerHandlers:
@@ -52,15 +30,13 @@ class NewcomerHandlers:
         *,
         newcomers: Newcomers,
         groups: GroupStore,
-        admins: GroupAdmins,
-        audit: ModerationAudit,
+        acts: AdminActs,
         delivery: Delivery,
         texts: Texts,
     ) -> None:
-        self._audit = audit
         self._newcomers = newcomers
         self._groups = groups
-        self._admins = admins
+        self._acts = acts
         self._replies = Replies(delivery, texts)
         self._delivery = delivery
         self._texts = texts
@@ -80,7 +56,7 @@ class NewcomerHandlers:
 
     async def newcomers(self, message: Message, command: CommandObject) -> None:
         """Shows the settings for newcomers, or changes one."""
-        settings = await self._find_settings(message)
+        settings = await self._acts.find_settings(message)
         if settings is None:
             return
         store, group_id = self._newcomers.store, settings.group_id
@@ -89,34 +65,32 @@ class NewcomerHandlers:
                 pass
             case ["gate", ("off" | "button" | "question") as gate]:
                 await store.change(group_id, gate=gate)
-            case ["raid", rate] if rate.isdecimal() and len(rate) <= MAX_DIGITS and int(rate) <= LARGEST_RATE:
-                await store.change(group_id, raid_rate=int(rate))
+            case ["raid", text] if (rate := read_number(text, 0, LARGEST_RATE)) is not None:
+                await store.change(group_id, raid_rate=rate)
             case ["pictures", "off"]:
                 await store.change(group_id, pictures=0)
-            case ["pictures", number] if (
-                number.isdecimal() and len(number) <= MAX_DIGITS and int(number) <= LARGEST_BUDGET
-            ):
-                await store.change(group_id, pictures=int(number))
+            case ["pictures", text] if (budget := read_number(text, 0, LARGEST_BUDGET)) is not None:
+                await store.change(group_id, pictures=budget)
             case ["cleanup", ("on" | "off") as state]:
                 await store.change(group_id, cleanup=state == "on")
             case _:
                 await self._replies.say(message, "moderation-newcomers-usage", settings.language)
                 return
         if command.args:
-            await self._audit.record(message, "newcomers", command.args.lower())
+            await self._acts.record(message, "newcomers", command.args.lower())
         await self._show(message, settings)
 
     async def raid(self, message: Message, command: CommandObject) -> None:
         """Starts or ends a raid by hand."""
-        settings = await self._find_settings(message)
+        settings = await self._acts.find_settings(message)
         if settings is None:
             return
         match (command.args or "").lower().split():
             case ["on"]:
-                await self._audit.record(message, "raid", "on")
+                await self._acts.record(message, "raid", "on")
                 await self._newcomers.start_raid(settings)
             case ["off"]:
-                await self._audit.record(message, "raid", "off")
+                await self._acts.record(message, "raid", "off")
                 key = "moderation-raid-ended" if await self._newcomers.stop_raid(settings) else "moderation-raid-none"
                 await self._replies.say(message, key, settings.language)
             case _:
@@ -124,7 +98,7 @@ class NewcomerHandlers:
 
     async def trust(self, message: Message, command: CommandObject) -> None:
         """Makes the author of a message an established member, or a newcomer again."""
-        settings = await self._find_settings(message)
+        settings = await self._acts.find_settings(message)
         if settings is None:
             return
         target = message.reply_to_message
@@ -132,7 +106,7 @@ class NewcomerHandlers:
             await self._replies.say(message, "moderation-reply-needed", settings.language)
             return
         member = to_author(target)
-        await self._audit.record(message, command.command, str(member.id))
+        await self._acts.record(message, command.command, str(member.id))
         if command.command == "trust":
             await self._newcomers.trust(settings.group_id, member.id)
             await self._replies.say(message, "moderation-trusted", settings.language, name=member.name)
@@ -142,7 +116,7 @@ class NewcomerHandlers:
 
     async def lock(self, message: Message, command: CommandObject) -> None:
         """Forbids newcomers a kind of content, or allows it again; alone it shows the kinds."""
-        settings = await self._find_settings(message)
+        settings = await self._acts.find_settings(message)
         if settings is None:
             return
         kind = (command.args or "").strip().lower()
@@ -154,7 +128,7 @@ class NewcomerHandlers:
             # Those of a second ago would undo what another replica has stored since.
             settings = await self._groups.read(settings.group_id) or settings
             rules = lock_kind(settings.rules, kind, locked=command.command == "lock")
-            await self._audit.record(message, command.command, kind)
+            await self._acts.record(message, command.command, kind)
             await self._show(message, await self._groups.change(settings, rules=rules))
 
     async def start(self, message: Message, command: CommandObject) -> None:
@@ -182,12 +156,7 @@ class NewcomerHandlers:
             case "answer":
                 result = await self._newcomers.gate.answer(group_id, user_id, callback_data.value)
             case "end":
-                denial = find_denial(await self._admins.fetch_standing(group_id, user_id))
-                if denial is None:
-                    await self._audit.record(query, "raid", "off", group_id)
-                    is_ended = await self._newcomers.stop_raid(settings)
-                    denial = "moderation-raid-ended" if is_ended else "moderation-raid-none"
-                await self._replies.alert(query, denial)
+                await self._replies.alert(query, await self._end_raid(query, settings))
                 return
         await self._replies.alert(query, f"moderation-gate-{result.value}")
         message = query.message
@@ -196,21 +165,13 @@ class NewcomerHandlers:
         elif result is AnswerResult.WRONG and isinstance(message, Message) and not is_group(message):
             await self._delivery.delete(message.chat.id, message.message_id)
 
-    async def _find_settings(self, message: Message) -> GroupSettings | None:
-        """Returns the settings of a moderated group, for an admin of it; replies and returns None otherwise."""
-        language = message_speaker(message).language
-        if not is_group(message):
-            await self._replies.say(message, "moderation-groups-only", language)
-            return None
-        denial = find_denial(await self._admins.fetch_author_standing(message))
+    async def _end_raid(self, query: CallbackQuery, settings: GroupSettings) -> str:
+        """Ends a raid for an admin; returns the text key of the result."""
+        denial = await self._acts.find_denial(settings.group_id, query.from_user.id)
         if denial is not None:
-            await self._replies.say(message, denial, language)
-            return None
-        settings = await self._groups.get(message.chat.id)
-        if settings is None or not settings.is_on:
-            await self._replies.say(message, "moderation-off-here", language)
-            return None
-        return settings
+            return denial
+        await self._acts.record(query, "raid", "off", settings.group_id)
+        return "moderation-raid-ended" if await self._newcomers.stop_raid(settings) else "moderation-raid-none"
 
     async def _show(self, message: Message, settings: GroupSettings) -> None:
         texts, language, rules = self._texts, settings.language, settings.rules
@@ -222,7 +183,7 @@ class NewcomerHandlers:
         text = texts.get(
             "moderation-newcomers",
             language,
-            gate=label(texts, language, "moderation-gate-kind", Gate(entry.gate)),
+            gate=texts.get(f"moderation-gate-kind-{entry.gate}", language),
             rate=str(entry.raid_rate) if entry.raid_rate else none,
             cleanup=texts.get("moderation-yes", language) if entry.cleanup else no,
             pictures=str(entry.pictures) if entry.pictures else none,

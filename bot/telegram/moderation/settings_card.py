@@ -9,7 +9,6 @@ from pydantic import model_validator
 
 from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.api.updates import message_speaker
-from bot.telegram.moderation.labels import label
 from core.i18n import DEFAULT_LANGUAGE, Texts
 from core.messages import Surface, chat_ref
 from services.moderation.domain.settings import GroupSettings, Mode, Preset
@@ -84,8 +83,8 @@ class SettingsCard:
         text = texts.get(
             "moderation-settings",
             language,
-            mode=label(texts, language, "moderation-mode", settings.mode),
-            preset=label(texts, language, "moderation-preset", settings.preset),
+            mode=texts.get(f"moderation-mode-{settings.mode}", language),
+            preset=texts.get(f"moderation-preset-{settings.preset}", language),
             language=language,
             ban=yes_or_no(value=settings.ban_allowed),
             remote=yes_or_no(value=remote),
@@ -112,8 +111,8 @@ class SettingsCard:
             "moderation-rules-card",
             language,
             words=settings.house_rules or texts.get("moderation-rules-none", language),
-            links=label(texts, language, "moderation-links", rules.links),
-            forwards=label(texts, language, "moderation-whom", rules.forwards),
+            links=texts.get(f"moderation-links-{rules.links}", language),
+            forwards=texts.get(f"moderation-whom-{rules.forwards}", language),
             banned=", ".join(rules.banned)[:MAX_LIST] or none,
             domains=", ".join(rules.domains)[:MAX_LIST] or none,
         )
@@ -164,12 +163,12 @@ def settings_keyboard(texts: Texts, settings: GroupSettings, *, remote: bool) ->
     return build_keyboard(
         [
             [
-                _option(label(texts, language, "button-mode", mode), "mode", mode, ticked=mode is settings.mode)
+                _option(texts.get(f"button-mode-{mode}", language), "mode", mode, ticked=mode is settings.mode)
                 for mode in Mode
             ],
             [
                 _option(
-                    label(texts, language, "button-preset", preset),
+                    texts.get(f"button-preset-{preset}", language),
                     "preset",
                     preset,
                     ticked=preset is settings.preset,
@@ -198,8 +197,8 @@ def rules_keyboard(texts: Texts, settings: GroupSettings) -> InlineKeyboardMarku
     """Builds the buttons of the rules that can be switched."""
     rules, language = settings.rules, settings.language
     flood, duplicates = rules.flood is not None, rules.duplicates is not None
-    links = label(texts, language, "moderation-links", rules.links)
-    forwards = label(texts, language, "moderation-whom", rules.forwards)
+    links = texts.get(f"moderation-links-{rules.links}", language)
+    forwards = texts.get(f"moderation-whom-{rules.forwards}", language)
     return build_keyboard(
         [
             [

@@ -1,4 +1,4 @@
-"""Handlers of `/moderation` and of the buttons under a group's settings."""
+"""Handlers of `/moderation`, `/rules` and of the buttons under a group's settings."""
 
 from aiogram import Router
 from aiogram.filters import CommandObject
@@ -10,8 +10,8 @@ from bot.telegram.api.updates import is_group
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import Replies, edit_text, reply_to
 from bot.telegram.markdown.render import Rendered
-from bot.telegram.moderation.labels import ModerationAudit, find_denial, label
-from bot.telegram.moderation.rules_handlers import toggle_rule
+from bot.telegram.moderation.admin_acts import AdminActs
+from bot.telegram.moderation.setting_changes import apply_rule_command, read_number, toggle_rule
 from bot.telegram.moderation.settings_card import ChangeSetting, SettingsCard
 from core.i18n import Texts
 from services.moderation.domain.ports import Standing
@@ -20,10 +20,12 @@ from services.moderation.records.groups import GroupStore, RemoteJudgingConsent
 
 NUMBER_RANGES = {"budget": (0, 100_000), "reports": (1, 100)}
 """Smallest and largest value of each numeric setting."""
+MAX_DETAIL = 200
+"""Characters of a changed rule in the audit log."""
 
 
 class SettingsHandlers:
-    """Shows and changes a group's settings; only its admins may."""
+    """Shows and changes a group's settings; members may only read its rules."""
 
     def __init__(
         self,
@@ -32,7 +34,7 @@ class SettingsHandlers:
         consent: RemoteJudgingConsent,
         admins: GroupAdmins,
         card: SettingsCard,
-        audit: ModerationAudit,
+        acts: AdminActs,
         delivery: Delivery,
         texts: Texts,
         starts_dry: bool,
@@ -41,7 +43,7 @@ class SettingsHandlers:
         self._consent = consent
         self._admins = admins
         self._card = card
-        self._audit = audit
+        self._acts = acts
         self._replies = Replies(delivery, texts)
         self._delivery = delivery
         self._texts = texts
@@ -51,6 +53,7 @@ class SettingsHandlers:
         """Returns the router."""
         router = Router(name="moderation settings")
         router.message.register(self.moderation, Command("moderation"))
+        router.message.register(self.rules, Command("rules"))
         router.callback_query.register(self.change_setting, ChangeSetting.filter())
         return router
 
@@ -59,7 +62,7 @@ class SettingsHandlers:
         if not is_group(message):
             await self._replies.say(message, "moderation-groups-only")
             return
-        denial = find_denial(await self._admins.fetch_author_standing(message))
+        denial = await self._acts.find_author_denial(message)
         if denial is not None:
             await self._replies.say(message, denial)
             return
@@ -80,13 +83,39 @@ class SettingsHandlers:
             case _:
                 await self._replies.say(message, "moderation-usage", settings.language)
 
+    async def rules(self, message: Message, command: CommandObject) -> None:
+        """Sends the rules, or for an admin changes them."""
+        if not is_group(message):
+            await self._replies.say(message, "moderation-groups-only")
+            return
+        settings = await self._card.read_settings(message)
+        language = settings.language
+        house_rules = settings.house_rules or self._texts.get("moderation-rules-none", language)
+        verb, _, value = (command.args or "").partition(" ")
+        standing = await self._admins.fetch_author_standing(message)
+        if standing is Standing.UNKNOWN and verb:
+            await self._replies.say(message, "rights-unknown", language)
+            return
+        if standing is not Standing.ADMIN:
+            await self._replies.say(message, "moderation-rules-for-members", language, words=house_rules)
+            return
+        if not verb:
+            await reply_to(self._delivery, message, self._card.render_lists(settings))
+            return
+        changed = apply_rule_command(settings, verb.lower(), value.strip())
+        if changed is not None:
+            await self._groups.put(changed)
+            await self._acts.record(message, "rules", f"{verb.lower()} {value.strip()}"[:MAX_DETAIL])
+        key = "moderation-rules-usage" if changed is None else "moderation-rules-saved"
+        await self._replies.say(message, key, language)
+
     async def change_setting(self, query: CallbackQuery, callback_data: ChangeSetting) -> None:
         """Changes the setting of a pressed button, or turns between the settings and the rules."""
         message = query.message
         if not isinstance(message, Message):
             await self._replies.alert(query, "moderation-card-gone")
             return
-        denial = find_denial(await self._admins.fetch_standing(message.chat.id, query.from_user.id))
+        denial = await self._acts.find_denial(message.chat.id, query.from_user.id)
         if denial is not None:
             await self._replies.alert(query, denial)
             return
@@ -97,17 +126,17 @@ class SettingsHandlers:
         await self._delivery.answer_callback(query.id)
         page = "rules" if callback_data.what == "rule" else callback_data.value
         if callback_data.what != "page":
-            await self._audit.record(query, callback_data.what, callback_data.value)
+            await self._acts.record(query, callback_data.what, callback_data.value)
         text, markup = await self._card.render_page(settings, page)
         await edit_text(self._delivery, message, text, markup)
 
     async def _switch_mode(self, message: Message, settings: GroupSettings, mode: Mode) -> None:
         await self._groups.change(settings, mode=mode)
-        await self._audit.record(message, "mode", mode.value)
+        await self._acts.record(message, "mode", mode.value)
         if mode is Mode.OFF:
             await self._replies.say(message, "moderation-switched-off", settings.language)
             return
-        paragraphs = [label(self._texts, settings.language, "moderation-on", mode)]
+        paragraphs = [self._texts.get(f"moderation-on-{mode}", settings.language)]
         if await self._admins.missing_rights(message.chat.id):
             paragraphs.append(self._texts.get("moderation-needs-rights", settings.language))
         await reply_to(self._delivery, message, "\n\n".join(paragraphs))
@@ -130,7 +159,7 @@ class SettingsHandlers:
             await self._replies.say(message, key, settings.language)
             return
         changed = await self._groups.change(settings, cards_to=chat_id)
-        await self._audit.record(message, "cards", str(chat_id or "here"))
+        await self._acts.record(message, "cards", str(chat_id or "here"))
         await reply_to(self._delivery, message, *await self._card.render(changed))
 
     async def _greet(self, chat_id: int, message: Message, settings: GroupSettings) -> bool:
@@ -143,14 +172,14 @@ class SettingsHandlers:
 
     async def _set_number(self, message: Message, settings: GroupSettings, name: str, value: str) -> None:
         least, most = NUMBER_RANGES[name]
-        if not value.isdecimal() or not least <= int(value) <= most:
+        number = read_number(value, least, most)
+        if number is None:
             await self._replies.say(message, "moderation-number-needed", settings.language, least=least, most=most)
             return
-        await self._audit.record(message, name, value)
-        changed = {"budget": int(value)} if name == "budget" else {"report_threshold": int(value)}
-        await reply_to(
-            self._delivery, message, *await self._card.render(await self._groups.change(settings, **changed))
-        )
+        await self._acts.record(message, name, value)
+        field = "budget" if name == "budget" else "report_threshold"
+        changed = await self._groups.change(settings, **{field: number})
+        await reply_to(self._delivery, message, *await self._card.render(changed))
 
     async def _change(self, query: CallbackQuery, message: Message, name: str, value: str) -> GroupSettings | None:
         """Changes one setting; returns None if the cards were to be sent to an admin that the bot cannot write to."""

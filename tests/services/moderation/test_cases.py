@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 
 from bot.telegram.api.filters import Command
+from bot.telegram.moderation.admin_acts import AdminActs
 from bot.telegram.moderation.cards import ResolveIncident
 from bot.telegram.moderation.handlers import ModerationHandlers
 from bot.telegram.moderation.messages import to_group_message
@@ -297,16 +298,16 @@ async def _(at: Situation) -> None:
     at.group.actions.clear()
     at.group.standings[ADMIN] = Standing.MEMBER
     handlers = ModerationHandlers(
-        actions=at.harness.actions, incidents=at.harness.incidents, groups=at.harness.groups, admins=at.group,
-        audit=AsyncMock(),
+        actions=at.harness.actions, incidents=at.harness.incidents, groups=at.harness.groups,
+        acts=AdminActs(admins=at.group, groups=at.harness.groups, audit=AsyncMock(), replies=AsyncMock()),
         delivery=SimpleNamespace(answer_callback=AsyncMock()), texts=Texts(strict=True),
     )  # fmt: skip
     presser = SimpleNamespace(id=ADMIN, full_name="A former admin", language_code="en")
     press = ResolveIncident(what=Resolution.BAN, incident=at.group.cards[0].id)
-    await handlers.resolve(SimpleNamespace(id="1", from_user=presser), press)
+    await handlers.resolve(SimpleNamespace(id="1", from_user=presser, message=None), press)
     assert at.group.actions == []
     at.group.standings[ADMIN] = Standing.ADMIN
-    await handlers.resolve(SimpleNamespace(id="2", from_user=presser), press)
+    await handlers.resolve(SimpleNamespace(id="2", from_user=presser, message=None), press)
     assert at.group.action_names == ["ban"]
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bot.telegram.moderation.rules_handlers import MAX_HOUSE_RULES, NEWCOMER_MEDIA, apply_rule_command, toggle_rule
+from bot.telegram.moderation.setting_changes import MAX_HOUSE_RULES, NEWCOMER_MEDIA, apply_rule_command, toggle_rule
 from services.moderation.domain.settings import AppliesTo, Duplicates, Flood, GroupSettings, LinkPolicy, RuleSet
 
 SETTINGS = GroupSettings(-100, rules=RuleSet(banned=("casino*",), domains=("docs.example.org",)))
