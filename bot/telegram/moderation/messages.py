@@ -25,6 +25,8 @@ LARGEST_EDGE = 1600
 """Pixels of a photo's longer edge: models scale larger ones down."""
 SHORTEST_PART = 1000
 """Characters that are read of each part of an album, however many there are."""
+RICH_TEXTS = frozenset({"text", "summary", "credit"})
+"""Fields of rich blocks that hold a text: a string, a formatted run, or a list of both."""
 MEDIA = (
     # The first match wins: an animation is a document too, and a venue has a location.
     ("photo", MediaKind.PHOTO), ("animation", MediaKind.ANIMATION), ("video", MediaKind.VIDEO),
@@ -91,7 +93,7 @@ def _edited_at(message: Message) -> datetime | None:
 
 def _all_text(message: Message) -> str:
     """Returns all text of a message: text or caption, rich blocks, attachments, buttons."""
-    texts = [message.text or message.caption or "", *_rich_strings(message, "text")]
+    texts = [message.text or message.caption or "", *_rich_texts(message)]
     texts += [*read_attached_words(message), *read_event_words(message), *read_button_texts(message.reply_markup)]
     return "\n".join(dict.fromkeys(text for text in texts if text))
 
@@ -114,25 +116,56 @@ def _links(message: Message) -> Iterator[str]:
     if preview is not None and preview.url:
         # The preview may be of a URL that is not in the text.
         yield preview.url
-    yield from _rich_strings(message, "url")
-
-
-def _rich_strings(message: Message, name: str) -> Iterator[str]:
-    """Yields the strings under `name` in the blocks of a rich message, at any depth."""
     if message.rich_message is not None:
-        yield from _strings(message.rich_message.model_dump(), name)
+        yield from _urls(message.rich_message.model_dump())
 
 
-def _strings(value: object, name: str, *, inside: bool = False) -> Iterator[str]:
+def _rich_texts(message: Message) -> Iterator[str]:
+    """Yields the texts in the blocks of a rich message; formatting within a word does not part it."""
+    if message.rich_message is not None:
+        yield from _block_texts(message.rich_message.model_dump())
+
+
+def _block_texts(value: object) -> Iterator[str]:
     match value:
-        case str() if inside:
-            yield value
         case dict():
             for key, inner in cast("dict[str, object]", value).items():
-                yield from _strings(inner, name, inside=key == name)
+                if key in RICH_TEXTS:
+                    yield _join_runs(inner)
+                else:
+                    yield from _block_texts(inner)
         case list():
             for inner in cast("list[object]", value):
-                yield from _strings(inner, name, inside=inside)
+                yield from _block_texts(inner)
+        case _:
+            return
+
+
+def _join_runs(text: object) -> str:
+    match text:
+        case str():
+            return text
+        case list():
+            return "".join(map(_join_runs, cast("list[object]", text)))
+        case {"text": inner} | {"alternative_text": inner} | {"expression": inner}:
+            return _join_runs(inner)
+        case {"button": inner}:
+            return " ".join(_block_texts(inner))
+        case _:
+            return ""
+
+
+def _urls(value: object) -> Iterator[str]:
+    match value:
+        case dict():
+            for key, inner in cast("dict[str, object]", value).items():
+                if key == "url" and isinstance(inner, str):
+                    yield inner
+                else:
+                    yield from _urls(inner)
+        case list():
+            for inner in cast("list[object]", value):
+                yield from _urls(inner)
         case _:
             return
 

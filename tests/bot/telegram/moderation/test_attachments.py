@@ -41,7 +41,12 @@ def video(name: str) -> dict[str, Any]:
         ({"contact": {"phone_number": "1", "first_name": "Ann",
                       "vcard": "BEGIN:VCARD\r\nitem1.URL:https://win\r\n .example\r\nNICKNAME:500 a day\r\nEND:VCARD"}},
          "Ann\nhttps://win.example\n500 a day"),
+        ({"contact": {"phone_number": "1", "first_name": "Ann", "vcard": "ORG: ;Casino Bonus;"}}, "Ann\nCasino Bonus"),
         ({"document": {**FILE, "file_name": "earn_500_a_day.apk"}}, "earn 500 a day.apk"),
+        ({"audio": {**FILE, "duration": 1, "file_name": "free_spins.mp3"}}, "free spins.mp3"),
+        # An animation is a document, too; its name is a program's.
+        ({"animation": {**FILE, "width": 1, "height": 1, "duration": 1}, "document": {**FILE, "file_name": "spin it"}},
+         ""),
         ({"caption": "Look", **video("free-casino-spins.mp4")}, "Look\nfree-casino-spins.mp4"),
         ({"audio": {**FILE, "duration": 1, "performer": "Casino", "title": "Free spins"}}, "Casino Free spins"),
         # Names that a camera or a program gave.
@@ -60,7 +65,10 @@ def video(name: str) -> dict[str, Any]:
         ({"poll_option_added": {"option_persistent_id": "a", "option_text": "Write @boss"}}, "Write @boss"),
         ({"text": "Look", "reply_markup": {"inline_keyboard": [[{"text": "Copy", "copy_text": {"text": "t.me/x"}}]]}},
          "Look\nCopy\nt.me/x"),
-        ({"game": {"title": "Slots", "description": "Free spins", "photo": []}}, "Slots\nFree spins"),
+        ({"game": {"title": "Slots", "description": "Free spins", "photo": [], "text": "Write @boss"}},
+         "Slots\nFree spins\nWrite @boss"),
+        ({"invoice": {"title": "Course", "description": "Earn 500 a day", "start_parameter": "x", "currency": "USD",
+                      "total_amount": 100}}, "Course\nEarn 500 a day"),
         ({"text": "Look", "reply_markup": {"inline_keyboard": [[{"text": "Claim $500", "url": "https://x.example"}],
                                                                [{"text": "Like", "callback_data": "x"}]]}},
          "Look\nClaim $500"),
@@ -96,15 +104,55 @@ def test_name_over_a_forward_without_words_is_read(origin: dict[str, Any], name:
     assert found.forwarded == name
 
 
-def test_links_of_checklists_stories_and_giveaways() -> None:
-    task = {
-        "id": 1,
-        "text": "here",
-        "text_entities": [{"type": "text_link", "offset": 0, "length": 4, "url": "https://a.b"}],
-    }
-    assert convert(checklist={"title": "Earn", "tasks": [task]}).links == ("https://a.b",)
-    assert convert(story={"chat": CASINO, "id": 1}).links == ("https://t.me/casino_bonus",)
+LINKED = [{"type": "text_link", "offset": 0, "length": 4, "url": "https://a.b"}]
+LINK = {"text": "here", "text_entities": LINKED}
+
+
+@pytest.mark.parametrize(
+    ("fields", "links"),
+    [
+        ({"checklist": {"title": "Earn", "title_entities": [{**LINKED[0], "url": "https://c.d"}],
+                        "tasks": [{"id": 1, **LINK}]}}, ("https://c.d", "https://a.b")),
+        ({"checklist_tasks_added": {"tasks": [{"id": 1, **LINK}]}}, ("https://a.b",)),
+        ({"game": {"title": "Slots", "description": "Spins", "photo": [], **LINK}}, ("https://a.b",)),
+        ({"poll": {**POLL, "description": "here", "description_entities": LINKED}}, ("https://a.b",)),
+        ({"poll": {**POLL, "explanation": "here", "explanation_entities": LINKED}}, ("https://a.b",)),
+        ({"story": {"chat": CASINO, "id": 1}}, ("https://t.me/casino_bonus",)),
+        # A person's story, and a channel without a name, lead nowhere.
+        ({"story": {"chat": {"id": 9, "type": "private", "first_name": "Ann", "username": "ann"}, "id": 1}}, ()),
+        ({"story": {"chat": {"id": -901, "type": "channel", "title": "Elsewhere"}, "id": 1}}, ()),
+        ({"giveaway": {"chats": [CASINO], "winners_selection_date": 1_800_000_000, "winner_count": 1}},
+         ("https://t.me/casino_bonus",)),
+    ],
+)  # fmt: skip
+def test_links_of_attachments(fields: dict[str, Any], links: tuple[str, ...]) -> None:
+    assert convert(**fields).links == links
+
+
+def test_checklist_without_tasks_is_one() -> None:
     assert convert(checklist={"title": "Earn", "tasks": []}).media == (MediaKind.CHECKLIST,)
+
+
+@pytest.mark.parametrize(
+    ("chat", "quoted"),
+    [
+        (CASINO, "Casino Bonus"),
+        # The group's own story, and one of a person, whose name says nothing.
+        (GROUP, None),
+        ({"id": 9, "type": "private", "first_name": "500 a day"}, None),
+    ],
+)
+def test_reply_to_a_story_of_another_channel_quotes_its_title(chat: dict[str, Any], quoted: str | None) -> None:
+    found = convert(text="cool", reply_to_story={"chat": chat, "id": 1})
+    assert (found.quotes_outside, found.quoted) == (quoted is not None, quoted or "")
+
+
+@pytest.mark.parametrize(
+    "origin", [{"type": "channel", "chat": CASINO, "message_id": 1}, {"type": "chat", "sender_chat": CASINO}]
+)
+def test_quotation_is_named_by_its_origin_where_its_chat_is_hidden(origin: dict[str, Any]) -> None:
+    found = convert(text="cool", external_reply={"origin": {**origin, "date": 1_800_000_000}})
+    assert (found.quotes_outside, found.quoted) == (True, "Casino Bonus")
 
 
 def test_quotation_from_another_chat_is_read_whole_and_marked() -> None:
