@@ -9,7 +9,7 @@ from bot.telegram.api.client import KnownBot
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.moderation.cards import IncidentCards
-from bot.telegram.moderation.doorkeeper import GateMessages
+from bot.telegram.moderation.gate_messages import GateMessages
 from bot.telegram.moderation.gateway import ModerationGateway
 from bot.telegram.moderation.messages import PictureFiles
 from bot.telegram.moderation.sanctions import GroupSanctions

@@ -10,7 +10,7 @@ from typing import Any, cast
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.moderation.cards import IncidentCards
-from bot.telegram.moderation.doorkeeper import GateMessages
+from bot.telegram.moderation.gate_messages import GateMessages
 from bot.telegram.moderation.sanctions import GroupSanctions
 from core.db.database import Database
 from core.i18n import Texts

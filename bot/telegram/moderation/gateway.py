@@ -9,7 +9,7 @@ from aiogram.types.chat_member_union import ChatMemberUnion
 from bot.telegram.api.group_admins import ADMIN_STATUSES, PRESENT_STATUSES
 from bot.telegram.api.updates import SERVICE_CONTENT, is_group
 from bot.telegram.moderation.attachments import read_event_words
-from bot.telegram.moderation.doorkeeper import PRESS_PREFIX, read_group
+from bot.telegram.moderation.gate_messages import PRESS_PREFIX, read_group
 from bot.telegram.moderation.messages import to_group_message
 from services.moderation.case import ModerationOutcome, Stage
 from services.moderation.domain.settings import GroupSettings
@@ -38,7 +38,7 @@ class ModerationGateway:
         Raises:
             StorageError: the database fails.
         """
-        chat = entry_chat(update)
+        chat = _entry_chat(update)
         if chat is not None and update.my_chat_member is not None:
             # The bot often becomes an admin before moderation is switched on.
             return chat.type in GROUPS
@@ -93,7 +93,7 @@ class ModerationGateway:
 
     async def _handle_entry(self, update: Update) -> None:
         """Handles a change of a member, of the bot's own rights, or a request to join."""
-        chat = entry_chat(update)
+        chat = _entry_chat(update)
         if chat is not None and update.my_chat_member is not None:
             is_admin = update.my_chat_member.new_chat_member.status in ADMIN_STATUSES
             await self._newcomers.set_presence(chat.id, is_admin=is_admin)
@@ -128,7 +128,7 @@ class ModerationGateway:
             log.info("moderation.group_moved", group_id=old_id, new_group_id=new_id)
 
 
-def entry_chat(update: Update) -> Chat | None:
+def _entry_chat(update: Update) -> Chat | None:
     """Returns the group of a change of its members or of a request to join; None for another update."""
     event = update.chat_member or update.my_chat_member or update.chat_join_request
     return None if event is None else event.chat

@@ -9,7 +9,7 @@ from bot.telegram.api.updates import is_group
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import Replies, reply_to
 from bot.telegram.moderation.admin_acts import AdminActs
-from bot.telegram.moderation.doorkeeper import GatePress, read_group
+from bot.telegram.moderation.gate_messages import GatePress, read_group
 from bot.telegram.moderation.messages import to_author
 from bot.telegram.moderation.setting_changes import LOCKABLE, lock_kind, read_number
 from core.i18n import Texts

@@ -1,11 +1,14 @@
 """Sanctions through the Bot API, and the classification of their errors."""
 
 import asyncio
+import json
 import socket
+from datetime import timedelta
 
 import pytest
 from aiogram.exceptions import TelegramBadRequest, TelegramNetworkError, TelegramNotFound
 from aiogram.methods import DeleteMessage, DeleteMessages
+from structlog.testing import capture_logs
 
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.delivery import Delivery
@@ -81,6 +84,35 @@ async def test_delete_batches_messages_and_ignores_deleted_ones(
     assert await sanctions.delete(GROUP, [message.id for message in messages]) is ActionResult.DONE
     assert all(message.deleted for message in messages)
     assert len(server.calls_of("deleteMessages")) == 2
+
+
+@pytest.mark.parametrize("count", [1, 101])
+async def test_deleted_messages_are_gone(sanctions: GroupSanctions, server: TelegramServer, count: int) -> None:
+    for method in ("deleteMessage", "deleteMessages", "deleteMessages"):
+        server.fail(method, status=400, description="Bad Request: message to delete not found")
+    with capture_logs() as logs:
+        assert await sanctions.delete(GROUP, list(range(1, 1 + count))) is ActionResult.GONE
+    failed = [each for each in logs if each["event"] == "moderation.action_failed"]
+    assert {(each["action"], each["group_id"], each["result"]) for each in failed} == {("delete", GROUP, "gone")}
+
+
+async def test_unmute_restores_a_restriction_with_its_end(
+    sanctions: GroupSanctions, server: TelegramServer, clock: ManualClock
+) -> None:
+    """Photos stay allowed although other media are not: the permissions are independent of each other."""
+    end = clock.now().replace(microsecond=0) + timedelta(hours=1)
+    before = Restriction(permissions=frozenset({"can_send_messages", "can_send_photos"}), until=end)
+    await sanctions.unmute(GROUP, 7, before)
+    call = server.calls_of("restrictChatMember")[-1].params
+    assert (call["use_independent_chat_permissions"], call["until_date"]) == ("true", str(int(end.timestamp())))
+    granted = {name for name, is_granted in json.loads(call["permissions"]).items() if is_granted}
+    assert granted == before.permissions
+
+
+async def test_unban_throws_out_no_member(sanctions: GroupSanctions, server: TelegramServer) -> None:
+    """Telegram removes a member who is not banned unless it is told otherwise."""
+    await sanctions.unban(GROUP, 7, AuthorKind.USER)
+    assert server.calls_of("unbanChatMember")[0].params["only_if_banned"] == "true"
 
 
 async def test_mute_removes_every_permission_until_its_end(

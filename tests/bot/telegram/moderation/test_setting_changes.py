@@ -1,10 +1,19 @@
-"""Changes to a group's rules by button and by command."""
+"""Changes of a group's settings by button and by command."""
 
 from dataclasses import replace
 
 import pytest
 
-from bot.telegram.moderation.setting_changes import MAX_HOUSE_RULES, NEWCOMER_MEDIA, apply_rule_command, toggle_rule
+from bot.telegram.moderation.setting_changes import (
+    LOCKABLE,
+    MAX_HOUSE_RULES,
+    NEWCOMER_MEDIA,
+    apply_rule_command,
+    lock_kind,
+    read_number,
+    toggle_rule,
+)
+from services.moderation.domain.message import MediaKind
 from services.moderation.domain.settings import AppliesTo, Duplicates, Flood, GroupSettings, LinkPolicy, RuleSet
 
 SETTINGS = GroupSettings(-100, rules=RuleSet(banned=("casino*",), domains=("docs.example.org",)))
@@ -40,6 +49,7 @@ def test_toggle_rule_cycles_through_its_values(name: str, values: list[dict[str,
         ("unban", "unknown", ("casino*",), ("docs.example.org",)),
         ("domain", "shop.example.org", ("casino*",), ("docs.example.org", "shop.example.org")),
         ("undomain", "docs.example.org", ("casino*",), ()),
+        ("undomain", "unknown", ("casino*",), ("docs.example.org",)),
     ],
 )
 def test_apply_rule_command_changes_a_list(
@@ -50,7 +60,8 @@ def test_apply_rule_command_changes_a_list(
 
 
 def test_apply_rule_command_replaces_the_house_rules() -> None:
-    assert apply_rule_command(SETTINGS, "text", "Be kind.") == replace(SETTINGS, house_rules="Be kind.")
+    for text in ("Be kind.", "x" * MAX_HOUSE_RULES):
+        assert apply_rule_command(SETTINGS, "text", text) == replace(SETTINGS, house_rules=text)
     # An empty text removes them.
     assert apply_rule_command(replace(SETTINGS, house_rules="Be kind."), "text", "") == SETTINGS
 
@@ -74,3 +85,40 @@ def test_apply_rule_command_limits_the_number_of_terms() -> None:
     full = replace(SETTINGS, rules=RuleSet(banned=tuple(f"term {number}" for number in range(1000))))
     assert apply_rule_command(full, "ban", "one more") is None
     assert apply_rule_command(full, "unban", "term 1") is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "locked"),
+    [
+        ("links", {"links": LinkPolicy.NOT_FROM_NEWCOMERS}),
+        ("forwards", {"forwards": AppliesTo.NEWCOMERS}),
+        ("media", {"newcomer_media": NEWCOMER_MEDIA}),
+        ("contact", {"newcomer_media": (MediaKind.CONTACT,)}),
+    ],
+)
+def test_lock_kind_forbids_a_kind_to_newcomers_until_it_is_unlocked(kind: str, locked: dict[str, object]) -> None:
+    rules = lock_kind(RuleSet(), kind, locked=True)
+    assert rules == replace(RuleSet(), **locked)
+    # A repeated lock changes nothing.
+    assert lock_kind(rules, kind, locked=True) == rules
+    assert lock_kind(rules, kind, locked=False) == RuleSet()
+
+
+def test_lock_kind_keeps_the_other_kinds() -> None:
+    rules = RuleSet(newcomer_media=(MediaKind.POLL, MediaKind.GAME))
+    assert lock_kind(rules, "poll", locked=False).newcomer_media == (MediaKind.GAME,)
+    assert lock_kind(rules, "voice", locked=True).newcomer_media == (MediaKind.POLL, MediaKind.GAME, MediaKind.VOICE)
+
+
+def test_every_lockable_kind_can_be_locked() -> None:
+    for kind in LOCKABLE:
+        assert lock_kind(RuleSet(), kind, locked=True) != RuleSet()
+    assert "other" not in LOCKABLE
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1", 1), ("100", 100), ("0", None), ("101", None), ("-1", None), ("1.5", None), ("", None), ("9" * 5000, None)],
+)
+def test_read_number_within_its_range(text: str, number: int | None) -> None:
+    assert read_number(text, 1, 100) == number
