@@ -25,7 +25,7 @@ MAX_OTHER = 250
 """Units of each further text on a shared card."""
 MAX_NAME, MAX_EVIDENCE = 130, 300
 """Units of an author's name and of evidence."""
-FAILURES = frozenset({ActionResult.NO_RIGHT.value, ActionResult.PROTECTED.value, ActionResult.FAILED.value})
+FAILURES = frozenset(result.value for result in ActionResult if not result.is_effective)
 
 
 def cut(text: str, units: int) -> str:

@@ -147,10 +147,11 @@ def _join_runs(text: object) -> str:
             return text
         case list():
             return "".join(map(_join_runs, cast("list[object]", text)))
-        case {"text": inner} | {"alternative_text": inner} | {"expression": inner}:
-            return _join_runs(inner)
-        case {"button": inner}:
-            return " ".join(_block_texts(inner))
+        case dict():
+            run = cast("dict[str, object]", text)
+            if "button" in run:
+                return " ".join(_block_texts(run["button"]))
+            return _join_runs(run.get("text") or run.get("alternative_text") or run.get("expression"))
         case _:
             return ""
 
