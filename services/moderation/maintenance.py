@@ -1,8 +1,9 @@
-"""Periodic work: judges pending messages, finishes orphaned incidents, erases and deletes expired data."""
+"""Periodic work: judges pending messages, finishes orphaned incidents, ends raids, erases and deletes expired data."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -26,9 +27,9 @@ class MaintenanceTiming:
     """Intervals in seconds.
 
     Args:
-        round_s: interval of scans for pending messages and orphaned incidents.
-        retention_s: interval of deleting expired data.
-        step_s: the longest pass over orphans or expired data.
+        round_s: pause between scans for pending messages, orphaned incidents and ended raids.
+        retention_s: pause between deletions of expired data.
+        step_s: the longest pass of a step; what is left is done in the next.
         probes: pending messages that are judged first in a round; the outage goes on if none of them gets a verdict.
         parallel: pending messages that are judged at once after that.
     """
@@ -88,7 +89,7 @@ class Step:
     pause_s: float
 
     async def run(self) -> None:
-        """Runs the due tasks. A failure is logged."""
+        """Does the work once. A failure is logged."""
         await _attempt(self.name, self.work())
 
 
@@ -108,7 +109,6 @@ class Maintenance:
         clock: Clock,
         timing: MaintenanceTiming,
     ) -> None:
-        self._newcomers = newcomers
         self._groups = groups
         self._pending = pending
         self._pipeline = pipeline
@@ -120,7 +120,7 @@ class Maintenance:
             Step("orphans", self._finish_orphans, timing.round_s),
             Step("retention", retention.apply, timing.retention_s),
             Step("pending", self._rejudge_pending, timing.round_s),
-            Step("raids", self._end_raids, timing.round_s),
+            Step("raids", partial(newcomers.end_raids, groups), timing.round_s),
         )
 
     async def run(self) -> None:
@@ -153,9 +153,6 @@ class Maintenance:
             settings = await self._groups.get(incident.finding.group_id)
             if settings is not None:
                 await _attempt("orphan", self._enforcement.finish(incident, settings))
-
-    async def _end_raids(self) -> None:
-        await self._newcomers.end_raids(self._groups)
 
     async def _rejudge_pending(self) -> None:
         """Judges due messages side by side until none is left; while an outage goes on, only the probes."""

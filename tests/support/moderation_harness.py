@@ -234,6 +234,7 @@ class ModerationHarness:
     Args:
         scores: the local score; by default the judge's fixed one.
         accounts: public lists of spammers.
+        timing: of the maintenance.
     """
 
     def __init__(
@@ -245,6 +246,7 @@ class ModerationHarness:
         judge: ScriptedJudge,
         scores: SpamScores | None = None,
         accounts: Accounts | None = None,
+        timing: MaintenanceTiming | None = None,
     ) -> None:
         self.clock, self.group, self.judge, self.redis = clock, group, judge, redis
         self.groups, self.incidents = GroupStore(database, clock), IncidentStore(database, clock)
@@ -277,7 +279,7 @@ class ModerationHarness:
             clock,
         )
         retention = Retention(self.incidents, self.reporter, (message_log, reports, warnings, self.counts))
-        self._maintenance = Maintenance(
+        self.maintenance = Maintenance(
             self.groups,
             self.pending,
             pipeline,
@@ -286,7 +288,7 @@ class ModerationHarness:
             judge,
             newcomers,
             clock=clock,
-            timing=MaintenanceTiming(),
+            timing=timing or MaintenanceTiming(),
         )
         self.pipeline = cast("Pipeline", Reported(pipeline, self.reporter))
         self.actions = cast("ModerationActions", Reported(actions, self.reporter))
@@ -301,6 +303,6 @@ class ModerationHarness:
 
     async def run_round(self) -> None:
         """Runs each step of the maintenance once, then sends the queued reports."""
-        for step in self._maintenance.steps:
+        for step in self.maintenance.steps:
             await step.run()
         await self.reporter.flush()
