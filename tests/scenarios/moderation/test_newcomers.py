@@ -10,7 +10,7 @@ from core.clock import SystemClock
 from services.moderation.domain.message import MediaKind
 from services.moderation.records.groups import GroupStore
 from tests.support.bot_harness import BotHarness, images
-from tests.support.moderated_group import ADMIN, NEWCOMER, ModeratedGroup, verdict
+from tests.support.moderated_group import ADMIN, MEMBER, NEWCOMER, ModeratedGroup, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -88,6 +88,55 @@ async def test_lock_keeps_a_rule_that_another_replica_has_just_changed(group: Mo
     changed = await replica.read(group.id)
     assert changed is not None
     assert (changed.rules.banned, changed.rules.newcomer_media) == (("casino*",), (MediaKind.CONTACT,))
+
+
+async def test_question_of_the_gate_is_gone_once_it_is_answered(group: ModeratedGroup) -> None:
+    """A wrong answer deletes it; it is asked again after a while only."""
+    harness, person = group.harness, 6_900_003
+    assert "Gate: a question in private" in (await group.command("/newcomers gate question")).text
+    join(group, person)
+    notice = await harness.seen(lambda message: "one question" in message.text, group.id)
+    assert notice.buttons[0]["url"].endswith(f"?start=gate_{group.id}")
+    harness.says(f"/start gate_{group.id}", person)
+    question = await harness.seen(lambda message: "how much is" in message.text, person)
+    right = str(sum(map(int, re.findall(r"\d+", question.text)[-2:])))
+    wrong = next(label for label in question.labels if label != right)
+    assert "not right" in await harness.toast(harness.presses(question, wrong, person))
+    await harness.until(lambda: question.deleted)
+    sent = harness.says(f"/start gate_{group.id}", person)
+    assert "wait half a minute" in (await harness.seen(lambda _: True, person, after=sent.id)).text
+
+
+async def test_settings_for_newcomers_are_shown_as_they_are_set(group: ModeratedGroup) -> None:
+    for command in ("/newcomers raid 12", "/newcomers cleanup on", "/lock links", "/lock forwards", "/lock poll"):
+        await group.command(command)
+    lines = (await group.command("/newcomers")).text.splitlines()
+    shown = "\n".join(lines)
+    for part in ("12", "yes", "poll, links, forwards"):
+        assert part in shown
+    for command in ("/newcomers raid 0", "/newcomers cleanup off", "/unlock links", "/unlock forwards", "/unlock poll"):
+        await group.command(command)
+    shown = (await group.command("/lock")).text
+    assert "nothing" in shown
+    assert "12" not in shown
+    assert "yes" not in shown
+    for command in (
+        "/newcomers raid 1001",
+        "/newcomers raid many",
+        "/newcomers pictures 10001",
+        "/newcomers gate wall",
+    ):
+        assert (await group.command(command)).text.startswith("Usage: /newcomers")
+    assert (await group.command("/lock weather")).text.startswith("Usage: /lock")
+
+
+async def test_trust_and_untrust_are_about_the_author_of_a_message(group: ModeratedGroup) -> None:
+    message = await group.moderate("See you all at the meeting.", MEMBER)
+    assert (await group.command("/untrust")).text == "Use this command in a reply to the message."
+    replies = [(await group.command(command, reply_to=message)).text for command in ("/untrust", "/trust")]
+    assert replies == [
+        f"User {MEMBER} counts as a newcomer now.", f"User {MEMBER} counts as an established member now."
+    ]  # fmt: skip
 
 
 async def test_raid_by_hand_and_locks(group: ModeratedGroup) -> None:

@@ -200,9 +200,15 @@ async def test_group_commands_are_rejected_in_private(harness: BotHarness) -> No
 
 
 async def test_commands_report_that_moderation_is_off(new_group: ModeratedGroup) -> None:
+    """Never switched on, and switched off again."""
     message = new_group.send("You are all complete idiots here.")
-    reply = await new_group.command("/report", MEMBER, reply_to=message)
-    assert reply.text.startswith("Moderation is off in this group.")
+    for is_stored in (False, True):
+        if is_stored:
+            await new_group.open(Mode.OFF)
+            await new_group.harness.quiet(1.1)
+        for command, by in (("/report", MEMBER), ("/warn", ADMIN), ("/newcomers", ADMIN), ("/lock poll", ADMIN)):
+            reply = await new_group.command(command, by, reply_to=message)
+            assert reply.text.startswith("Moderation is off in this group.")
 
 
 async def test_cards_go_to_an_admin_chat(group: ModeratedGroup) -> None:
@@ -236,6 +242,17 @@ async def test_cards_go_to_an_admin_chat(group: ModeratedGroup) -> None:
     entries = await Audit(group.harness.services.infra.database, SystemClock()).recent(10)
     acts = [(entry.action, entry.actor_id) for entry in entries if entry.target == str(group.id)]
     assert acts == [("moderation.cards", ADMIN), ("moderation.undo", ADMIN), ("moderation.cards", ADMIN)]
+
+
+async def test_rules_are_shown_but_not_changed_while_telegram_does_not_say_who_is_admin(group: ModeratedGroup) -> None:
+    await group.command("/rules text Be kind.")
+    fault = group.harness.telegram.fail(
+        "getChatMember", float("inf"), status=400, description="Bad Request: CHAT_ADMIN_REQUIRED", chat_id=group.id
+    )
+    assert (await group.command("/rules")).text == "Rules of this group:\nBe kind."
+    assert "nothing was done" in (await group.command("/rules text Be rude.")).text
+    fault.end()
+    assert (await stored_settings(group)).house_rules == "Be kind."
 
 
 async def test_lists_and_statistics_are_pages_of_the_settings(group: ModeratedGroup) -> None:

@@ -108,7 +108,8 @@ async def test_erased_card_names_neither_author_nor_words(cards: IncidentCards, 
     """Also in the private chat of a former admin."""
     message = await show(cards, server, INCIDENT, TO_ADMIN)
     server.chat(GROUP).admin_ids.discard(ADMIN)
-    erased = incident(card_chat_id=ADMIN, card_message_id=message.id, is_erased=True, text="", evidence=None)
+    place = {"card_chat_id": ADMIN, "card_message_id": message.id}
+    erased = incident(**place, is_erased=True, text="", evidence=None, detail=Evidence.MISSING)
     assert await cards.refresh(erased, TO_ADMIN)
     assert message.text == (
         "Done: deleted the message, muted the author for 24 hours.\nReason: job scam, 97% confidence (a · m)\n\n"
