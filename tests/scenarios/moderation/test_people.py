@@ -164,6 +164,22 @@ async def test_warn_command_is_idempotent_per_message_and_unwarn_takes_it_back(g
     assert (await group.command("/unwarn", reply_to=message)).text == "This member has no warnings."
 
 
+async def test_third_warning_by_command_mutes(group: ModeratedGroup) -> None:
+    warnings: list[str] = []
+    for number in range(3):
+        assert MEMBER not in group.chat.muted
+        message = await group.moderate(f"See you all tomorrow at the meeting, at {number}.", MEMBER)
+        sent = group.send("/warn", ADMIN, reply_to=message)
+        warned = await group.harness.seen(lambda _: True, group.id, after=sent.id)
+        warnings.append(warned.text.partition(",")[2])
+    assert warnings == [
+        " please follow the rules of this group. This is warning 1 of 3 in 30 days.",
+        " please follow the rules of this group. This is warning 2 of 3 in 30 days.",
+        " this was warning 3 in 30 days. You can write again in 24 hours.",
+    ]
+    assert set(group.chat.muted) == {MEMBER}
+
+
 async def test_anonymous_admin_may_use_commands(group: ModeratedGroup) -> None:
     message = await group.moderate("See you all at the meeting, it is only 20 euros.", MEMBER)
     sender = {"id": group.id, "type": "supergroup", "title": "The Group"}

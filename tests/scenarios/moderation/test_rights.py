@@ -84,7 +84,9 @@ async def test_an_author_who_has_become_admin_is_not_sanctioned(group: Moderated
     assert not message.deleted
     assert NEWCOMER not in group.chat.muted
     assert "admin" in card.text
-    assert await group.press(card, BAN) == EXEMPT
+    pressed = group.harness.presses(card, BAN, ADMIN)
+    assert await group.harness.toast(pressed) == EXEMPT
+    assert group.harness.telegram.callback_answers[pressed]["show_alert"] == "true"
     assert (await group.command("/spam", reply_to=message)).text == EXEMPT
     assert (await group.command("/warn", reply_to=message)).text == EXEMPT
     assert group.actions == []
