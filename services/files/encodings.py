@@ -37,6 +37,10 @@ _TEXT_SHARE = 0.95
 """Minimum share of characters of the usual alphabets in UTF-16 without a byte order mark."""
 
 
+_SHIFTS = (b"\x1b$B", b"\x1b$@")
+"""The sequences by which Japanese mail of 7 bits begins its kanji."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """A decoded text.
@@ -54,6 +58,9 @@ def decode(data: bytes) -> Decoded | None:
     for mark, encoding in MARKS:
         if data.startswith(mark):
             return Decoded(data.decode(encoding, "replace"))
+    if any(shift in data[:LOOKED_AT] for shift in _SHIFTS):
+        with suppress(UnicodeDecodeError):
+            return Decoded(data.decode("iso2022_jp_2"), "ISO-2022-JP")
     try:
         return Decoded(data.decode()) if b"\0" not in data[:LOOKED_AT] else _decode_utf16(data)
     except UnicodeDecodeError:

@@ -40,6 +40,7 @@ JAPANESE = "こんにちは。来週の会議は火曜日の午前十時に始�
         (POLISH, "cp1250", "cp1250"),
         (JAPANESE, "shift_jis", "shift-jis"),
         (JAPANESE, "euc-jp", "euc-jp"),
+        (JAPANESE, "iso2022-jp", "ISO-2022-JP"),
         ("你好，明天上午九点开会，请准时参加。\n", "gb18030", "gb18030"),
         # Longer than the examined part, which ends in the middle of a character.
         (JAPANESE.strip() * 2000, "shift_jis", "shift-jis"),
