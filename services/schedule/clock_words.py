@@ -108,7 +108,7 @@ _MORE_MINUTES = re.compile(rf"{NUMBER}\b", re.IGNORECASE)
 _AFTER = (
     r"(?P<clock>\s*(?:o['’]?\s?clock|час(?:а|ов)?|h|ч\.?)"
     r"(?:(?<=[hч])(?P<minutes>\d{2})(?:m|м|мин\.?)?|\s*(?P<counted>\d{1,2})\s*(?:минут[уы]?|мин\.?|м|m))?)?"
-    rf"(?:\s*(?P<part>{'|'.join(_PARTS_AFTER)}))?(?:\s+(?:sharp|exactly|ровно))?"
+    rf"(?:\s*(?P<part>{'|'.join(_PARTS_AFTER)}))?"
 )
 """Words after an hour."""
 

@@ -122,7 +122,6 @@ BERLIN = ZoneInfo("Europe/Berlin")
         ("завтра в 9 ч. 30 мин. позвонить", "2027-01-16 09:30", None),
         ("завтра в 9ч30м позвонить", "2027-01-16 09:30", None),
         ("tomorrow 9h30 call", "2027-01-16 09:30", None),
-        ("tomorrow at 9 sharp call", "2027-01-16 09:00", None),
         ("tomorrow @9pm call", "2027-01-16 21:00", None),
         ("tomorrow at 9\uff1a30 call", "2027-01-16 09:30", None),
         ("завтра к 9 позвонить", "2027-01-16 09:00", None),
