@@ -4,14 +4,14 @@ import asyncio
 import os
 import sqlite3
 import zlib
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 from pydantic import SecretStr
-from sqlalchemy import URL, Connection, Engine, func, select
+from sqlalchemy import URL, Engine, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -36,12 +36,9 @@ from core.db.migrations import HEAD
 from core.db.postgres_lane import PostgresLane
 from core.db.replica_fence import ReplicaFence
 from core.db.schema import NEWER, has_tables, migrate, read_revision
-from core.db.tables import Base
 from core.errors import StartupError, StorageError
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 FILE_NAME = "understudy.db"
 KEY_LOCK = 0x6B6579
@@ -103,6 +100,10 @@ class Database:
             self._lane = SqliteLane(self._lane_engine, self._write_lock, busy_timeout_s)
         else:
             self._lane = PostgresLane(self._lane_engine, POSTGRES_LANE, STANDSTILL_S)
+        self.run = self._lane.run
+        """Executes a read-write transaction; see `Lane.run`."""
+        self.insert = sqlite.insert if self._is_sqlite else postgresql.insert
+        """Returns an INSERT that supports ON CONFLICT, in the dialect of this database."""
 
     @property
     def engine(self) -> AsyncEngine:
@@ -203,22 +204,6 @@ class Database:
         finally:
             await self._engine.dispose()
 
-    async def run(self, work: Callable[[Connection], T], *, urgent: bool = False, reading: bool = False) -> T:
-        """Executes a read-write transaction in one hop to a thread; it is committed when this returns.
-
-        On SQLite it may share its commit with others, and be executed again where one of them failed: the function
-        returns values and has no other effect. After a cancellation the transaction is executed or not.
-
-        Args:
-            work: executes the statements.
-            urgent: whether to acquire SQLite's write lock before waiters that are not.
-            reading: whether it only reads; on SQLite it does not wait for writers.
-
-        Raises:
-            StorageError: the database is locked, read-only, full, unreachable, or rejected a statement.
-        """
-        return await self._lane.run(work, urgent=urgent, reading=reading)
-
     @asynccontextmanager
     async def session(self, *, urgent: bool = False) -> AsyncGenerator[AsyncSession]:
         """Opens a session in a read-write transaction; it commits on exit.
@@ -291,7 +276,3 @@ class Database:
         """
         if not self._is_sqlite:
             await session.execute(select(func.pg_advisory_xact_lock(KEY_LOCK, zlib.crc32(key.encode()) - 2**31)))
-
-    def insert(self, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
-        """Returns an INSERT that supports ON CONFLICT, in the dialect of this database."""
-        return sqlite.insert(table) if self._is_sqlite else postgresql.insert(table)

@@ -44,7 +44,19 @@ class Lane(Protocol):
     """Executes transactions in threads, in order of arrival."""
 
     async def run(self, work: Callable[[Connection], T], *, urgent: bool = False, reading: bool = False) -> T:
-        """Executes a transaction; see `Database.run`."""
+        """Executes a read-write transaction in one hop to a thread; it is committed when this returns.
+
+        On SQLite it may share its commit with others, and be executed again where one of them failed: the function
+        returns values and has no other effect. After a cancellation the transaction is executed or not.
+
+        Args:
+            work: executes the statements.
+            urgent: whether to acquire SQLite's write lock before waiters that are not.
+            reading: whether it only reads; on SQLite it does not wait for writers.
+
+        Raises:
+            StorageError: the database is locked, read-only, full, unreachable, or rejected a statement.
+        """
         ...
 
     @property

@@ -3,12 +3,15 @@
 import asyncio
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
 from core.db.database import Database
+from core.db.lane import SqliteLane
+from core.db.postgres_lane import PostgresLane
 from tests.support.bot_harness import FIRST, BotHarness
 
 MOST_CALLS = 6
@@ -23,17 +26,23 @@ BY_THE_CLOCK = re.compile(
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Each transaction of the lane, which is one call at most, and each session, which makes several."""
     seen: list[str] = []
-    run, session = Database.run, Database._transaction
+    session = Database._transaction
 
-    async def note_run(self: Database, work: Callable[[Connection], object], **options: bool) -> object:
-        seen.append("".join(traceback.format_stack(limit=8)))
-        return await run(self, work, **options)
+    def noting(lane: type[SqliteLane | PostgresLane]) -> Callable[..., Awaitable[object]]:
+        run = lane.run
+
+        async def note_run(self: Any, work: Callable[[Connection], object], **options: bool) -> object:
+            seen.append("".join(traceback.format_stack(limit=8)))
+            return await run(self, work, **options)
+
+        return note_run
 
     def note_session(self: Database, *arguments: object) -> object:
         seen.extend(["".join(traceback.format_stack(limit=8))] * (MOST_CALLS + 1))
         return session(self, *arguments)
 
-    monkeypatch.setattr(Database, "run", note_run)
+    monkeypatch.setattr(SqliteLane, "run", noting(SqliteLane))
+    monkeypatch.setattr(PostgresLane, "run", noting(PostgresLane))
     monkeypatch.setattr(Database, "_transaction", note_session)
     return seen
 

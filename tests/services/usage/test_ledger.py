@@ -150,32 +150,26 @@ async def test_concurrent_replicas_add_to_the_same_sums(
     assert sums["paid"].cost_usd == pytest.approx(0.02)
 
 
-class LostCommit(Database):
-    """A database that loses the confirmation of its first commit."""
+def lose_confirmation(database: Database) -> None:
+    """Commit the next transaction, and fail as if its confirmation were lost."""
+    run = database.run
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.loses_commit = True
+    async def lose(work: Callable[[Connection], T], *, urgent: bool = False, reading: bool = False) -> T:
+        await run(work, urgent=urgent, reading=reading)
+        database.run = run
+        raise StorageError("the database failed: it is unreachable")
 
-    async def run(self, work: Callable[[Connection], T], *, urgent: bool = False, reading: bool = False) -> T:
-        result = await super().run(work, urgent=urgent, reading=reading)
-        if self.loses_commit:
-            self.loses_commit = False
-            raise StorageError("the database failed: it is unreachable")
-        return result
+    database.run = lose
 
 
-async def test_flush_counts_once_after_a_lost_commit_confirmation(
-    database: Database, database_url: str, clock: ManualClock
-) -> None:
+async def test_flush_counts_once_after_a_lost_commit_confirmation(database: Database, clock: ManualClock) -> None:
     """Entries are recognised by their ids."""
-    database_with_loss = LostCommit(database_url)
-    ledger = UsageLedger(database_with_loss, clock)
+    ledger = UsageLedger(database, clock)
+    lose_confirmation(database)
     ledger.count(report(clock))
     assert not await ledger.flush()
     ledger.count(report(clock))
     assert await ledger.flush()
-    await database_with_loss.close()
     assert (await stored_totals(database, clock).of_speaker("telegram:7", TODAY)).requests == 2
     assert await requests(database) == 2
 
