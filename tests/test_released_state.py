@@ -230,7 +230,7 @@ async def test_pending_jobs(tmp_path: Path) -> None:
     queue = JobQueue(sa.URL.create("sqlite", database=str(path)), "inbox-42", "local", run)
     await queue.start()
     try:
-        assert await queue.depth() == 3
+        assert await queue.table.depth() == 3
         await queue.work()
         await runner.until(lambda: len(runner.finished) == 3)
     finally:

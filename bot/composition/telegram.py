@@ -245,6 +245,6 @@ def build_eraser(services: Services, queued: InboxServices) -> Eraser:
         services.ledger,
         infra.pseudonyms,
         infra.clock,
-        queued.inbox.queue,
+        queued.inbox.queue.table,
         on_erased=infra.languages.forget,
     )

@@ -1,9 +1,7 @@
-"""Adapter of the DBOS library: the only module that imports it.
+"""Starts and stops the DBOS library.
 
-DBOS polls; here a wakeup ends the pause of its worker loop, so that jobs start within milliseconds while an idle
-process polls once a second. That loop, the unused ones, and the switches of endless retries and of notifications are
-private to the library: its minor version is pinned, and tests/services/inbox/test_dbos_contract.py fails when they
-change.
+Its worker loop, the loops that are not used, and the switches of endless retries and of notifications are private to
+the library: its minor version is pinned, and tests/services/inbox/test_dbos_contract.py fails when they change.
 """
 
 # pyright: reportPrivateUsage=false
@@ -12,56 +10,23 @@ import asyncio
 import logging
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.db.driver_errors import describe_storage_error
+from core.db.driver_errors import DRIVER_ERRORS, describe_storage_error, to_storage_error
 from core.errors import StartupError
-from services.inbox.job import Job
 from services.inbox.queue_health import QueueHealth
 
 if TYPE_CHECKING:
-    from dbos import DBOSClient
+    from dbos import DBOSClient, EnqueueOptions
     from dbos._dbos import DBOS
 
 
 log = structlog.get_logger()
-
-
-class Wakeup(threading.Event):
-    """Stop event of the worker loop; `notify` ends a wait for it early. Thread-safe.
-
-    Args:
-        on_iteration: called in the thread of the loop after each completed iteration.
-    """
-
-    def __init__(self, on_iteration: Callable[[], None] = lambda: None) -> None:
-        super().__init__()
-        self._on_iteration = on_iteration
-        self._notified = threading.Event()
-        self.iterations = 0
-        """Completed iterations of the loop."""
-
-    def notify(self) -> None:
-        """Makes the loop poll now, or once more if it is polling."""
-        self._notified.set()
-
-    def set(self) -> None:
-        """Stops the loop."""
-        super().set()
-        self._notified.set()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Returns after `notify`, `set` or the timeout; True once the loop is stopped."""
-        self.iterations += 1
-        self._on_iteration()
-        self._notified.wait(timeout)
-        self._notified.clear()
-        return self.is_set()
 
 
 WORKFLOW = "job"
@@ -74,7 +39,8 @@ polls the database once a second."""
 CONCURRENCY = {"sqlite": 5000, "postgresql": 1000}
 """Jobs that a process runs at once. Beyond that they wait, on PostgreSQL for any replica with capacity."""
 
-Execute = Callable[[Job], Awaitable[None]]
+Execute = Callable[[str, int, str], Coroutine[None, None, None]]
+"""Runs the job of the current workflow, given its lane, priority and payload."""
 
 
 class DBOSRuntime:
@@ -84,16 +50,20 @@ class DBOSRuntime:
         engine: opens the database; `destroy` disposes of it.
         queue: name of the queue.
         replica: executor id of this process.
-        health: is told about the polls of the worker loop and their errors.
+        stop: stop event of the worker loop, which pauses in its `wait`.
+        health: is told about the errors of the worker loop.
     """
 
-    def __init__(self, engine: sa.Engine, queue: str, replica: str, health: QueueHealth) -> None:
-        self.wakeup = Wakeup(health.complete_poll)
+    client: "DBOSClient"
+    options: "EnqueueOptions"
+    """Those of every job."""
+
+    def __init__(self, engine: sa.Engine, queue: str, replica: str, stop: threading.Event, health: QueueHealth) -> None:
+        self._stop = stop
         self._health = health
         self._engine = engine
         self._queue = queue
         self._replica = replica
-        self._client: DBOSClient
         self._dbos: DBOS
         self._worker: threading.Thread | None = None
 
@@ -107,13 +77,8 @@ class DBOSRuntime:
             StartupError: the database cannot be used.
         """
         _silence_library()
-        from dbos import DBOS, DBOSClient
+        from dbos import DBOS, DBOSClient, WorkflowSerializationFormat
         from dbos import _dbos as dbos_module
-
-        async def job(lane: str, priority: int, payload: str) -> None:
-            if DBOS.workflow_id is None:
-                raise RuntimeError("a job must run as a workflow")
-            await execute(Job(DBOS.workflow_id, lane, priority, payload))
 
         try:
             self._dbos = DBOS(
@@ -130,7 +95,7 @@ class DBOSRuntime:
                     "notification_listener_polling_interval_sec": 0.1,
                 }
             )
-            DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(job)
+            DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(execute)
             # Not by their stop events: the list of these holds that of the recovery after a crash as well.
             for loop in UNUSED_LOOPS:
                 setattr(dbos_module, loop, _end_at_once)
@@ -144,7 +109,14 @@ class DBOSRuntime:
             self._dbos._sys_db._retry_connection_errors = False
             # Ends the thread that polls for notifications, which are not used either.
             self._dbos._sys_db._run_background_processes = False
-            self._client = DBOSClient(system_database_engine=self._engine)
+            self.client = DBOSClient(system_database_engine=self._engine)
+            self.options = {
+                "queue_name": self._queue,
+                "workflow_name": WORKFLOW,
+                "app_version": APP_VERSION,
+                # Instead of the default, pickle: stored data must never execute as code.
+                "serialization_type": WorkflowSerializationFormat.PORTABLE,
+            }
         except (SQLAlchemyError, OSError) as error:
             await self.destroy()
             raise StartupError(
@@ -171,22 +143,21 @@ class DBOSRuntime:
             logger = logging.getLogger("dbos")
             logger.addHandler(errors)
             try:
-                queue_worker_thread(self.wakeup, self._dbos, queue)
+                queue_worker_thread(self._stop, self._dbos, queue)
             except Exception as error:  # noqa: BLE001 - reported: the process ends on it
                 self._health.end_worker(f"its worker ended: {type(error).__name__}")
             else:
-                if not self.wakeup.is_set():
+                if not self._stop.is_set():
                     self._health.end_worker("its worker ended: the queue is gone from the database")
             finally:
                 logger.removeHandler(errors)
 
         self._worker = threading.Thread(target=poll, name="inbox", daemon=True)
         self._worker.start()
-        self.wakeup.notify()
 
     async def stop_worker(self, timeout_s: float) -> None:
         """Stops claiming jobs. Safe to call twice."""
-        self.wakeup.set()
+        self._stop.set()
         if self._worker is not None:
             worker, self._worker = self._worker, None
             await asyncio.to_thread(worker.join, timeout_s)
@@ -210,30 +181,16 @@ class DBOSRuntime:
         """Returns the ids of started jobs without a settled outcome."""
         return set(self._dbos._active_workflows_set.activeList())
 
-    def enqueue(self, connection: sa.Connection, job: Job) -> None:
-        """Inserts a job in the transaction of a connection."""
-        from dbos import WorkflowSerializationFormat
+    async def delete(self, job_ids: Sequence[str]) -> None:
+        """Deletes jobs with their inputs and outputs.
 
-        self._client.enqueue_in_transaction(
-            connection,
-            {
-                "queue_name": self._queue,
-                "workflow_name": WORKFLOW,
-                "workflow_id": job.id,
-                "queue_partition_key": job.lane,
-                "priority": job.priority,
-                "app_version": APP_VERSION,
-                # Instead of the default, pickle: stored data must never execute as code.
-                "serialization_type": WorkflowSerializationFormat.PORTABLE,
-            },
-            job.lane,
-            job.priority,
-            job.payload,
-        )
-
-    def delete(self, job_ids: Sequence[str]) -> None:
-        """Deletes jobs with their inputs and outputs. Blocks."""
-        self._client.delete_workflows(list(job_ids))
+        Raises:
+            StorageError: the database is unavailable.
+        """
+        try:
+            await asyncio.to_thread(self.client.delete_workflows, list(job_ids))
+        except DRIVER_ERRORS as error:
+            raise to_storage_error(error) from error
 
 
 class _LoopErrors(logging.Handler):

@@ -3,30 +3,24 @@
 A workflow is a job: ENQUEUED, then PENDING while a replica has claimed it, then SUCCESS or ERROR.
 """
 
+import asyncio
 import json
 import sqlite3
 import time
-import zlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from core.db.driver_errors import DRIVER_ERRORS, to_storage_error
 from core.db.drivers import compact_file, libpq_timeouts
 from core.db.replica_fence import ReplicaFence
-from services.inbox.job import Job, Receipt
 
-MAX_WAITING = 20
-"""Limited jobs that may wait in a lane behind the running one."""
-LANE_LOCK = 0x6C616E
-"""Class id of the advisory locks that serialise enqueuing into a lane; replicas.py uses two others."""
 BUSY_REPLICAS = "SELECT DISTINCT executor_id FROM dbos.workflow_status WHERE status = 'PENDING' AND executor_id <> %s"
 """Replicas with claimed jobs, except the given one; for psycopg, on PostgreSQL."""
 
@@ -44,7 +38,7 @@ COLUMNS = (
 
 INPUT_COLUMNS = ("workflow_uuid", "inputs")
 
-Enqueue = Callable[[sa.Connection, Job], None]
+T = TypeVar("T")
 
 UNIXEPOCH_SUBSEC = (3, 42)
 """First SQLite version with the modifier `subsec` of `unixepoch`."""
@@ -59,7 +53,7 @@ class Claim:
 
 
 class WorkflowTable:
-    """Reads and writes the workflows of one queue. Methods block: call them in a thread.
+    """The stored workflows of one queue. Each method raises StorageError when the database is unavailable.
 
     Args:
         url: database with a synchronous driver.
@@ -74,61 +68,34 @@ class WorkflowTable:
             fence.attach(self.engine)
         self._queue = queue
         self._table = sa.table("workflow_status", *map(_column, COLUMNS), schema=None if self.is_sqlite else "dbos")
-        self._columns = self._table.c
+        self.columns = self._table.c
+        self.is_unfinished = (self.columns.queue_name == queue) & self.columns.status.in_(["ENQUEUED", "PENDING"])
         self._inputs = sa.table("workflow_input", *map(_column, INPUT_COLUMNS), schema=self._table.schema)
 
-    def insert(self, jobs: Sequence[Job], enqueue: Enqueue) -> Receipt:
-        """Enqueues jobs in one transaction, except stored ones and those of full lanes.
-
-        Args:
-            jobs: jobs in the order in which they compete for a lane's capacity.
-            enqueue: inserts one job on the connection.
-        """
-        new: set[str] = set()
-        rejected: list[Job] = []
-        with self.engine.begin() as connection:
-            lanes = {job.lane for job in jobs if job.is_limited}
-            self._lock_lanes(connection, lanes)
-            ids = self._columns.workflow_uuid
-            stored = set(connection.scalars(sa.select(ids).where(ids.in_([job.id for job in jobs]))))
-            unfinished = self._count_by_lane(connection, lanes)
-            for job in jobs:
-                if job.id in stored or job.id in new:
-                    continue
-                if job.is_limited and unfinished[job.lane] > MAX_WAITING:
-                    rejected.append(job)
-                    continue
-                unfinished[job.lane] += 1
-                new.add(job.id)
-                enqueue(connection, job)
-        return Receipt(frozenset(new), tuple(rejected))
-
-    def claims(self, replica: str) -> list[Claim]:
+    async def claims(self, replica: str) -> list[Claim]:
         """Returns the jobs of this queue that a replica has claimed."""
-        columns = self._columns
+        columns = self.columns
         claimed = sa.select(columns.workflow_uuid, columns.owner_xid).where(
             columns.queue_name == self._queue,
             columns.status == "PENDING",
             columns.executor_id == replica,
             columns.owner_xid.is_not(None),
         )
-        with self.engine.connect() as connection:
-            return [Claim(job_id, token) for job_id, token in connection.execute(claimed)]
+        return [Claim(*row) for row in await _in_thread(lambda: self._read(claimed))]
 
-    def requeue_replica(self, replica: str) -> int:
+    async def requeue_replica(self, replica: str) -> int:
         """Requeues all jobs claimed by a replica; returns how many."""
-        return self._requeue([self._columns.executor_id == replica])
+        return await _in_thread(lambda: self._requeue([self.columns.executor_id == replica]))
 
-    def requeue_claims(self, claims: Sequence[Claim]) -> int:
+    async def requeue_claims(self, claims: Sequence[Claim]) -> int:
         """Requeues jobs that still have the given claims; returns how many."""
-        columns = self._columns
-        return self._requeue(
-            *([columns.workflow_uuid == claim.job_id, columns.owner_xid == claim.token] for claim in claims)
-        )
+        columns = self.columns
+        selections = [[columns.workflow_uuid == claim.job_id, columns.owner_xid == claim.token] for claim in claims]
+        return await _in_thread(lambda: self._requeue(*selections))
 
-    def finished_before(self, before: datetime, limit: int) -> list[str]:
+    async def finished_before(self, before: datetime, limit: int) -> list[str]:
         """Returns ids of finished jobs enqueued before an instant."""
-        columns = self._columns
+        columns = self.columns
         finished = (
             sa.select(columns.workflow_uuid)
             .where(
@@ -138,23 +105,37 @@ class WorkflowTable:
             )
             .limit(limit)
         )
-        with self.engine.connect() as connection:
-            return list(connection.scalars(finished))
+        return [job_id for (job_id,) in await _in_thread(lambda: self._read(finished))]
 
-    def depth(self) -> int:
+    async def depth(self) -> int:
         """Returns the number of unfinished jobs, over all replicas."""
-        unfinished = sa.select(sa.func.count()).select_from(self._table).where(*self._is_unfinished())
-        with self.engine.connect() as connection:
-            return connection.scalar(unfinished) or 0
+        unfinished = sa.select(sa.func.count()).select_from(self._table).where(self.is_unfinished)
+        [(jobs,)] = await _in_thread(lambda: self._read(unfinished))
+        return jobs
 
-    def rewrite(self, needle: str, change: Callable[[str, str], tuple[str, str] | None]) -> int:
+    async def rewrite(self, needle: str, change: Callable[[str, str], tuple[str, str] | None]) -> int:
         """Changes the lanes and payloads of jobs in place; their ids stay, so that no update is handled twice.
 
         Args:
             needle: digits that the lane or the payload contains.
             change: returns the new lane and payload of a job; None to leave it. The lane of a claimed job stays.
+
+        Returns:
+            The number of changed jobs.
         """
-        columns, pattern, changed = self._columns, f"%{needle}%", 0
+        return await _in_thread(lambda: self._rewrite(needle, change))
+
+    async def compact(self) -> None:
+        """Rewrites a SQLite file, so that nothing deleted is left in it; without effect on PostgreSQL."""
+        if self.is_sqlite:
+            await _in_thread(lambda: compact_file(self.engine))
+
+    def _read(self, query: sa.Executable) -> list[tuple[Any, ...]]:  # Any: as the query's columns
+        with self.engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(query)]
+
+    def _rewrite(self, needle: str, change: Callable[[str, str], tuple[str, str] | None]) -> int:
+        columns, pattern, changed = self.columns, f"%{needle}%", 0
         inputs = self._inputs.c
         rows = (
             sa.select(columns.workflow_uuid, columns.queue_partition_key, columns.status, inputs.inputs)
@@ -179,39 +160,20 @@ class WorkflowTable:
                 changed += 1
         return changed
 
-    def compact(self) -> None:
-        """Rewrites a SQLite file, so that nothing deleted is left in it; without effect on PostgreSQL."""
-        if self.is_sqlite:
-            compact_file(self.engine)
-
     def _requeue(self, *selections: Sequence[sa.ColumnElement[bool]]) -> int:
         requeue = sa.update(self._table).values(
             status="ENQUEUED", owner_xid=None, started_at_epoch_ms=None, updated_at=int(time.time() * 1000)
         )
         with self.engine.begin() as connection:
-            statements = (requeue.where(self._columns.status == "PENDING", *selection) for selection in selections)
+            statements = (requeue.where(self.columns.status == "PENDING", *selection) for selection in selections)
             return sum(connection.execute(statement).rowcount for statement in statements)
 
-    def _lock_lanes(self, connection: sa.Connection, lanes: set[str]) -> None:
-        """Until the transaction ends, keep other writers from counting and filling these lanes."""
-        if self.is_sqlite:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        elif lanes:
-            # Sorted, so that no two transactions wait for each other.
-            keys = sorted({zlib.crc32(f"{self._queue}/{lane}".encode()) - 2**31 for lane in lanes})
-            lock = sa.func.pg_advisory_xact_lock(LANE_LOCK, sa.column("key", sa.Integer))
-            keyed = sa.select(sa.func.unnest(sa.cast(keys, ARRAY(sa.Integer))).label("key")).subquery()
-            connection.execute(sa.select(lock).select_from(keyed))
 
-    def _count_by_lane(self, connection: sa.Connection, lanes: set[str]) -> Counter[str]:
-        if not lanes:
-            return Counter()
-        lane = self._columns.queue_partition_key
-        counts = sa.select(lane, sa.func.count()).where(*self._is_unfinished(), lane.in_(lanes)).group_by(lane)
-        return Counter({str(name): int(count) for name, count in connection.execute(counts)})
-
-    def _is_unfinished(self) -> list[sa.ColumnElement[bool]]:
-        return [self._columns.queue_name == self._queue, self._columns.status.in_(["ENQUEUED", "PENDING"])]
+async def _in_thread(query: Callable[[], T]) -> T:
+    try:
+        return await asyncio.to_thread(query)
+    except DRIVER_ERRORS as error:
+        raise to_storage_error(error) from error
 
 
 def _column(name: str) -> sa.ColumnClause[Any]:

@@ -113,7 +113,7 @@ class Inbox:
         self._on_dead = on_dead
         self._places = places or self._places
         try:
-            log.info("inbox.opened", unfinished=await self.queue.depth())
+            log.info("inbox.opened", unfinished=await self.queue.table.depth())
         except StorageError as error:
             # Stored jobs run once the database is back.
             log.warning("inbox.depth_unavailable", error=str(error))

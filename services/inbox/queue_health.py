@@ -5,10 +5,12 @@ repeats although the database answers (a refused statement, a missing privilege,
 to end, so that its supervisor and its operators see it.
 """
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -31,7 +33,7 @@ class HealthLimits:
     """Limits from which a failing queue is reported, and given up.
 
     Args:
-        check_s: pause between two checks.
+        check_s: pause between two checks while an operation fails.
         unready_failures: consecutive failures of one operation after which the process is not ready.
         fatal_failures: consecutive permanent failures after which the process ends.
         fatal_after_s: and for how long they have to have lasted; a burst of wakeups is no proof.
@@ -46,7 +48,7 @@ class HealthLimits:
 
 
 @dataclass(slots=True)
-class _Streak:
+class FailureStreak:
     """Consecutive failures of one operation."""
 
     failures: int = 0
@@ -65,29 +67,33 @@ class QueueHealth:
 
     def __init__(self, limits: HealthLimits | None = None, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits or HealthLimits()
-        self._monotonic = monotonic
-        self._streaks: dict[str, _Streak] = {}
-        self._polled_at: float | None = None
+        self.monotonic = monotonic
+        self.failing: dict[str, FailureStreak] = {}
+        """The operations whose last call failed."""
+        self.polled_at: float | None = None
+        """The instant at which the worker loop last completed a poll."""
         self._poll_failed = False
         self._ended: str | None = None
+        self._on_failure: Callable[[], object] = _ignore
 
     def record_failure(self, operation: str, error: BaseException) -> None:
         """Counts a failure of an operation."""
-        streak = self._streaks.setdefault(operation, _Streak())
+        streak = self.failing.setdefault(operation, FailureStreak())
         streak.failures += 1
         streak.reason = _describe(error)
         if _is_permanent(error):
             if not streak.permanent:
-                streak.permanent_since = self._monotonic()
+                streak.permanent_since = self.monotonic()
             streak.permanent += 1
         else:
             streak.permanent = 0
         if streak.failures == self._limits.unready_failures:
             log.error("inbox.queue_failing", operation=operation, failures=streak.failures, reason=streak.reason)
+        self._on_failure()
 
     def record_success(self, operation: str) -> None:
         """Ends the streak of an operation's failures."""
-        streak = self._streaks.pop(operation, None)
+        streak = self.failing.pop(operation, None)
         if streak is not None and streak.failures >= self._limits.unready_failures:
             log.info("inbox.queue_recovered", operation=operation, failures=streak.failures)
 
@@ -98,8 +104,7 @@ class QueueHealth:
             self.record_failure("poll", error)
 
     def complete_poll(self) -> None:
-        """Notes that the worker loop has completed a poll; without an error it ends the streak."""
-        self._polled_at = self._monotonic()
+        """Ends the streak of failed polls, unless this one failed as well; called while any operation fails."""
         if not self._poll_failed:
             self.record_success("poll")
         self._poll_failed = False
@@ -107,16 +112,17 @@ class QueueHealth:
     def end_worker(self, reason: str) -> None:
         """Notes that the worker loop has ended although nothing stopped it."""
         self._ended = reason
+        self._on_failure()
 
     @property
     def problem(self) -> str | None:
         """The reason why the queue does not work now, or None."""
         if self._ended is not None:
             return self._ended
-        for operation, streak in list(self._streaks.items()):
+        for operation, streak in list(self.failing.items()):
             if streak.failures >= self._limits.unready_failures:
                 return f"{operation} failed {streak.failures} times in a row: {streak.reason}"
-        if self._polled_at is not None and self._monotonic() - self._polled_at > self._limits.stall_s:
+        if self.polled_at is not None and self.monotonic() - self.polled_at > self._limits.stall_s:
             return f"no poll was completed within {self._limits.stall_s:g} s"
         return None
 
@@ -125,22 +131,35 @@ class QueueHealth:
         """The reason why the queue will not work again in this process, or None."""
         if self._ended is not None:
             return self._ended
-        now, limits = self._monotonic(), self._limits
-        for operation, streak in list(self._streaks.items()):
+        now, limits = self.monotonic(), self._limits
+        for operation, streak in list(self.failing.items()):
             is_repeated = streak.permanent >= limits.fatal_failures
             if is_repeated and now - streak.permanent_since >= limits.fatal_after_s:
                 return f"{operation} failed {streak.permanent} times in a row: {streak.reason}"
         return None
 
     async def watch(self, clock: Clock) -> None:
-        """Checks until cancelled.
+        """Checks while an operation fails, until cancelled.
 
         Raises:
             InboxError: the queue cannot work in this process.
         """
-        while (problem := self.fatal_problem) is None:
-            await clock.sleep(self._limits.check_s)
+        failed = asyncio.Event()
+        self._on_failure = partial(asyncio.get_running_loop().call_soon_threadsafe, failed.set)
+        try:
+            while (problem := self.fatal_problem) is None:
+                if self.failing:
+                    await clock.sleep(self._limits.check_s)
+                else:
+                    failed.clear()
+                    await failed.wait()
+        finally:
+            self._on_failure = _ignore  # the loop may be closed when the next one is reported
         raise InboxError(f"the inbox cannot work, so no message would be answered: {problem}")
+
+
+def _ignore() -> None:
+    """Is called for failures while nothing watches for them."""
 
 
 def _is_permanent(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from bot.telegram.markdown.render import RenderLimits
 from bot.web.server import BODY_LIMIT, WebTiming
 from core.bounded_json import MAX_DEPTH
 from core.config.settings import Settings, load_settings
-from services.inbox.dbos_tables import MAX_WAITING
+from services.inbox.dbos_queue import MAX_WAITING
 from services.limits.party_limits import TurnLimits
 from services.llm.models.stream_reader import MAX_TEXT
 from services.llm.providers.wire.event_lines import MAX_EVENT_BYTES

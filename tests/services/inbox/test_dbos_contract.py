@@ -17,10 +17,10 @@ from dbos._queue import queue_worker_thread
 from dbos._sys_db import SystemDatabase, db_retry
 
 from core.clock import SystemClock
-from services.inbox.dbos_queue import JobQueue
-from services.inbox.dbos_runtime import Wakeup
+from services.inbox.dbos_queue import JobQueue, Wakeup
 from services.inbox.dbos_tables import COLUMNS, WorkflowTable
 from services.inbox.job import Job
+from services.inbox.queue_health import QueueHealth
 from tests.services.inbox.conftest import OpenQueue
 from tests.support.inbox_harness import RecordingRunner
 
@@ -68,7 +68,7 @@ def test_worker_loop_sleeps_in_the_wait_of_its_stop_event() -> None:
 
 
 def test_wakeup_is_a_stop_event_with_an_early_return() -> None:
-    wakeup = Wakeup()
+    wakeup = Wakeup(QueueHealth())
     assert isinstance(wakeup, threading.Event)
     assert wakeup.wait(0) is False
     wakeup.notify()

@@ -12,8 +12,7 @@ from structlog.testing import capture_logs
 
 from core.clock import SystemClock
 from core.errors import StartupError, StorageError
-from services.inbox.dbos_queue import CLAIM_ITERATIONS, JobQueue, QueueTiming
-from services.inbox.dbos_tables import MAX_WAITING
+from services.inbox.dbos_queue import CLAIM_ITERATIONS, MAX_WAITING, JobQueue, QueueTiming
 from services.inbox.job import LARGEST_PRIORITY, Job
 from tests.services.inbox.conftest import OpenQueue
 from tests.support.clock import until
@@ -152,17 +151,17 @@ class TestPut:
     async def test_put_limits_a_lane_within_one_batch(self, queue: JobQueue) -> None:
         receipt = await queue.put([job(number, is_limited=True) for number in range(1, 31)])
         assert [each.id for each in receipt.rejected] == ids(*range(MAX_WAITING + 2, 31))
-        assert await queue.depth() == len(receipt.new) == MAX_WAITING + 1
+        assert await queue.table.depth() == len(receipt.new) == MAX_WAITING + 1
 
     async def test_put_limits_a_lane_across_concurrent_calls(self, queue: JobQueue) -> None:
         receipts = await asyncio.gather(*(queue.put([job(number, is_limited=True)]) for number in range(1, 41)))
-        assert sum(len(receipt.new) for receipt in receipts) == await queue.depth() == MAX_WAITING + 1
+        assert sum(len(receipt.new) for receipt in receipts) == await queue.table.depth() == MAX_WAITING + 1
 
     async def test_put_stores_a_batch_atomically(self, queue: JobQueue) -> None:
         """No database accepts a lone surrogate as a lane."""
         with contextlib.suppress(StorageError, UnicodeError):
             await queue.put([job(1), job(2, "\ud83d"), job(3)])
-        assert await queue.depth() == 0
+        assert await queue.table.depth() == 0
         assert not queue._local_jobs
         assert (await queue.put([job(1)])).new == frozenset(ids(1))
 
@@ -194,7 +193,7 @@ class TestPut:
             await first.put([job(number, is_limited=True) for number in range(1, 22)])
         async with open_queue(name="inbox-2") as second:
             await second.work()
-            assert await second.depth() == 0
+            assert await second.table.depth() == 0
             assert not (await second.put([job(100, is_limited=True)])).rejected
             await runner.until(lambda: runner.finished)
             await second.drain(1)

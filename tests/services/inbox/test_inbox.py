@@ -448,7 +448,7 @@ class TestPurge:
                 await run.until(lambda: any(entry["event"] == "inbox.purged" for entry in logs), passing_s=600)
             tables = ("album_parts", "job_attempts", "said", "dead_letters")
             assert [await stored(file, table) for table in tables] == [0, 0, 0, 1]
-            assert await run.inbox.queue.depth() == 1
+            assert await run.inbox.queue.table.depth() == 1
             with capture_logs() as logs:
                 run.clock.shift(timedelta(days=30).total_seconds())
                 await run.until(lambda: any(entry["event"] == "inbox.purged" for entry in logs), passing_s=600)

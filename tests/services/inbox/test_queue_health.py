@@ -1,5 +1,6 @@
 """Health of the queue: outages pass, repeated errors of a database that answers do not."""
 
+import asyncio
 import sqlite3
 
 import psycopg
@@ -8,8 +9,9 @@ import sqlalchemy as sa
 from structlog.testing import capture_logs
 
 from core.errors import InboxError, StorageError
+from services.inbox.dbos_queue import Wakeup
 from services.inbox.queue_health import FailureStamp, HealthLimits, QueueHealth
-from tests.support.clock import ManualClock
+from tests.support.clock import ManualClock, settle
 
 REFUSED = sa.exc.IntegrityError("UPDATE", None, sqlite3.IntegrityError("NOT NULL constraint failed: t.c"))
 UNREACHABLE = sa.exc.OperationalError("SELECT", None, psycopg.OperationalError("refused"))
@@ -30,7 +32,7 @@ def health(clock: ManualClock) -> QueueHealth:
 def poll(health: QueueHealth, *errors: BaseException) -> None:
     for error in errors:
         health.record_poll_error(error)
-    health.complete_poll()
+    Wakeup(health).wait(0)
 
 
 def test_health_ignores_one_failed_poll(health: QueueHealth) -> None:
@@ -123,6 +125,19 @@ async def test_watch_raises_when_the_worker_has_ended(health: QueueHealth, clock
     health.end_worker("its worker ended: MemoryError")
     with pytest.raises(InboxError, match="its worker ended: MemoryError"):
         await health.watch(clock)
+
+
+async def test_watch_notices_failures_that_another_thread_reports_later(
+    health: QueueHealth, clock: ManualClock
+) -> None:
+    watching = asyncio.create_task(health.watch(clock))
+    await settle()
+    for _ in range(3):
+        await asyncio.to_thread(poll, health, REFUSED)
+    await settle()
+    await clock.advance(4)
+    with pytest.raises(InboxError, match="poll failed 3 times in a row"):
+        await watching
 
 
 def test_failure_stamp_is_due_once_in_its_pause(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -324,7 +324,7 @@ async def test_erase_empties_jobs_and_keeps_their_ids(
 
     queue = JobQueue(sa.URL.create("sqlite", database=str(path)), "inbox-1", "local", run)
     await queue.start()
-    eraser = Eraser(file, embedded_redis, "bot", UsageLedger(file, clock), pseudonyms, clock, queue)
+    eraser = Eraser(file, embedded_redis, "bot", UsageLedger(file, clock), pseudonyms, clock, queue.table)
     now_s = int(clock.time())
     reply = update_by(USER, GROUP, SECRET)["message"]
     later = update_by(USER, ANN, "written afterwards", date=now_s + 60)
