@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ log = structlog.get_logger()
 _LOCALES = Path(__file__).parent / "locales"
 DEFAULT_LANGUAGE = "en"
 """The fallback for languages without a translation."""
+MAX_LABELS = 2000
+"""Texts kept formatted; language tags come from clients."""
 _ENTRY = re.compile(r"^(?=-?[a-zA-Z])", re.MULTILINE)
 """Start of each text in a Fluent file; the lines that continue a text are indented."""
 
@@ -34,6 +36,8 @@ class Texts:
     def __init__(self, *, strict: bool = False) -> None:
         self._strict = strict
         self._languages: dict[str, _Language] = {}
+        self.label = lru_cache(MAX_LABELS)(self.get)
+        """`get` for a text without variables, which is formatted once for each language tag."""
 
     @cached_property
     def languages(self) -> tuple[str, ...]:

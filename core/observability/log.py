@@ -78,7 +78,7 @@ class Redactor(SecretMasker):
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, str):
-            return self.text(value)
+            return value if self.suspect.search(value.casefold()) is None else self.text(value)
         if depth < _MAX_DEPTH and isinstance(value, Mapping):
             items = cast("Mapping[object, object]", value).items()
             return {self.text(str(key)): self._redact_field(str(key), item, depth + 1) for key, item in items}

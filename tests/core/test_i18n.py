@@ -56,7 +56,9 @@ def asked_for() -> Iterator[tuple[str, str]]:
 def keys_in(source: str, name: str) -> Iterator[tuple[str, str]]:
     """The keys that a module asks for, each with its place."""
     for node in ast.walk(ast.parse(source)):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get"):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        if node.func.attr not in {"get", "label"}:
             continue
         if not re.search(r"\b_?texts(\(.*\))?$", ast.unparse(node.func.value), re.IGNORECASE):
             continue
@@ -182,6 +184,13 @@ class TestTexts:
         assert read == ["ru"]
         texts.get("button-stop", "de")
         assert read == ["ru", "en"]
+
+    def test_labels_are_formatted_once_for_each_language(self) -> None:
+        texts = Texts(strict=True)
+        for _ in range(3):
+            for language in ("en", "ru", "ru-RU"):
+                assert texts.label("button-stop", language) == texts.get("button-stop", language)
+        assert texts.label.cache_info().misses == 3
 
 
 SENTENCE = re.compile(r"[A-Z][a-z]+(?:[ ,][a-z'’]+){2,}")

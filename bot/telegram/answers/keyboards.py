@@ -74,7 +74,7 @@ def approval_rows(texts: Texts, language: str | None, calls: Sequence[AskedCall]
     return [
         [
             button(
-                texts.get(key, language) + (f" {number}" if len(calls) > 1 else ""),
+                texts.label(key, language) + (f" {number}" if len(calls) > 1 else ""),
                 DecideCall(call=call.id, decision=decision),
             )
             for decision, key in keys.items()
@@ -85,12 +85,12 @@ def approval_rows(texts: Texts, language: str | None, calls: Sequence[AskedCall]
 
 def stop_keyboard(texts: Texts, language: str | None, number: int) -> InlineKeyboardMarkup:
     """Builds the keyboard of an answer in progress."""
-    return build_keyboard([[button(texts.get("button-stop", language), StopAnswer(number=number))]])
+    return build_keyboard([[button(texts.label("button-stop", language), StopAnswer(number=number))]])
 
 
 def continue_row(texts: Texts, language: str | None, turn: int, *, is_cut: bool) -> list[list[InlineKeyboardButton]]:
     """Builds the row above the others that continues an answer; no row if the answer is whole."""
-    return [[button(texts.get("button-continue", language), ContinueAnswer(turn=turn))]] if is_cut else []
+    return [[button(texts.label("button-continue", language), ContinueAnswer(turn=turn))]] if is_cut else []
 
 
 def has_continue_button(markup: InlineKeyboardMarkup | None) -> bool:
@@ -105,8 +105,8 @@ def consent_keyboard(texts: Texts, language: str | None, turn: int) -> InlineKey
     return build_keyboard(
         [
             [
-                button(texts.get("button-agree", language), DecideConsent(turn=turn, granted=True)),
-                button(texts.get("button-decline", language), DecideConsent(turn=turn, granted=False)),
+                button(texts.label("button-agree", language), DecideConsent(turn=turn, granted=True)),
+                button(texts.label("button-decline", language), DecideConsent(turn=turn, granted=False)),
             ]
         ]
     )

@@ -240,7 +240,7 @@ def answer_keyboard(
     if elsewhere:
         buttons["button-retry-elsewhere"] = ShowRetryProviders(turn=turn).pack()
     # The two labels fit on a phone in each language, as a test checks.
-    row = [InlineKeyboardButton(text=texts.get(key, language), callback_data=data) for key, data in buttons.items()]
+    row = [InlineKeyboardButton(text=texts.label(key, language), callback_data=data) for key, data in buttons.items()]
     if not is_cut and not calls:
         return InlineKeyboardMarkup(inline_keyboard=[row])
     first = [*approval_rows(texts, language, calls), *continue_row(texts, language, turn, is_cut=is_cut)]

@@ -199,19 +199,23 @@ class MaskOutgoingSecrets(BaseRequestMiddleware):
         changes: dict[str, Any] = {}
         for name, entities in TEXTS.items():
             text = getattr(method, name, None)
-            if isinstance(text, str) and (masked := self._masker.known(text)) != text:
+            if isinstance(text, str) and (masked := self._mask(text)) != text:
                 changes |= {name: masked, entities: None} if hasattr(method, entities) else {name: masked}
         document = getattr(method, "document", None)
         if isinstance(document, BufferedInputFile):
             # A long answer goes as a file of its text.
             written = document.data.decode(errors="surrogateescape")
-            if (masked := self._masker.known(written)) != written:
+            if (masked := self._mask(written)) != written:
                 data = masked.encode(errors="surrogateescape")
                 changes["document"] = BufferedInputFile(data, document.filename or "file")
         if changes:
             log.error("secret.masked", method=method.__api_method__)
             method = method.model_copy(update=changes)
         return await make_request(bot, method)
+
+    def _mask(self, text: str) -> str:
+        folded = text.casefold()
+        return self._masker.known(text) if any(map(folded.__contains__, self._masker.signs)) else text
 
 
 class LeaseGate(BaseRequestMiddleware):

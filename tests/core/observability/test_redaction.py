@@ -43,7 +43,9 @@ WORDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
 def test_secrets_in_a_servers_words_are_masked(text: str, masked: str) -> None:
     shown = mask_secret_forms(text)
     assert shown == masked or shown.endswith(masked)
-    assert SecretMasker((KEY,)).text(text) == shown
+    masker = SecretMasker((KEY,))
+    assert masker.text(text) == shown
+    assert masker.suspect.search(text.casefold())
 
 
 @pytest.mark.parametrize(
@@ -76,9 +78,11 @@ def test_a_configured_secret_is_masked_in_every_spelling(secret: str, before: st
         base64.b64encode(secret.encode()).decode(),
     }
     for spelling in spellings:
+        text = f"{before} {spelling} {after}"
+        assert masker.suspect.search(text.casefold()) or masker.text(text) == text
         for show in (masker.known, masker.text):
             # What stands around a secret may contain it too, or become part of a mask, but never brings it back.
-            assert spelling not in show(f"{before} {spelling} {after}") or spelling in MASK
+            assert spelling not in show(text) or spelling in MASK
 
 
 @given(st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_", min_size=24, max_size=80), st.data())
@@ -95,8 +99,9 @@ def test_a_part_of_a_configured_key_is_masked(key: str, data: st.DataObject) -> 
     st.sampled_from(["**", "***", "*" * 20, "•••"]),
 )
 def test_a_key_with_stars_is_masked(begin: str, end: str, stars: str) -> None:
-    shown = SecretMasker().text(f"wrong: {begin}{stars}{end}, sorry")
-    assert shown == f"wrong: {MASK}, sorry"
+    text = f"wrong: {begin}{stars}{end}, sorry"
+    assert SecretMasker().text(text) == f"wrong: {MASK}, sorry"
+    assert SecretMasker().suspect.search(text)
 
 
 def test_an_excerpt_is_masked_before_it_is_cut() -> None:
@@ -108,6 +113,25 @@ def test_an_excerpt_is_masked_before_it_is_cut() -> None:
         assert "tangerine" not in shown
         assert KEY[:4] not in shown
     assert masker.excerpt("short\n\tand  plain", 300) == "short and plain"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "turn.finished",
+        "telegram:-1001234567890:0",
+        "2026-11-29T15:47:05.123456Z",
+        "gpt-oss:120b",
+        "right, enough light",
+    ],
+)
+def test_usual_fields_of_the_log_are_not_suspect(text: str) -> None:
+    """Else each of them would be searched for every form."""
+    assert not SecretMasker((KEY,)).suspect.search(text.casefold())
+
+
+def test_masker_without_secrets_changes_no_text() -> None:
+    assert SecretMasker().known("any text") == "any text"
 
 
 def test_short_values_are_no_secrets() -> None:
