@@ -1,7 +1,9 @@
 """Peculiarities of Google's Gemini API."""
 
 import gc
+from typing import Any
 
+import aiohttp
 import pytest
 from pydantic_ai.exceptions import (
     ModelAuthenticationError,
@@ -11,6 +13,7 @@ from pydantic_ai.exceptions import (
 )
 from pydantic_ai.messages import ModelRequest, ModelResponse, ToolCallPart, ToolReturnPart, UserPromptPart
 from pydantic_ai.models import ModelRequestParameters
+from yarl import URL
 
 from core.config.providers import ProviderKind, ProviderSettings
 from services.llm.providers.builder import CONNECT_TIMEOUT_S, ModelBuilder
@@ -161,15 +164,19 @@ async def test_failed_stream_releases_its_connection(
         gc.enable()
 
 
-async def test_connect_timeout_is_capped(server: LLMServer, builder: ModelBuilder, google: ProviderSettings) -> None:
+async def test_connect_timeout_is_capped(
+    server: LLMServer, builder: ModelBuilder, google: ProviderSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its timeout replaces the client's, and would let a dead host take a minute."""
-    seen: list[dict[str, float]] = []
+    seen: list[aiohttp.ClientTimeout] = []
+    send = aiohttp.ClientSession.request
 
-    async def look(request: object) -> None:
-        seen.append(request.extensions["timeout"])
+    def look(session: aiohttp.ClientSession, method: str, url: URL, **options: Any) -> object:
+        seen.append(options["timeout"])
+        return send(session, method, url, **options)
 
-    builder.http_client(google).event_hooks["request"].append(look)
+    monkeypatch.setattr(aiohttp.ClientSession, "request", look)
     for streamed in (False, True):
         await ask(builder.models[google, google.default_model], streamed=streamed)
-    assert [timeout["connect"] for timeout in seen] == [CONNECT_TIMEOUT_S] * 2
-    assert all(timeout["read"] > google.timeout_s for timeout in seen)
+    assert [timeout.connect for timeout in seen] == [CONNECT_TIMEOUT_S] * 2
+    assert all(timeout.sock_read > google.timeout_s for timeout in seen)
