@@ -99,13 +99,11 @@ def _all_text(message: Message) -> str:
 
 
 def _quoted(message: Message) -> str:
-    """Returns the quoted or replied-to text; the service message that created a topic does not count as one."""
+    """Returns the quoted or replied-to text; the service message that created a topic has none."""
     if message.quote is not None:
         return message.quote.text
     original = message.reply_to_message
-    if original is None or original.forum_topic_created is not None:
-        return ""
-    return original.text or original.caption or ""
+    return "" if original is None else original.text or original.caption or ""
 
 
 def _links(message: Message) -> Iterator[str]:

