@@ -158,8 +158,11 @@ class Maintenance:
         """Judges due messages side by side until none is left; while an outage goes on, only the probes."""
         probes = await self._pending.take_due(self._timing.probes)
         if any(await asyncio.gather(*map(self._rejudge, probes))):
-            workers = (self._rejudge_until_outage() for _ in range(self._timing.parallel))
-            await asyncio.gather(*(_attempt("pending", worker) for worker in workers))
+            await asyncio.gather(*(self._work() for _ in range(self._timing.parallel)))
+
+    async def _work(self) -> None:
+        """Judges until none is left; a failure ends this worker alone."""
+        await _attempt("pending", self._rejudge_until_outage())
 
     async def _rejudge_until_outage(self) -> None:
         """Judges due messages one after the other: beside others of its kind, a slow one holds up no other."""
