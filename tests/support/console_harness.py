@@ -119,7 +119,7 @@ async def offer_moderation(console: RunningConsole, *, admin: int = ADMIN) -> tu
     judge = ScriptedJudge()
     judge.default, judge.fixed_score = SCAM, 99
     harness = ModerationHarness(infra.database, infra.redis, infra.clock, group, judge)
-    await harness.groups.put(harness.settings)
+    await harness.groups.change(harness.settings)
     console.daemon.moderation = ModerationQueue(
         harness.incidents,
         harness.actions,

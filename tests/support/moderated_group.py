@@ -45,7 +45,7 @@ class ModeratedGroup:
     async def open(self, mode: Mode = Mode.ENFORCE, **choices: Any) -> "ModeratedGroup":
         """Switches moderation on, and makes MEMBER an established member."""
         database, clock = self.harness.services.infra.database, SystemClock()
-        await GroupStore(database, clock).put(GroupSettings(self.id, mode=mode, **choices))
+        await GroupStore(database, clock).change(GroupSettings(self.id), mode=mode, **choices)
         async with database.session() as session:
             long_ago = clock.now() - timedelta(days=30)
             session.add(ModerationMemberRow(group_id=self.id, member_id=MEMBER, first_seen=long_ago, meaningful=50))

@@ -117,7 +117,7 @@ async def open_raid(
     judge.default = SCAM
     group = cast("RecordingGroup", TelegramGroup(traffic, Delivery(traffic.bot, clock), clock))
     harness = ModerationHarness(database, open_redis(None), clock, group, judge)
-    await harness.groups.put(harness.settings)
+    await harness.groups.change(harness.settings)
     reporting = asyncio.create_task(harness.reporter.run())
     try:
         yield Raid(harness, server)

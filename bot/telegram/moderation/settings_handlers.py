@@ -104,7 +104,7 @@ class SettingsHandlers:
             return
         changed = apply_rule_command(settings, verb.lower(), value.strip())
         if changed is not None:
-            await self._groups.put(changed)
+            await self._groups.change(settings, rules=changed.rules, house_rules=changed.house_rules)
             await self._acts.record(message, "rules", f"{verb.lower()} {value.strip()}"[:MAX_DETAIL])
         key = "moderation-rules-usage" if changed is None else "moderation-rules-saved"
         await self._replies.say(message, key, language)

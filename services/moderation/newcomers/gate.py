@@ -61,8 +61,8 @@ class AnswerResult(StrEnum):
     """Telegram did not lift the mute, or approve the request."""
 
 
-class Doorkeeper(Protocol):
-    """Tells people at the gate, and the admins about raids."""
+class GateMessenger(Protocol):
+    """Writes to people at the gate and, about raids, to admins; approves requests to join."""
 
     async def post_notice(self, settings: GroupSettings, gate: Gate) -> int | None:
         """Posts the message with the button in the group; returns its id, None if it was not accepted."""
@@ -108,14 +108,14 @@ class JoinGate:
         self,
         store: NewcomerStore,
         sanctions: Sanctions,
-        doorkeeper: Doorkeeper,
+        messages: GateMessenger,
         reporter: Notices,
         clock: Clock,
         timing: EntryTiming,
     ) -> None:
         self._store = store
         self._sanctions = sanctions
-        self._doorkeeper = doorkeeper
+        self._messages = messages
         self._reporter = reporter
         self._clock = clock
         self._timing = timing
@@ -129,7 +129,7 @@ class JoinGate:
         question = await self._draw_question(group_id, member_id) if gate is Gate.QUESTION else None
         if question is None:
             await self._store.put(group_id, member_id, asked_at=self._clock.now())
-        await self._doorkeeper.ask_in_private(settings, chat_id, question)
+        await self._messages.ask_in_private(settings, chat_id, question)
 
     async def ask(self, group_id: int, member_id: int, settings: GroupSettings) -> AnswerResult | None:
         """Sends the question to a person who opened the private chat from the gate; None if it was sent."""
@@ -140,7 +140,7 @@ class JoinGate:
         question = await self._draw_question(group_id, member_id) if gate is Gate.QUESTION else None
         if question is None and gate is Gate.QUESTION:
             return AnswerResult.TOO_EARLY
-        await self._doorkeeper.ask_in_private(settings, member_id, question)
+        await self._messages.ask_in_private(settings, member_id, question)
         return None
 
     async def press(self, group_id: int, member_id: int) -> AnswerResult:
@@ -182,7 +182,7 @@ class JoinGate:
                 is_through = result.is_effective
                 state = Passage.WAITING
             case Passage.REQUESTED:
-                is_through = await self._doorkeeper.approve(group_id, member_id)
+                is_through = await self._messages.approve(group_id, member_id)
                 state = Passage.REQUESTED
             case Passage.PASSED | Passage.NONE:
                 return AnswerResult.NOTHING
@@ -194,20 +194,20 @@ class JoinGate:
 
     async def refresh_notice(self, settings: GroupSettings, entry: Entry, gate: Gate) -> None:
         """Posts the message that asks newcomers to pass, once in a while, in place of the one before."""
-        now = self._clock.now()
-        if entry.noticed_at is not None and now - entry.noticed_at < self._timing.notice:
+        if entry.noticed_at is not None and self._clock.now() - entry.noticed_at < self._timing.notice:
             return
-        await self._store.change(settings.group_id, noticed_at=now)
+        if not await self._store.claim_notice(settings.group_id, self._timing.notice):
+            return
         self._reporter.put_notice(settings.group_id, lambda: self._post_notice(settings, entry, gate))
 
     async def _post_notice(self, settings: GroupSettings, entry: Entry, gate: Gate) -> None:
-        posted = await self._doorkeeper.post_notice(settings, gate)
+        posted = await self._messages.post_notice(settings, gate)
         if posted is None:
             await self._store.change(settings.group_id, noticed_at=None)
             return
         await self._store.change(settings.group_id, notice_id=posted)
         if entry.notice is not None:
-            await self._doorkeeper.delete_notice(settings.group_id, entry.notice)
+            await self._messages.delete_notice(settings.group_id, entry.notice)
 
     async def _draw_question(self, group_id: int, member_id: int) -> Question | None:
         """Draws a question and stores its answer; None while a wrong answer was given a moment ago."""

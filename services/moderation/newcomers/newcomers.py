@@ -10,7 +10,7 @@ from core.clock import Clock
 from services.moderation.domain.message import AuthorKind, GroupMessage
 from services.moderation.domain.ports import AdminDirectory, Sanctions
 from services.moderation.domain.settings import GroupSettings
-from services.moderation.newcomers.gate import Doorkeeper, EntryTiming, JoinGate, Notices
+from services.moderation.newcomers.gate import EntryTiming, GateMessenger, JoinGate, Notices
 from services.moderation.newcomers.store import Entry, Gate, NewcomerStore, Passage, Trust
 from services.moderation.records.message_log import MemberHistory
 
@@ -44,7 +44,7 @@ class Newcomers:
         store: NewcomerStore,
         members: MemberDirectory,
         sanctions: Sanctions,
-        doorkeeper: Doorkeeper,
+        messages: GateMessenger,
         reporter: Notices,
         self_id: int,
         clock: Clock,
@@ -52,12 +52,12 @@ class Newcomers:
     ) -> None:
         self.store = store
         self._members = members
-        self._doorkeeper = doorkeeper
+        self._messages = messages
         self._reporter = reporter
         self._self_id = self_id
         self._clock = clock
         self._timing = timing or EntryTiming()
-        self.gate = JoinGate(store, sanctions, doorkeeper, reporter, clock, self._timing)
+        self.gate = JoinGate(store, sanctions, messages, reporter, clock, self._timing)
 
     async def is_newcomer(self, message: GroupMessage, history: MemberHistory) -> bool:
         """Returns whether a message's author is a newcomer: by their history, unless they are trusted."""
@@ -171,14 +171,14 @@ class Newcomers:
         await self.gate.refresh_notice(settings, entry, entry.gate_at(self._clock.now()))
 
     async def _show_raid(self, settings: GroupSettings, entry: Entry) -> None:
-        card = await self._doorkeeper.show_raid(settings, entry)
+        card = await self._messages.show_raid(settings, entry)
         if card is not None:
             await self.store.change(settings.group_id, card_chat_id=card.chat_id, card_message_id=card.message_id)
 
     async def _end_raid(self, entry: Entry, settings: GroupSettings) -> None:
         log.info("moderation.raid_ended", group_id=entry.group_id, joins=entry.raid_joins)
         passed = await self.store.count_passed(entry.group_id, self._clock.now() - self._timing.manual_raid)
-        await self._doorkeeper.end_raid(settings, entry, passed)
+        await self._messages.end_raid(settings, entry, passed)
         await self.store.change(entry.group_id, raid_until=None)
 
 

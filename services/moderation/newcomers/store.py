@@ -131,6 +131,18 @@ class NewcomerStore:
             )
         return await self.entry(group_id, fresh=True)
 
+    async def claim_notice(self, group_id: int, pause: timedelta) -> bool:
+        """Notes that the message to newcomers is posted now; of two joins at once one gets True."""
+        row, now = ModerationEntryRow, self._clock.now()
+        is_due = row.noticed_at.is_(None) | (row.noticed_at <= now - pause)
+        async with self._database.session() as session:
+            claimed = await session.execute(
+                update(row).where(row.group_id == group_id, is_due).values(noticed_at=now).returning(row.group_id)
+            )
+            is_claimed = claimed.first() is not None
+        self._entries.pop(group_id, None)
+        return is_claimed
+
     async def begin_raid(self, group_id: int, until: datetime, joins: int) -> bool:
         """Starts a raid, or extends it; returns whether this call started it: one replica does."""
         row, now = ModerationEntryRow, self._clock.now()

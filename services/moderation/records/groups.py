@@ -73,18 +73,19 @@ class GroupStore:
             row = await session.get(ModerationGroupRow, group_id)
         return None if row is None else _to_settings(row)
 
-    async def put(self, settings: GroupSettings) -> None:
-        """Stores a group's settings."""
-        values = _to_values(settings) | {"updated_at": self._clock.now()}
-        statement = self._database.insert(ModerationGroupRow).values(group_id=settings.group_id, **values)
-        async with self._database.session() as session:
-            await session.execute(statement.on_conflict_do_update(index_elements=["group_id"], set_=values))
-        self._cache[settings.group_id] = settings
-
     async def change(self, settings: GroupSettings, **choices: object) -> GroupSettings:
-        """Stores the settings with some fields replaced, and returns them."""
-        changed = replace(settings, **choices)
-        await self.put(changed)
+        """Stores some fields, with the others of a group that has none stored, and returns the stored settings.
+
+        A field that another replica changed in the meantime keeps its value.
+        """
+        values = _to_values(replace(settings, **choices))
+        now = self._clock.now()
+        insert = self._database.insert(ModerationGroupRow).values(group_id=settings.group_id, **values, updated_at=now)
+        changes = {name: values[name] for name in choices} | {"updated_at": now}
+        store = insert.on_conflict_do_update(index_elements=["group_id"], set_=changes).returning(ModerationGroupRow)
+        async with self._database.session() as session:
+            row = (await session.scalars(store, execution_options={"populate_existing": True})).one()
+            changed = self._cache[settings.group_id] = _to_settings(row)
         return changed
 
     async def move(self, old_id: int, new_id: int) -> bool:

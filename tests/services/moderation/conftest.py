@@ -21,7 +21,7 @@ async def shared_redis() -> Redis:
 @pytest.fixture
 async def harness(database: Database, shared_redis: Redis, clock: ManualClock) -> ModerationHarness:
     harness = ModerationHarness(database, shared_redis, clock, RecordingGroup(), ScriptedJudge())
-    await harness.groups.put(harness.settings)
+    await harness.groups.change(harness.settings)
     return harness
 
 

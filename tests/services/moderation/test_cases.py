@@ -88,7 +88,7 @@ class Situation:
 async def situation(file: Database, shared_redis: Redis, clock: ManualClock) -> Situation:
     judge = ScriptedJudge()
     harness = ModerationHarness(file, shared_redis, clock, RecordingGroup(), judge)
-    await harness.groups.put(harness.settings)
+    await harness.groups.change(harness.settings)
     async with file.session() as session:
         long_ago = clock.now() - timedelta(days=60)
         session.add(ModerationMemberRow(group_id=GROUP, member_id=MEMBER, first_seen=long_ago, meaningful=50))

@@ -151,7 +151,7 @@ async def harness(file: Database, shared_redis: Redis, clock: ManualClock) -> Mo
     judge = ScriptedJudge()
     scores = SpamScorer(file, clock)
     harness = ModerationHarness(file, shared_redis, clock, RecordingGroup(), judge, scores)
-    await harness.groups.put(harness.settings)
+    await harness.groups.change(harness.settings)
     return harness
 
 

@@ -33,7 +33,7 @@ TIMING = MaintenanceTiming(step_s=2)
 async def harness(file: Database, clock: ManualClock) -> ModerationHarness:
     """A replica whose steps may take two seconds."""
     harness = ModerationHarness(file, open_redis(None), clock, RecordingGroup(), ScriptedJudge(), timing=TIMING)
-    await harness.groups.put(harness.settings)
+    await harness.groups.change(harness.settings)
     return harness
 
 

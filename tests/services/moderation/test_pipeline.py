@@ -122,6 +122,6 @@ async def test_chats_with_cards_are_known(harness: ModerationHarness) -> None:
     """Chats with cards are the moderated group, the chat for its cards, and those that have received one."""
     harness.judge.default = SCAM
     await harness.pipeline.handle(harness.message("Earn 500 a day"), harness.settings)
-    await harness.groups.put(replace(harness.settings, group_id=-300, cards_to=-301))
+    await harness.groups.change(replace(harness.settings, group_id=-300, cards_to=-301))
     found = [chat for chat in (GROUP, -300, -301, -302) if await harness.groups.has_cards(chat)]
     assert found == [GROUP, -300, -301]

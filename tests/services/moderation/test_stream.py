@@ -20,7 +20,7 @@ async def test_stream_is_mostly_unjudged_and_honest_messages_stay(
 ) -> None:
     """The same stream at full length: `python -m benchmarks.moderation_stream --messages 20000`."""
     harness = ModerationHarness(file, shared_redis, clock, RecordingGroup(), ScriptedJudge(), SpamScorer(file, clock))
-    await harness.groups.put(harness.settings)
+    await harness.groups.change(harness.settings)
     await establish_members(file, clock)
     played = await play(harness, clock, stream(LENGTH, seed=1, talk=talk))
     assert played.deleted > 0

@@ -33,7 +33,7 @@ PRIVATE = {"id": NEWCOMER, "type": "private", "first_name": "Ann"}
 async def harness(file: Database, clock: ManualClock) -> ModerationHarness:
     """A moderated group whose gate asks for a press."""
     harness = ModerationHarness(file, open_redis(None), clock, RecordingGroup(), ScriptedJudge())
-    await harness.groups.put(harness.settings)
+    await harness.groups.change(harness.settings)
     await harness.newcomers.store.change(GROUP, gate=Gate.BUTTON.value)
     return harness
 

@@ -177,7 +177,7 @@ class TestModeration:
         for number, text in enumerate(("remote work one, write to https://t.me/scam", "two, at https://t.me/scams")):
             author = Author(NEWCOMER + number, AuthorKind.USER, "Ann")
             await harness.pipeline.handle(replace(harness.message(text, 10 + number), author=author), harness.settings)
-        await harness.groups.put(GroupSettings(-5))
+        await harness.groups.change(GroupSettings(-5))
         incident = (await harness.incidents.list_undecided())[0]
         await harness.actions.resolve(incident, Resolution.UNDO, harness.settings, "1")
         await browser.sign_in()

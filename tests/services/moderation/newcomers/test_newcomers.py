@@ -1,5 +1,6 @@
 """People who join: presence before the bot, trust, gate, raids and clean-up."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -142,6 +143,11 @@ class TestGate:
         await join(seeing, 99)
         assert len(seeing.group.notices) == 2
         assert ("delete notice", 501) in seeing.group.actions
+
+    async def test_people_who_join_at_once_get_one_notice(self, seeing: ModerationHarness) -> None:
+        await seeing.newcomers.store.change(GROUP, gate=Gate.BUTTON.value)
+        await asyncio.gather(*(join(seeing, member) for member in range(1, 11)))
+        assert seeing.group.notices == [Gate.BUTTON]
 
     async def test_question_takes_the_right_answer_only(self, seeing: ModerationHarness, clock: ManualClock) -> None:
         await seeing.newcomers.store.change(GROUP, gate=Gate.QUESTION.value)

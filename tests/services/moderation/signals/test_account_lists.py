@@ -136,7 +136,7 @@ async def test_silent_list_holds_a_message_no_longer_than_the_timeout(lists: Lis
 async def watched(database: Database, accounts: AccountLists, clock: ManualClock) -> ModerationHarness:
     """A group whose operator asks the lists."""
     harness = ModerationHarness(database, open_redis(None), clock, RecordingGroup(), ScriptedJudge(), accounts=accounts)
-    await harness.groups.put(harness.settings)
+    await harness.groups.change(harness.settings)
     return harness
 
 

@@ -82,7 +82,7 @@ async def say(harness: ModerationHarness, text: str, number: int, *, group: int,
 @pytest.fixture
 async def warned(harness: ModerationHarness, clock: ManualClock) -> ModerationHarness:
     """Two groups: in the first an advert was found, in the second a newcomer wrote enough to be judged no more."""
-    await harness.groups.put(replace(harness.settings, group_id=OTHER_GROUP))
+    await harness.groups.change(replace(harness.settings, group_id=OTHER_GROUP))
     for number in range(1, 7):
         await say(harness, f"{TALK} {number}", number, group=OTHER_GROUP, author=NEWCOMER)
         clock.shift(60)
