@@ -11,7 +11,7 @@ from typing import Final, cast
 from pydantic_core import from_json, to_json
 
 from core.bounded_json import parse_json
-from services.llm.providers.wire.chat_fields import DONE, Fields, as_count
+from services.llm.providers.wire.chat_fields import DONE, Fields, SurrogatePairs, as_count
 from services.llm.server_words import find_message
 
 Repair = Callable[[bytes, Fields], tuple[bytes, Fields] | None]
@@ -54,6 +54,7 @@ class NativeEvents:
     def __init__(self, repair: Repair, split: Split | None = None) -> None:
         self._repair = repair
         self._split = split or _as_it_is
+        self._pairs = SurrogatePairs()
 
     def read_whole(self, body: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yields names and data of events for a body that is no stream: an answer, an error, or a list of chunks."""
@@ -72,6 +73,8 @@ class NativeEvents:
         """Returns the name and the data of an event, None for one that says nothing."""
         if data == DONE:
             return None
+        if b"\\ud" in data or b"\\uD" in data:
+            data = self._pairs.join(data)
         try:
             fields = _as_fields(from_json(data))
             if fields is None:
@@ -83,7 +86,7 @@ class NativeEvents:
             name, changed = repaired
             after = to_json(changed)
         except ValueError:
-            # No JSON, or half of a surrogate pair.
+            # No JSON.
             return event, data
         return name, data if after == before else after
 

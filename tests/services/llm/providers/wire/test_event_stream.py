@@ -13,7 +13,7 @@ from services.llm.providers.wire.chat_fields import DONE
 from services.llm.providers.wire.chunk_repair import ChunkRepair
 from services.llm.providers.wire.event_lines import MAX_EVENT_BYTES, looks_like_event_stream
 from services.llm.providers.wire.event_stream import EventStream
-from services.llm.providers.wire.native_events import AnthropicRepair, NativeEvents
+from services.llm.providers.wire.native_events import AnthropicRepair, NativeEvents, repair_google
 
 TWO = b'data: {"a":1}\n\ndata: {"a":2}\n\n'
 FORMS = {
@@ -274,6 +274,29 @@ def test_stop_reason_that_is_no_word_ends_no_stream() -> None:
     stream = EventStream(native=NativeEvents(AnthropicRepair()))
     data = '{"type": "message_delta", "delta": {"stop_reason": ["stop"]}, "usage": {}}'
     assert b'"stop_reason":["stop"]' in stream.feed(f"data: {data}\n\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("parts", "read"),
+    [
+        (['{"text": "a \\ud83d"}', '{"text": "\\ude00 b"}'], [{"text": "a "}, {"text": "\U0001f600 b"}]),
+        (
+            ['{"functionCall": {"name": "remember", "args": {"note": "half \\ude00"}}}'],
+            [{"functionCall": {"name": "remember", "args": {"note": "half \ufffd"}}}],
+        ),
+        # Repaired all the same.
+        (['{"text": "\\ud83d\\ude00"}, {"unknown": 1}'], [{"text": "\U0001f600"}]),
+        (['{"text": "\\ude00"}, {"unknown": 1}'], [{"text": "\ufffd"}]),
+        (['{"text": "a path \\\\ude00"}'], [{"text": "a path \\ude00"}]),
+    ],
+)
+def test_parted_characters_of_googles_stream_are_joined(parts: list[str], read: list[dict[str, Any]]) -> None:
+    """No database and no further request takes half of a surrogate pair."""
+    stream = EventStream(native=NativeEvents(repair_google))
+    events = [f'data: {{"candidates": [{{"content": {{"parts": [{part}]}}}}]}}\n\n' for part in parts]
+    lines = b"".join(stream.feed(event.encode()) for event in events).decode().split("data: ")[1:]
+    contents = [json.loads(line)["candidates"][0]["content"]["parts"] for line in lines]
+    assert [part for content in contents for part in content] == read
 
 
 def test_tool_call_without_its_frame_is_read() -> None:
