@@ -99,6 +99,14 @@ async def test_invisible_answer_is_a_failure(stage: BotHarness) -> None:
     }
 
 
+async def test_text_that_is_cut_within_a_character_is_answered(stage: BotHarness) -> None:
+    """Half of a surrogate pair can be sent to no provider: it is replaced, and two halves are joined."""
+    question = stage.says("half \ud83d, whole \ud83d\ude00", name="Ann \ude00")
+    assert (await stage.answer(after=question.id)).text == FIRST
+    assert told(stage.first.requests[0]) == [("user", "half \ufffd, whole \U0001f600")]
+    assert not stage.events("turn.failed")
+
+
 async def test_quoted_excerpt_reaches_the_model(stage: BotHarness) -> None:
     """Part of an earlier message, possibly of another conversation."""
     old = await stage.asks("What do you think?")

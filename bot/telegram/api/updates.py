@@ -10,6 +10,7 @@ from aiogram import Bot
 from aiogram.enums import ChatType, MessageEntityType
 from aiogram.types import Message, MessageEntity, Update, User
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from bot.command_table import COMMANDS, CommandSpec
 from bot.telegram.api.files import FileReader, ReadFiles, Unreadable
@@ -111,6 +112,10 @@ def parse_update(raw: dict[str, Any], bot: Bot) -> Update | None:
     """
     kinds, faults = [kind for kind in raw if kind != "update_id"], 1
     try:
+        to_json(raw)
+    except PydanticSerializationError:
+        raw = cast("dict[str, Any]", _join_surrogates(raw))  # an object stays one
+    try:
         if has_stored_numbers(raw):
             return Update.model_validate(raw, context={"bot": bot})
     except ValidationError as error:
@@ -126,6 +131,23 @@ def parse_update(raw: dict[str, Any], bot: Bot) -> Update | None:
                     return None
                 return Update.model_validate({"update_id": raw["update_id"], kind: essentials}, context={"bot": bot})
     return None
+
+
+def _join_surrogates(value: object) -> object:
+    """Returns JSON in which halves of surrogate pairs are joined, or replaced: no provider can be sent a lone one.
+
+    Telegram may cut a text within a pair. The offsets of entities stay right, as each half counts as one unit.
+    """
+    match value:
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case dict():
+            fields = cast("dict[str, object]", value)
+            return {name: _join_surrogates(inner) for name, inner in fields.items()}
+        case list():
+            return [_join_surrogates(inner) for inner in cast("list[object]", value)]
+        case _:
+            return value
 
 
 def set_language(raw: dict[str, Any], languages: Languages) -> dict[str, Any]:

@@ -57,9 +57,10 @@ class TestUpdates:
         assert harness.handlers.calls == []
         assert len(server.chat(7).texts()) == 1
 
-    async def test_a_lone_surrogate_is_preserved(self, harness: WorkerHarness) -> None:
+    async def test_a_lone_surrogate_is_replaced(self, harness: WorkerHarness) -> None:
+        """No provider can be sent one."""
         await harness.handle(update_job(message=raw("half \ud83d")))
-        assert [text for text, *_ in harness.handlers.calls] == ["half \ud83d"]
+        assert [text for text, *_ in harness.handlers.calls] == ["half \ufffd"]
 
     async def test_an_unreadable_update_is_given_up(self, harness: WorkerHarness) -> None:
         """A dead letter that is replayed by a version that cannot read it either is not lost."""
