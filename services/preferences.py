@@ -5,13 +5,13 @@ chosen languages are few and needed for every message, so all of them stand in m
 within seconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 import structlog
-from sqlalchemy import bindparam, literal, select
+from sqlalchemy import Connection, bindparam, select
 
 from core.clock import Clock
 from core.db.database import Database
@@ -40,12 +40,8 @@ _COLUMNS = (
     PreferenceRow.voice_replies,
     PreferenceRow.persona,
 )
-_ONE = select(literal(1)).subquery()
-PREFERENCES_OF = select(*_COLUMNS).select_from(_ONE.outerjoin(PreferenceRow, PreferenceRow.scope == bindparam("of")))
-"""Selects the fields of `ChatPreferences` in one row, for a chat without preferences too.
-
-Built once: building a statement, and its key in the cache of compiled ones, takes as long as to execute it.
-"""
+_BY_SCOPE = select(*_COLUMNS).where(PreferenceRow.scope == bindparam("of"))
+"""Built once: building a statement, and its key in the cache of compiled ones, takes as long as to execute it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +60,12 @@ class ChatPreferences:
     """Of threads without one of their own; see services/chat/personas.py."""
 
 
+def read_preferences(connection: Connection, scope: str) -> ChatPreferences:
+    """Reads the preferences of a chat."""
+    row = connection.execute(_BY_SCOPE, {"of": scope}).first()
+    return ChatPreferences() if row is None else ChatPreferences(*row)
+
+
 class PreferenceStore:
     """Stores the preferences of all chats. Each method raises StorageError where the database fails."""
 
@@ -73,8 +75,7 @@ class PreferenceStore:
 
     async def get(self, scope: str) -> ChatPreferences:
         """Returns the preferences of a chat."""
-        row = await self._database.run(lambda it: it.execute(PREFERENCES_OF, {"of": scope}).one(), reading=True)
-        return ChatPreferences(*row)
+        return await self._database.run(lambda connection: read_preferences(connection, scope), reading=True)
 
     async def set_model(self, scope: str, provider: str, model: str) -> None:
         """Asks this model first in this chat."""
@@ -164,23 +165,27 @@ class Languages:
         self._database = database
         self._clock = clock
         self._follow_s = follow_s
-        self.chosen: dict[str, str] = {}
-        """Read it without I/O; a person or chat without an entry has the language of the client."""
+        self.chosen: Mapping[str, str] = {}
+        """Replaced by each change. A person or chat without an entry has the language of the client."""
         self._seen: datetime | None = None
 
-    async def load(self) -> None:
-        """Reads all choices, and from the second call on those that changed.
+    async def load(self, *, is_full: bool = False) -> None:
+        """Reads the choices that changed since the last call; the first call reads all of them.
+
+        Args:
+            is_full: reads all of them again: rows that were deleted by /forget do not show among the changes.
 
         Raises:
             StorageError: the database fails.
         """
+        since = None if is_full else self._seen
         query = select(LanguageRow.owner, LanguageRow.language, LanguageRow.updated_at)
-        if self._seen is not None:
-            query = query.where(LanguageRow.updated_at >= self._seen - OVERLAP)
+        if since is not None:
+            query = query.where(LanguageRow.updated_at >= since - OVERLAP)
         rows = await self._database.run(lambda connection: connection.execute(query).all(), reading=True)
-        for owner, language, updated_at in rows:
-            self._note(owner, language)
-            self._seen = updated_at if self._seen is None else max(self._seen, updated_at)
+        known = self.chosen if since is not None else dict[str, str]()
+        self.chosen = _changed(known, {owner: language for owner, language, _ in rows})
+        self._seen = max([row.updated_at for row in rows], default=since)
 
     async def run(self) -> None:
         """Follows the changes of other replicas until cancelled; returns at once where there are none."""
@@ -188,11 +193,8 @@ class Languages:
         while not self._database.is_embedded:
             await self._clock.sleep(self._follow_s)
             looks += 1
-            if looks % FULL_LOOKS == 0:
-                # Rows deleted by /forget do not show among the changes.
-                self.chosen, self._seen = {}, None
             try:
-                await self.load()
+                await self.load(is_full=looks % FULL_LOOKS == 0)
             except StorageError as error:
                 log.warning("languages.not_followed", error=str(error))
 
@@ -206,14 +208,12 @@ class Languages:
         insert = self._database.insert(LanguageRow).values(owner=owner, **values)
         change = insert.on_conflict_do_update(index_elements=["owner"], set_=values)
         await self._database.run(lambda connection: connection.execute(change) and None)
-        self._note(owner, language)
+        self.chosen = _changed(self.chosen, {owner: language})
 
     def forget(self, owner: UserRef) -> None:
         """Drops the choice of a person from memory; its row is erased with the person."""
-        self.chosen.pop(owner, None)
+        self.chosen = _changed(self.chosen, {owner: None})
 
-    def _note(self, owner: str, language: str | None) -> None:
-        if language is None:
-            self.chosen.pop(owner, None)
-        else:
-            self.chosen[owner] = language
+
+def _changed(chosen: Mapping[str, str], changes: Mapping[str, str | None]) -> Mapping[str, str]:
+    return {owner: language for owner, language in {**chosen, **changes}.items() if language is not None}

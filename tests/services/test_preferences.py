@@ -3,8 +3,11 @@
 import asyncio
 
 import pytest
+from sqlalchemy import delete, text
 
 from core.db.database import Database
+from core.db.tables import LanguageRow
+from core.errors import StorageError
 from core.messages import ChatRef, UserRef
 from services.preferences import ChatPreferences, Languages, PreferenceStore
 from tests.support.clock import ManualClock
@@ -83,6 +86,26 @@ async def test_load_follows_changes_of_another_replica(file: Database, clock: Ma
     await there.choose(ANN, None)
     await here.load()
     assert (here.chosen.get(ANN), here.chosen.get(BOB)) == (None, "en")
+
+
+async def test_full_load_drops_a_choice_that_another_replica_erased(file: Database, clock: ManualClock) -> None:
+    """The choices stay as they were while it is under way, and where it fails."""
+    languages = Languages(file, clock)
+    await languages.choose(ANN, "ru")
+    await languages.choose(BOB, "en")
+    await languages.load()
+    await file.run(lambda connection: connection.execute(delete(LanguageRow).where(LanguageRow.owner == ANN)) and None)
+    await languages.load()
+    assert languages.chosen.get(ANN) == "ru"
+    loading = asyncio.create_task(languages.load(is_full=True))
+    await asyncio.sleep(0)
+    assert languages.chosen == {ANN: "ru", BOB: "en"}
+    await loading
+    assert languages.chosen == {BOB: "en"}
+    await file.run(lambda connection: connection.execute(text("DROP TABLE languages")) and None)
+    with pytest.raises(StorageError):
+        await languages.load(is_full=True)
+    assert languages.chosen == {BOB: "en"}
 
 
 async def test_forget_drops_a_choice_from_memory(file: Database, clock: ManualClock) -> None:

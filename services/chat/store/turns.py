@@ -46,7 +46,7 @@ from services.chat.store.history import (
 from services.chat.store.stored_turns import StoredTurns, read_turn
 from services.chat.store.transcript import Transcript
 from services.llm.usage import estimate_tokens
-from services.preferences import PREFERENCES_OF, ChatPreferences
+from services.preferences import ChatPreferences, read_preferences
 
 log = structlog.get_logger()
 
@@ -142,7 +142,7 @@ class TurnStore(StoredTurns):
         stored = await _store([prompt])
 
         def work(connection: Connection) -> TurnStart:
-            preference = ChatPreferences(*connection.execute(PREFERENCES_OF, {"of": key.chat_ref}).one())
+            preference = read_preferences(connection, key.chat_ref)
             thread = ensure_current(connection, self._database, key, self._clock.now())
             recall = read_recall(connection, thread, token_budget, None)
             turn = self._insert_turn(connection, thread, speaker_id, prompt, stored, None, origin, question_id)
