@@ -7,7 +7,6 @@ most, since blind retries triple messages; an edit may be repeated freely.
 """
 
 from dataclasses import replace
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -38,6 +37,7 @@ from bot.telegram.delivery.drafts import Drafts
 from bot.telegram.delivery.failures import (
     API_ERRORS,
     SUCCEEDED,
+    CallKind,
     ChatHeld,
     DeliveryTiming,
     describe_failure,
@@ -68,14 +68,6 @@ MIGRATED_CHATS = 1024
 NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
 
 
-class CallKind(StrEnum):
-    """The budget against which Telegram counts a call in a chat."""
-
-    MESSAGE = "message"
-    ACT = "act"
-    """Deletes a message, or restricts a member."""
-
-
 class Delivery:
     """Delivers messages to chats despite flood control, transient failures and rejections.
 
@@ -103,13 +95,12 @@ class Delivery:
         self._migrated: FIFOCache[int, int] = FIFOCache(MIGRATED_CHATS)
         """New ids of groups, by their old ones."""
         self.drafts = Drafts(lambda method, chat_id: self._call(method, chat_id, final=False, repeatable=True))
-        self._typing_second = 0
-        self._typing_count = 0
+        self._typing_second = self._typing_count = 0
 
     def held_s(self, chat_id: int, kind: CallKind = CallKind.MESSAGE) -> float:
         """Returns the seconds for which flood control still holds a chat, 0 if it does not."""
-        now = self._clock.monotonic()
-        return max(self._held_until.get((self._migrated.get(chat_id, chat_id), kind), now) - now, 0.0)
+        current_id, now = self._migrated.get(chat_id, chat_id), self._clock.monotonic()
+        return max(self._held_until.get((current_id, kind), now) - now, 0.0)
 
     async def send(
         self,
@@ -137,9 +128,9 @@ class Delivery:
             await post()
             return sent
         message_id = await self._sent_messages.send_once(chat_id, post)
-        return (
-            sent if sent is not None or message_id is None else Sent(self._migrated.get(chat_id, chat_id), message_id)
-        )
+        if sent is not None or message_id is None:
+            return sent
+        return Sent(self._migrated.get(chat_id, chat_id), message_id)
 
     async def post(
         self,
@@ -159,8 +150,8 @@ class Delivery:
             reply_to: id of the message to reply to; omitted if that is gone.
             final: whether it must arrive. Otherwise it is tried once, and dropped while the chat is held.
         """
-        post = OutgoingMessage(chat_id, rendered, topic_id=topic_id, reply_to=reply_to, markup=markup, file=file)
-        return await self._deliver(post, final=final)
+        message = OutgoingMessage(chat_id, rendered, topic_id=topic_id, reply_to=reply_to, markup=markup, file=file)
+        return await self._deliver(message, final=final)
 
     async def edit(
         self,
@@ -180,8 +171,8 @@ class Delivery:
             markup: None removes the buttons.
             final: whether it must arrive. Otherwise it is tried once, and dropped while the chat is held.
         """
-        post = OutgoingMessage(chat_id, rendered, topic_id=topic_id, markup=markup, message_id=message_id)
-        return await self._deliver(post, final=final)
+        message = OutgoingMessage(chat_id, rendered, topic_id=topic_id, markup=markup, message_id=message_id)
+        return await self._deliver(message, final=final)
 
     async def edit_markup(self, chat_id: int, message_id: int, markup: InlineKeyboardMarkup | None) -> bool:
         """Changes the buttons of a message. Returns whether it has them now."""

@@ -1,6 +1,7 @@
-"""Failed calls: which are made again, after which pause, and the result of one that is given up."""
+"""Failed calls and flood control: which calls are made again, after which pause, and the result of those given up."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import structlog
 from aiogram.exceptions import ClientDecodeError, TelegramAPIError
@@ -18,6 +19,14 @@ _PROGRESS_RESULTS = {
     ApiFailure.MESSAGE_GONE: SendResult.GONE,
     ApiFailure.NO_METHOD: SendResult.UNSUPPORTED,
 }
+
+
+class CallKind(StrEnum):
+    """The budget against which Telegram counts a call in a chat."""
+
+    MESSAGE = "message"
+    ACT = "act"
+    """Deletes a message, or restricts a member."""
 
 
 class ChatHeld(Exception):

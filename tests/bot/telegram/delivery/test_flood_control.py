@@ -2,8 +2,8 @@
 
 import pytest
 
-from bot.telegram.delivery.delivery import CallKind, Delivery
-from bot.telegram.delivery.failures import DeliveryTiming
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.failures import CallKind, DeliveryTiming
 from bot.telegram.delivery.outgoing import SendResult
 from tests.support.clock import ManualClock
 from tests.support.delivery_messages import GROUP, PERSON, send_with_button
