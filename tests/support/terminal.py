@@ -9,8 +9,8 @@ import re
 import sys
 import termios
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -81,6 +81,10 @@ class Console(Output):
             return await asyncio.wait_for(self._run, PATIENCE_S)
         finally:
             self._stdin.close()
+
+
+Opener = Callable[..., AbstractAsyncContextManager[Console]]
+"""Opens a console on providers that are named by their base URLs."""
 
 
 @asynccontextmanager

@@ -1,46 +1,21 @@
 """The console from banner to exit, in this process: real services, loopback servers, piped input."""
 
 import asyncio
-import json
 import os
 import re
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer, RecordedRequest, refusing_url
-from tests.support.settings import settings_for
-from tests.support.sqlite_file import locked_file, place_database
-from tests.support.terminal import Console, console
+from tests.support.sqlite_file import locked_file
+from tests.support.terminal import Opener
 
 pytestmark = pytest.mark.integration
-
-Opener = Callable[..., AbstractAsyncContextManager[Console]]
-
-
-@pytest.fixture
-def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opener:
-    """Opens a console on providers named by their base URLs."""
-    monkeypatch.setenv("LC_ALL", "en_GB.UTF-8")
-
-    def opening(providers: dict[str, str], **variables: str) -> AbstractAsyncContextManager[Console]:
-        place_database(tmp_path / "data")
-        return console(settings_for(tmp_path / "data", providers, **variables), monkeypatch)
-
-    return opening
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LLMServer]:
-    """The server of a provider."""
-    async with LLMServer() as started:
-        started.naming = llm.answer("A name for it")
-        yield started
 
 
 def sent_contents(request: RecordedRequest) -> list[str]:
@@ -494,25 +469,3 @@ class TestExit:
         status, messages = stored_turn(tmp_path)
         assert status == "interrupted"
         assert "The audience" in messages
-
-
-class TestChoices:
-    """`/language`, `/persona` and `/forget`."""
-
-    async def test_language_and_persona_hold_until_they_are_forgotten(self, opened: Opener, server: LLMServer) -> None:
-        async with opened({"a": server.url}) as session:
-            session.type("/language xx")
-            await session.until("sets the language of these messages: en, ru, auto.")
-            session.type("/language ru", "/persona teacher", "hello there")
-            await session.until("Теперь сообщения на русском.")
-            await session.until("Роль в этом разговоре: Учитель")
-            await session.until("Hello")
-            session.type("/forget")
-            await session.until("/forget yes стирает")
-            session.type("/forget yes", "hello again")
-            await session.until("стёрто.")
-            await session.until("Hello")
-        asked = [json.dumps(request.json, ensure_ascii=False) for request in server.requests]
-        assert "Ты терпеливый учитель." in asked[0]
-        assert "учитель" not in asked[-1]
-        assert "hello there" not in asked[-1]

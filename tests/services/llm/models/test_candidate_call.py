@@ -254,3 +254,17 @@ async def test_thinking_ends_the_wait_for_the_first_output_and_its_silence_is_a_
         assert provenance is not None
         reasons = [] if then else ["stalled for 0.4 s"]
         assert [reason for _, reason in provenance.failed] == reasons
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+async def test_last_candidate_has_its_whole_timeout_to_the_first_output(*, streamed: bool) -> None:
+    """The deadline to the first output is for the case that another one can answer meanwhile."""
+    async with LLMServer() as slow:
+        slow.default = llm.answer("at last", delay_s=1.5)
+        patience = provider("slow", slow.url, first_token_timeout_s=1.0, timeout_s=10.0)
+        async with bench(open_redis(None), [patience]) as replica:
+            assert said(await replica.ask(streamed=streamed)) == "at last"
+        async with LLMServer() as second:
+            second.default = llm.answer("from the second")
+            async with bench(open_redis(None), [patience, provider("second", second.url)]) as replica:
+                assert said(await replica.ask(streamed=streamed)) == "from the second"

@@ -419,20 +419,6 @@ async def test_break_after_text_and_within_a_tool_call_never_switches(harness: F
     assert not harness.second.requests
 
 
-@STREAMED
-async def test_last_candidate_has_its_whole_timeout_to_the_first_output(*, streamed: bool) -> None:
-    """The deadline to the first output is for the case that another one can answer meanwhile."""
-    async with LLMServer() as slow:
-        slow.default = llm.answer("at last", delay_s=1.5)
-        patience = provider("slow", slow.url, first_token_timeout_s=1.0, timeout_s=10.0)
-        async with bench(open_redis(None), [patience]) as replica:
-            assert said(await replica.ask(streamed=streamed)) == "at last"
-        async with LLMServer() as second:
-            second.default = llm.answer("from the second")
-            async with bench(open_redis(None), [patience, provider("second", second.url)]) as replica:
-                assert said(await replica.ask(streamed=streamed)) == "from the second"
-
-
 async def test_silent_provider_holds_a_plain_request_for_the_first_output_only(harness: FallbackHarness) -> None:
     """Plain requests are collected streams, under the deadlines of streams."""
     harness.first.default = llm.hang()
