@@ -74,7 +74,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class StateChange:
     """A provider entered a state."""
 
     provider: str
@@ -93,7 +93,7 @@ class Timeline:
 
     lanes: Sequence[tuple[str, Sequence[Bar]]]
     hours: Sequence[tuple[str, str]]
-    events: Sequence[Event]
+    events: Sequence[StateChange]
     failovers: Sequence[int]
 
 
@@ -129,7 +129,7 @@ def draw_timeline(spans: Mapping[str, Sequence[Span]], order: Sequence[str], now
     return Timeline(
         [(name, [bar(span) for span in _merged(found)]) for name, found in known],
         [(_percent(share / 4), clock(begin + DAY * share / 4)) for share in range(4)],
-        [Event(name, span.state, _look(span), span.reason, clock(at)) for at, name, span in newest],
+        [StateChange(name, span.state, _look(span), span.reason, clock(at)) for at, name, span in newest],
         _count_failovers(known, begin),
     )
 

@@ -51,8 +51,8 @@ async def read_beginning(pieces: AsyncIterator[bytes]) -> bytes:
     return b"".join(held)
 
 
-class Event(NamedTuple):
-    """The name and the data of an event."""
+class ServerEvent(NamedTuple):
+    """An event of a stream: its name and its data."""
 
     name: bytes
     data: bytes
@@ -91,7 +91,7 @@ class EventLines:
         self._is_first = self._skips_line_feed = False
         self.has_events = True
 
-    def feed(self, piece: bytes) -> list[Event]:
+    def feed(self, piece: bytes) -> list[ServerEvent]:
         """Returns the events that a piece completes.
 
         Raises:
@@ -121,7 +121,7 @@ class EventLines:
         self._require_short_line()
         return [event for line in lines for event in self._read_line(line)]
 
-    def finish(self) -> list[Event]:
+    def finish(self) -> list[ServerEvent]:
         """Returns the events that the end of the body completes: servers leave out the last blank line."""
         is_line_open = bool(self._tail)
         found = self._read_line(bytes(self._tail)) if is_line_open else []
@@ -135,7 +135,7 @@ class EventLines:
         if len(self._tail) > MAX_EVENT_BYTES:
             raise ResponseTooLarge("a line of the answer exceeds 1 MiB")
 
-    def _read_line(self, line: bytes) -> list[Event]:
+    def _read_line(self, line: bytes) -> list[ServerEvent]:
         """Reads a line without its end; returns the event that a blank line completes."""
         if not line:
             return self._end_event()
@@ -163,7 +163,7 @@ class EventLines:
             raise ResponseTooLarge("an event of the answer exceeds 1 MiB")
         self._data.append(value)
 
-    def _read_bare(self, line: bytes) -> list[Event]:
+    def _read_bare(self, line: bytes) -> list[ServerEvent]:
         """Reads a line that is no field: one of JSON lines is an event, others may be a whole body."""
         if self._takes_json_lines and line.startswith(b"{") and not self._data and is_whole(line):
             self._data.append(line)
@@ -172,8 +172,8 @@ class EventLines:
             self.bare += line + b"\n"
         return []
 
-    def _end_event(self) -> list[Event]:
-        event = Event(self._event, b" ".join(self._data).strip())
+    def _end_event(self) -> list[ServerEvent]:
+        event = ServerEvent(self._event, b" ".join(self._data).strip())
         self._data, self._data_bytes, self._event = [], 0, b""
         if not event.data:
             return []

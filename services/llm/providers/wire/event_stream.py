@@ -15,7 +15,7 @@ from core.transport_errors import ResponseTooLarge
 from services.llm.providers.wire.chat_chunks import ChatChunks
 from services.llm.providers.wire.chat_fields import DONE
 from services.llm.providers.wire.chunk_repair import ChunkRepair
-from services.llm.providers.wire.event_lines import MAX_EVENT_BYTES, Event, EventLines, is_whole
+from services.llm.providers.wire.event_lines import MAX_EVENT_BYTES, EventLines, ServerEvent, is_whole
 from services.llm.providers.wire.native_events import NativeEvents
 
 EVENTS = "understudy.events"
@@ -143,7 +143,7 @@ class EventStream:
         self.is_ended = self.is_ended or self.is_marked
         return b"".join([b"data: %b\n\n" % data for data in events])
 
-    def _rewrite(self, found: Event) -> bytes:
+    def _rewrite(self, found: ServerEvent) -> bytes:
         """Returns an event that was read line by line; nothing for one without content."""
         event, data = found.name, _as_utf8(found.data)
         self.is_ended = self.is_ended or data == DONE

@@ -98,15 +98,15 @@ class Transport(httpx2.AsyncBaseTransport):
         pacing = PACING.get()
         # The client has turned credentials in the URL into a header, and aiohttp rejects both at once.
         url = request.url.copy_with(userinfo=b"") if request.url.userinfo else request.url
-        body = await request.aread()
+        sent = await request.aread()
         if omitted := OMITTED.get():
-            body = without_fields(body, omitted)
+            sent = without_fields(sent, omitted)
         with _translate_errors():
             response = await self._open_session().request(
                 request.method,
                 URL(str(url), encoded=True),
                 headers=_to_sent_headers(request),
-                data=body or None,
+                data=sent or None,
                 allow_redirects=False,
                 proxy=self._proxy_for(url),
                 timeout=aiohttp.ClientTimeout(
