@@ -209,7 +209,8 @@ class Services:
         def build() -> None:
             for provider in self.llm.fallback.providers:
                 try:
-                    self.llm.builder.models[provider, provider.default_model]
+                    # Built by the look-up.
+                    _ = self.llm.builder.models[provider, provider.default_model]
                 except Exception as error:  # noqa: BLE001 - the request that asks this provider gets the error
                     log.warning("provider.build_failed", provider=provider.id, error=type(error).__name__)
 

@@ -172,7 +172,8 @@ class StreamReader:
             case PartStartEvent(part=ThinkingPart(content=thought)):
                 has_content = bool(thought)
             case PartStartEvent(part=TextPart(content=text)) | PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
-                has_content = is_output = self._has_text = bool(text.strip())
+                has_content = is_output = bool(text.strip())
+                self._has_text = self._has_text or is_output
             case _:
                 has_content = is_output = isinstance(event, PartStartEvent | PartDeltaEvent)
         if not is_hidden:

@@ -39,7 +39,7 @@ class GateQueue:
         """Admits requests while places are free, one person after the other."""
         if self._waiting:
             self._progress_at = asyncio.get_running_loop().time()
-        while person := next(filter(self._gate.has_place, self._waiting), None):
+        while (person := next(filter(self._gate.has_place, self._waiting), None)) is not None:
             queue = self._waiting[person]
             admitted = queue.popleft()
             if queue:
