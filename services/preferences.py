@@ -86,11 +86,11 @@ class PreferenceStore:
         await self._put(scope, provider=None, model=None)
 
     async def set_footers(self, scope: str, *, shown: bool) -> None:
-        """Shows or hide the provider under each answer."""
+        """Shows or hides the provider under each answer."""
         await self._put(scope, footers=shown)
 
     async def set_remote_consent(self, scope: str, *, granted: bool) -> None:
-        """Allows or forbid remote providers for this chat."""
+        """Allows or forbids remote providers for this chat."""
         await self._put(scope, remote_consent=granted)
 
     async def set_stream_mode(self, scope: str, mode: StreamMode | None) -> None:

@@ -102,7 +102,7 @@ class ChatService:
         """Turns that wait for the database."""
         memory = ConversationMemory(stores.memories, models, MemoryLimits(history_tokens))
         self.records = TurnRecords(stores, memory, self.deferred, asks_consent=asks_consent)
-        """Acts on stored turns beside that of answering a message."""
+        """Stored turns, for other acts than answering a message."""
         self._producer = AnswerProducer(
             agent=agent, tools=tools, models=models, records=self.records, notes=stores.notes, texts=texts,
             clock=clock, asks_consent=asks_consent, transcriber=transcriber, image_generator=image_generator,

@@ -42,6 +42,7 @@ class DeferredWrites:
     def __init__(self, limit: int = 1000) -> None:
         self._limit = limit
         self.pending: deque[Save] = deque()
+        """The oldest first; also one that is being saved."""
         self._flush_lock = asyncio.Lock()
 
     async def save(self, save: Save) -> bool:

@@ -265,11 +265,11 @@ def _read_turns(
     turns: list[tuple[int, list[ModelMessage]]] = []
     for turn_id, stored in connection.execute(_MESSAGES, _turn_range(thread_id, first, before)):
         if messages := parse_messages(stored or "[]", turn_id):
-            turns.append((turn_id, messages if all(map(_is_plain, messages)) else pair_tools(messages)))
+            turns.append((turn_id, messages if all(map(_has_no_tools, messages)) else pair_tools(messages)))
     return turns
 
 
-def _is_plain(message: ModelMessage) -> bool:
+def _has_no_tools(message: ModelMessage) -> bool:
     """Returns whether a message has content, and no tool calls or results."""
     return bool(message.parts) and not any(
         isinstance(part, BaseToolCallPart | BaseToolReturnPart) for part in message.parts

@@ -332,7 +332,7 @@ def _join(prompt: Transcript, answer: Transcript) -> Transcript:
 
 
 async def _store(messages: Sequence[ModelMessage]) -> Transcript:
-    if all(map(_is_plain, messages)):
+    if all(map(_has_no_files, messages)):
         return _serialise(messages)
     if transcript.has_files(messages):
         # Off the event loop: hashing some megabytes takes as many milliseconds.
@@ -362,7 +362,7 @@ def _serialise(messages: Sequence[ModelMessage]) -> Transcript:
     return Transcript(text, estimate_tokens(stored))
 
 
-def _is_plain(message: ModelMessage) -> bool:
+def _has_no_files(message: ModelMessage) -> bool:
     """Returns whether a message has text and calls only, in which no file can be."""
     for part in message.parts:
         if isinstance(part, BaseToolReturnPart | FilePart):

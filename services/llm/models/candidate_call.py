@@ -26,7 +26,7 @@ from pydantic_ai.profiles import ModelProfile
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from services.llm.models.refused_features import complete_stream, without_fields
+from services.llm.models.refused_features import complete_stream, open_without_fields
 from services.llm.models.stream_reader import Event, StreamReader, refusal
 from services.llm.providers.builder import ConnectionsClosed, ModelBuilder
 from services.llm.providers.wire.event_stream import pace_responses
@@ -219,7 +219,7 @@ def _open(
         request = partial(call.model.request, call.messages, call.settings, call.parameters)
         return complete_stream(request, attempt.candidate, call.parameters, without)
     opening = call.model.request_stream(call.messages, call.settings, call.parameters, run_context)
-    return without_fields(opening, without) if without else opening
+    return open_without_fields(opening, without) if without else opening
 
 
 def _first_output_timeout_s(attempt: Attempt) -> float:

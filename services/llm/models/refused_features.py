@@ -25,7 +25,7 @@ def _omitted_fields(without: frozenset[Capability]) -> frozenset[str]:
 
 
 @asynccontextmanager
-async def without_fields(
+async def open_without_fields(
     opening: AbstractAsyncContextManager[StreamedResponse], without: frozenset[Capability]
 ) -> AsyncGenerator[StreamedResponse]:
     """Opens a stream whose request lacks the fields of refused capabilities."""
