@@ -125,7 +125,7 @@ async def run(options: argparse.Namespace) -> None:
         judge, scores = ScriptedJudge(), SpamScorer(database, clock)
         harness = ModerationHarness(database, open_redis(None), clock, RecordingGroup(), judge, scores)
         await scores.warm()
-        await harness.groups.put(harness.settings)
+        await harness.groups.change(harness.settings)
         if not options.first_week:
             await establish_members(database, clock)
         messages = stream(options.messages, options.seed, options.talk)

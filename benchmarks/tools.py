@@ -163,7 +163,7 @@ async def schedule(stack: AsyncExitStack, directory: Path) -> Act:
             del jobs
             return []
 
-    dispatcher = ScheduleDispatcher(schedules, Inbox(), SystemClock(), lambda each: Job(str(each.id), "lane", "{}"))
+    dispatcher = ScheduleDispatcher(schedules, Inbox(), SystemClock(), lambda each: Job(str(each.id), "lane", 1, "{}"))
 
     async def act() -> None:
         number = next(numbers)

@@ -318,6 +318,6 @@ async def test_key_stays_with_the_host_that_it_is_for() -> None:
             built = ModelBuilder()
             settings = provider_at(first, kind)
             with pytest.raises(ModelHTTPError):
-                await ask(built.model(settings, settings.default_model))
+                await ask(built.models[settings, settings.default_model])
             await built.aclose()
             assert (first.requests[-1].bearer is not None, other.requests[-1].bearer) == (True, None)

@@ -85,7 +85,7 @@ class ProviderHarness:
         """Return the providers of the next request in order."""
         attempts = await self.fallback.begin(RequestSpec("test"))
         attempts.close()
-        return [candidate.provider.id for candidate in attempts.candidates]
+        return [candidate.provider.id for candidate in attempts.queue.candidates]
 
     async def audited(self) -> list[tuple[str, str | None, str | None]]:
         """Return action, target and detail of each entry, oldest first."""
