@@ -52,7 +52,8 @@ class Drafts:
             if fault in SUCCEEDED:
                 return SendResult.SHOWN
             log.info("delivery.draft_failed", chat_id=chat_id, **describe_failure(error))
-            self._is_supported = fault is not ApiFailure.NO_METHOD
+            if fault is ApiFailure.NO_METHOD:
+                self._is_supported = False
             if fault in {ApiFailure.PASSING, ApiFailure.UNKNOWN, ApiFailure.ENTITIES}:
                 return SendResult.SKIPPED
             return SendResult.UNREACHABLE if fault is ApiFailure.UNREACHABLE else SendResult.UNSUPPORTED

@@ -185,6 +185,21 @@ async def test_unsupported_drafts_are_tried_once(delivery: Delivery, server: Tel
     assert [call.status for call in server.calls] == [400, 200, 404]
 
 
+async def test_unsupported_drafts_stay_so_where_another_chat_fails_meanwhile(
+    delivery: Delivery, server: TelegramServer
+) -> None:
+    """The call of a draft that was in flight when another one got a 404 fails otherwise."""
+    held = server.hold("sendMessageDraft", chat_id=GROUP)
+    late = asyncio.create_task(delivery.drafts.show(GROUP, 1, render("x")))
+    await server.wait_for(lambda: held.times == 0)
+    server.fail("sendMessageDraft", status=404, description="Not Found", chat_id=PERSON)
+    assert await delivery.drafts.show(PERSON, 1, render("x")) is SendResult.UNSUPPORTED
+    held.end()
+    assert await late is SendResult.UNSUPPORTED
+    assert await delivery.drafts.show(PERSON, 1, render("xy")) is SendResult.UNSUPPORTED
+    assert [call.status for call in server.calls] == [404, 400]
+
+
 async def test_typing_is_limited_over_all_chats(delivery: Delivery, server: TelegramServer, clock: ManualClock) -> None:
     """With thousands of answers in progress, typing would use up the limit of the bot."""
     await asyncio.gather(*(delivery.typing(chat_id) for chat_id in range(1, 2 * TIMING.typing_per_s)))
