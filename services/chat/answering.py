@@ -223,7 +223,7 @@ class AnswerProducer:
 
 
 class Footers:
-    """Collects what an answer says about itself, and words its notice and its footer.
+    """Collects the provenance of an answer, its stand-in and the calls to be allowed; words its notice and its footer.
 
     Args:
         demo_ids: demo providers; their answers say so.

@@ -29,7 +29,7 @@ class MaintenanceTiming:
     Args:
         round_s: pause between scans for pending messages, orphaned incidents and ended raids.
         retention_s: pause between deletions of expired data.
-        step_s: the longest pass of a step; what is left is done in the next.
+        step_s: the longest pass of a step; the next one does the rest.
         probes: pending messages that are judged first in a round; the outage goes on if none of them gets a verdict.
         parallel: pending messages that are judged at once after that.
     """

@@ -1,4 +1,4 @@
-"""Classifies updates: whether the bot answers the sender, what it does about them, and the job that does it.
+"""Classifies updates: access, relevance, moderation, and the job of each with its queue lane.
 
 The facts of the classification travel in the job: the worker does not classify again.
 """

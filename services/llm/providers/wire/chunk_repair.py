@@ -170,7 +170,7 @@ class ChunkRepair:
         }
 
     def _find_delta(self, choice: Fields) -> Fields:
-        """Returns what a choice adds; servers also send text outside a delta, or the whole message at once."""
+        """Returns the delta of a choice; servers also send text outside a delta, or the whole message at once."""
         message, text = choice.pop("message", None), choice.pop("text", None)
         delta = choice.get("delta")
         if isinstance(delta, dict) and delta:
@@ -180,7 +180,7 @@ class ChunkRepair:
         return self._find_message(cast("Fields", message)) if isinstance(message, dict) else {}
 
     def _find_message(self, message: Fields) -> Fields:
-        """Returns what a message adds: some servers send one in each chunk, of a piece or of the text so far."""
+        """Returns the delta of a message: some servers send one in each chunk, of a piece or of the text so far."""
         if self.has_begun and self._message is None:
             # A whole message after deltas repeats their text.
             return {}

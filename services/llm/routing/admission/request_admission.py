@@ -1,4 +1,4 @@
-"""The candidates of one request that are left, and what it holds before one of them is asked.
+"""The remaining candidates of one request, and the place, slot and budget that it holds before one is asked.
 
 A candidate is chosen when it is about to be asked. It needs a place at its gate, a slot, the lease of a probe and a
 budget.
