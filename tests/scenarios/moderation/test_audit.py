@@ -67,7 +67,10 @@ async def settings_card(group: ModeratedGroup, *presses: str) -> Message:
     card = await group.command("/moderation")
     for button in presses:
         await group.harness.until(lambda button=button: button in card.labels)
+        before = (card.text, card.labels)
         await group.press(card, button)
+        # Presses run beside each other: an edit of the one before would show its page again.
+        await group.harness.until(lambda before=before: (card.text, card.labels) != before)
     return card
 
 
