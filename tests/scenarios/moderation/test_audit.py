@@ -1,4 +1,4 @@
-"""Acts of admins in the audit log: those that were done, by whom, in which group."""
+"""Acts of admins in the audit log: each one carried out is recorded once, with its actor and its group."""
 
 import pytest
 
